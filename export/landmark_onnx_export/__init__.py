@@ -1,0 +1,1 @@
+"""Paddle release to ONNX file: read, build, convert, lower, prove."""

@@ -1,0 +1,52 @@
+"""landmark-onnx: Baidu's 2019 Google-Landmark models on ONNX Runtime: retrieval, classification, detection."""
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime 1.29 and newer write a device id the moment they are imported, unless told not to before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+if TYPE_CHECKING:
+    from landmark_onnx.cards import ModelCard, card, cards, read_card
+    from landmark_onnx.errors import LandmarkError
+    from landmark_onnx.model import Classifier, Detector, Retriever
+    from landmark_onnx.providers import ProviderRequest
+    from landmark_onnx.results import Classification, Detections, Embedding, Failure, Similarity, Timing
+    from landmark_onnx.verify import verify
+
+__all__ = [
+    "Classification",
+    "Classifier",
+    "Detections",
+    "Detector",
+    "Embedding",
+    "Failure",
+    "LandmarkError",
+    "ModelCard",
+    "ProviderRequest",
+    "Retriever",
+    "Similarity",
+    "Timing",
+    "card",
+    "cards",
+    "read_card",
+    "verify",
+]
+
+_HOMES = {
+    "cards": ("ModelCard", "card", "cards", "read_card"),
+    "errors": ("LandmarkError",),
+    "model": ("Classifier", "Detector", "Retriever"),
+    "providers": ("ProviderRequest",),
+    "results": ("Classification", "Detections", "Embedding", "Failure", "Similarity", "Timing"),
+    "verify": ("verify",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: NumPy and OpenCV take longer than this package does."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"landmark_onnx.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

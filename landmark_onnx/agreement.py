@@ -1,0 +1,89 @@
+"""How far two answers to the same question differ: the measure behind export's parity check and `verify`."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from landmark_onnx.types import Array, Task, Tensors
+
+MIN_COSINE = 0.99999
+MIN_MATCHED = 0.99
+MAX_PROBABILITY_ERROR = 1e-3
+ROI_TOLERANCE = 0.1
+"""Pixels of the scaled image: rois nearer than this are one and the same."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """max_abs, max_rel: largest errors. cosine: smallest of any row. matched: share of rois found again (det)."""
+
+    max_abs: float
+    max_rel: float
+    cosine: float
+    matched: float = 1.0
+
+    def shortfall(self, task: Task) -> str | None:
+        """Why this is not good enough, or None."""
+        if task == "det":
+            if self.matched < MIN_MATCHED:
+                return f"{self.matched:.2%} of the rois match, wanted {MIN_MATCHED:.0%}"
+            if not self.max_abs <= MAX_PROBABILITY_ERROR:
+                return f"probabilities of matched rois differ by {self.max_abs:.2g}, wanted {MAX_PROBABILITY_ERROR:g}"
+            return None
+        if not self.cosine >= MIN_COSINE:
+            return f"cosine {self.cosine:.7f}, wanted {MIN_COSINE}"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data, to two digits: the rest is noise of the machine."""
+        figures = {"max_abs": float(f"{self.max_abs:.1e}"), "max_rel": float(f"{self.max_rel:.1e}")}
+        return figures | {"cosine": round(self.cosine, 7), "matched": round(self.matched, 4)}
+
+
+def agreement(task: Task, wanted: Tensors, got: Tensors) -> Agreement:
+    """Compare one run's outputs; for det the probabilities of matched rois, for the others the one output there is."""
+    if task == "det":
+        return _detector_agreement(wanted, got)
+    ((name, values),) = wanted.items()
+    return values_agreement(values, got[name])
+
+
+def worst(agreements: list[Agreement]) -> Agreement:
+    """The largest errors and the smallest likenesses of several runs."""
+    # NumPy's extremes carry NaN along, Python's may drop it.
+    return Agreement(
+        max_abs=float(np.max([each.max_abs for each in agreements])),
+        max_rel=float(np.max([each.max_rel for each in agreements])),
+        cosine=float(np.min([each.cosine for each in agreements])),
+        matched=float(np.min([each.matched for each in agreements])),
+    )
+
+
+def values_agreement(wanted: Array, got: Array) -> Agreement:
+    """(N, D) against (N, D). Relative errors are taken of values above a thousandth of the largest one."""
+    if wanted.shape != got.shape:
+        return Agreement(max_abs=np.inf, max_rel=np.inf, cosine=0.0)
+    a, b = (values.astype(np.float64).reshape(len(values), -1) for values in (wanted, got))
+    if not a.size:
+        return Agreement(max_abs=0.0, max_rel=0.0, cosine=1.0)
+    error = np.abs(a - b)
+    size = np.maximum(np.abs(a), max(np.abs(a).max() * 1e-3, np.finfo(np.float32).tiny))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines = np.divide((a * b).sum(axis=1), lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    cosine = float(np.minimum(cosines.min(), 1.0))
+    return Agreement(max_abs=float(error.max()), max_rel=float((error / size).max()), cosine=cosine)
+
+
+def _detector_agreement(wanted: Tensors, got: Tensors) -> Agreement:
+    """Match each wanted roi with its nearest; compare the probability rows of those that are the same."""
+    ours, theirs = wanted["rois"], got["rois"]
+    if not len(ours) or not len(theirs):
+        same = len(ours) == len(theirs)
+        return Agreement(max_abs=0.0, max_rel=0.0, cosine=1.0, matched=float(same))
+    distance = np.stack([np.abs(theirs - roi).max(axis=1) for roi in ours])
+    near = distance.argmin(axis=1)
+    same_roi = distance[np.arange(len(ours)), near] <= ROI_TOLERANCE
+    matched = min(float(same_roi.mean()), len(theirs) / len(ours), len(ours) / len(theirs))
+    rows = values_agreement(wanted["probability"][same_roi], got["probability"][near[same_roi]])
+    return dataclasses.replace(rows, matched=matched)

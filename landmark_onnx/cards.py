@@ -1,0 +1,222 @@
+"""Model cards: every fact of a model, declared once as TOML, validated once, used by every layer."""
+
+import dataclasses
+import functools
+import re
+import tomllib
+import types
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from landmark_onnx.errors import CardError, UnknownModelError
+from landmark_onnx.types import INPUTS, OUTPUTS, Task
+
+PACKAGE = "landmark_onnx_models"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the released files are and how export rebuilds the network.
+
+    network: a name in `landmark_onnx_export.networks.NETWORKS`, or "program" for a binary model that ships its own.
+    labels: file inside the release that maps class index to name, if there is one.
+    """
+
+    network: str
+    url: str = ""
+    sha256: str = ""
+    labels: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """How a BGR uint8 image becomes the network's input. `landmark_onnx.preprocess` says what each rule computes.
+
+    size: pixels of the short side, or of both sides for the "exact" rule.
+    multiple, min_side: each side is floored to a multiple, but not below min_side pixels.
+    max_ratio: images longer than this get a smaller target; 0 for no limit.
+    max_side: cap of the long side in pixels, for "short_side_capped".
+    crop: side of the centre crop in pixels; 0 for none. mean, std: of the colour-ordered channels, in units of 0..1.
+    """
+
+    resize: Literal["short_side_floor", "short_side_capped", "exact"]
+    size: int
+    interpolation: Literal["nearest", "linear", "cubic", "area", "lanczos4"]
+    multiple: int = 1
+    min_side: int = 1
+    max_ratio: float = 0.0
+    max_side: int = 0
+    crop: int = 0
+    colour: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Postprocess:
+    """What turns outputs into a result.
+
+    normalise: divide embeddings by their L2 norm.
+    score, iou, keep: detection thresholds and the most boxes of an image.
+    variances: scale of the box deltas dx, dy, dw, dh.
+    """
+
+    normalise: bool = False
+    score: float = 0.1
+    iou: float = 0.5
+    keep: int = 100
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Published quality of the release. map100: mAP@100 on the original Kaggle 2019 ground truth."""
+
+    public_map100: float | None = None
+    private_map100: float | None = None
+    map50: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A model's facts. `inputs` and `outputs` map our tensor names to those in the ONNX file, where they differ."""
+
+    name: str
+    task: Task
+    summary: str
+    source: Source
+    preprocess: Preprocess
+    licence: str = "not stated"
+    postprocess: Postprocess = Postprocess()
+    scores: Scores = Scores()
+    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    outputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], origin: str) -> Self:
+        """Build and validate. Raises: CardError that names `origin` and the key."""
+        card: Self = _build(cls, table, origin)
+        _check(card, origin)
+        return card
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as JSON-ready data; `from_dict` reads it back."""
+        return _without_none(dataclasses.asdict(self))
+
+    def input_names(self) -> tuple[str, ...]:
+        """The ONNX file's input names, in the order of `types.INPUTS`."""
+        return tuple(self.inputs.get(name, name) for name in INPUTS[self.task])
+
+    def output_names(self) -> tuple[str, ...]:
+        """The ONNX file's output names, in the order of `types.OUTPUTS`."""
+        return tuple(self.outputs.get(name, name) for name in OUTPUTS[self.task])
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read one TOML file. Raises: CardError that names the file and the key."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CardError(f"{path}: {error}") from error
+    return ModelCard.from_dict(table, str(path))
+
+
+@functools.cache
+def cards() -> Mapping[str, ModelCard]:
+    """Every shipped card by name, in alphabetical order."""
+    found: dict[str, ModelCard] = {}
+    for entry in sorted(resources.files(PACKAGE).iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".toml"):
+            card = ModelCard.from_dict(tomllib.loads(entry.read_text(encoding="utf-8")), entry.name)
+            if card.name in found or entry.name != f"{card.name}.toml":
+                raise CardError(f"{entry.name}: the name {card.name!r} is taken or differs from the file's")
+            found[card.name] = card
+    return types.MappingProxyType(found)
+
+
+def card(name: str) -> ModelCard:
+    """The card called `name`. Raises: UnknownModelError that lists the names there are."""
+    try:
+        return cards()[name]
+    except KeyError:
+        raise UnknownModelError(f"no model is called {name!r}; there are: {', '.join(cards())}") from None
+
+
+def _build(cls: Any, table: Any, where: str) -> Any:
+    if not isinstance(table, Mapping):
+        raise CardError(f"{where}: wanted a table, got {table!r}")
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(table) - set(fields)):
+        raise CardError(f"{where}: unknown key {unknown[0]!r}; there are: {', '.join(fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _value(hints[name], table[name], f"{where}: {name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise CardError(f"{where}: the key {name!r} is missing")
+    return cls(**values)
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """`value` checked against the annotation `kind`; lists become tuples, whole numbers floats where asked."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise CardError(f"{where}: wanted one of {', '.join(map(repr, args))}, got {value!r}")
+    if origin in (Union, types.UnionType):
+        return _value(args[0], value, where)
+    if origin is tuple:
+        if isinstance(value, list | tuple) and len(value) == len(args):
+            return tuple(_value(arg, item, where) for arg, item in zip(args, value, strict=True))
+        raise CardError(f"{where}: wanted {len(args)} values, got {value!r}")
+    if origin is Mapping:
+        if isinstance(value, Mapping):
+            return {str(key): _value(args[1], item, where) for key, item in value.items()}
+        raise CardError(f"{where}: wanted a table, got {value!r}")
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise CardError(f"{where}: wanted {kind.__name__}, got {value!r}")
+    return value
+
+
+def _check(card: ModelCard, origin: str) -> None:
+    """The rules that no annotation can state."""
+    prep, post = card.preprocess, card.postprocess
+    rules = {
+        "name: wanted letters, digits, '.', '_' and '-'": re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", card.name, re.ASCII),
+        "preprocess: size: wanted 1 to 16384": 1 <= prep.size <= 16384,
+        "preprocess: multiple: wanted 1 to 4096": 1 <= prep.multiple <= 4096,
+        "preprocess: min_side: wanted 1 to 4096": 1 <= prep.min_side <= 4096,
+        "preprocess: crop: wanted at most size": 0 <= prep.crop <= prep.size,
+        "preprocess: std: wanted positive values": all(std > 0 for std in prep.std),
+        "preprocess: max_ratio: wanted 0 or 1 and more": prep.max_ratio == 0 or prep.max_ratio >= 1,
+        "preprocess: max_side: wanted at least size for this resize": (
+            prep.max_side >= prep.size if prep.resize == "short_side_capped" else prep.max_side == 0
+        ),
+        "preprocess: resize: wanted short_side_capped for task det alone": (
+            (prep.resize == "short_side_capped") == (card.task == "det")
+        ),
+        "postprocess: wanted thresholds in 0..1 and keep of 1 and more": (
+            0 <= post.score <= 1 and 0 <= post.iou <= 1 and post.keep >= 1
+        ),
+        f"inputs: wanted keys among {', '.join(INPUTS[card.task])}": set(card.inputs) <= set(INPUTS[card.task]),
+        f"outputs: wanted keys among {', '.join(OUTPUTS[card.task])}": set(card.outputs) <= set(OUTPUTS[card.task]),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise CardError(f"{origin}: {rule}")
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }

@@ -1,0 +1,38 @@
+"""One exception tree: whatever goes wrong for a foreseeable reason is a `LandmarkError` with one clear line."""
+
+
+class LandmarkError(Exception):
+    """Base of every error this project raises on purpose; its text names the culprit and the remedy."""
+
+
+class UnknownModelError(LandmarkError):
+    """A model name that no card declares."""
+
+
+class CardError(LandmarkError):
+    """A model card that is malformed; names the card and the key."""
+
+
+class ImageError(LandmarkError):
+    """An image that cannot be read or used; names the image."""
+
+
+class ModelFileError(LandmarkError):
+    """A model file that is missing, damaged or not what it claims; names the file."""
+
+
+class SessionError(LandmarkError):
+    """ONNX Runtime cannot run the model as asked (provider, options, shapes)."""
+
+
+class ExportError(LandmarkError):
+    """A Paddle release that cannot be converted; names the model and the variable or op."""
+
+
+class MissingExtraError(LandmarkError, ImportError):
+    """An optional part of the installation is missing; names the pip command and the other extras that bring it."""
+
+    def __init__(self, what: str, extra: str, *others: str) -> None:
+        also = f" (or with extra {', '.join(others)})" if others else ""
+        super().__init__(f"{what} is not installed; run: pip install 'landmark-onnx[{extra}]'{also}")
+        self.extra = extra

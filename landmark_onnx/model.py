@@ -1,0 +1,132 @@
+"""The three models a user holds: Retriever, Classifier, Detector."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar, Generic, Self, TypeVar, overload
+
+import numpy as np
+
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ImageError, ModelFileError
+from landmark_onnx.images import MAX_PIXELS
+from landmark_onnx.pipeline import Pipeline
+from landmark_onnx.postprocess import cosine, to_classification, to_detections, to_embedding
+from landmark_onnx.providers import ProviderRequest
+from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
+from landmark_onnx.seal import decode_metadata
+from landmark_onnx.session import Session
+from landmark_onnx.store import find_model
+from landmark_onnx.types import ImageSource, Task, Tensors
+
+R = TypeVar("R", bound=Result)
+
+
+class Model(ABC, Generic[R]):
+    """A loaded model: call it with one image or many, or `stream` any number through it.
+
+    An image is a path, its encoded bytes, or an (H, W, 3) uint8 array in BGR order.
+    card: the model's facts. session: what runs it. names: class index -> name, where the file has a map.
+    """
+
+    task: ClassVar[Task]
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        provider: ProviderRequest | str = "auto",
+        threads: int = 0,
+        batch_size: int = 4,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Load a model by name (from the store) or path.
+
+        provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
+        Raises: UnknownModelError, ModelFileError, SessionError, MissingExtraError.
+        """
+        request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
+        self.session = Session(find_model(model), request, threads=threads)
+        metadata = decode_metadata(self.session.metadata, str(self.session.path))
+        if "card" not in metadata:
+            raise ModelFileError(f"{self.session.path}: no model card inside: not exported by landmark-onnx")
+        self.card = ModelCard.from_dict(metadata["card"], f"{self.session.path}: card")
+        if self.card.task != self.task:
+            raise ModelFileError(f"{self.session.path}: its task is {self.card.task}, wanted {self.task}")
+        self.session.bind(self.card)
+        self.names: Mapping[int, str] = {int(index): name for index, name in metadata.get("labels", {}).items()}
+        self._pipeline = Pipeline(
+            session=self.session, card=self.card, answer=self._answer, batch_size=batch_size, max_pixels=max_pixels
+        )
+
+    @overload
+    def __call__(self, images: ImageSource) -> R: ...  # type: ignore[overload-overlap]  # str and bytes come first
+    @overload
+    def __call__(self, images: Iterable[ImageSource]) -> list[R | Failure]: ...
+    def __call__(self, images: ImageSource | Iterable[ImageSource]) -> R | list[R | Failure]:
+        """One image -> its result; many -> a list in their order, with a `Failure` where an image has no answer.
+
+        Raises: ImageError for one image that cannot be read.
+        """
+        if not isinstance(images, str | bytes | os.PathLike | np.ndarray):
+            return list(self.stream(images))
+        (result,) = self.stream([images])
+        if isinstance(result, Failure):
+            raise ImageError(result.error)
+        return result
+
+    def stream(self, images: Iterable[ImageSource]) -> Iterator[R | Failure]:
+        """Answer each image in order as it comes; memory does not grow with their number."""
+        return self._pipeline.run(images)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.session
+
+    @abstractmethod
+    def _answer(self, feeds: Tensors, outputs: Tensors) -> R:
+        """The task's postprocessing of one image."""
+
+
+class Retriever(Model[Embedding]):
+    """Image -> embedding, and how alike two images are."""
+
+    task: ClassVar[Task] = "retrieval"
+
+    def compare(self, query: ImageSource, others: Iterable[ImageSource]) -> Iterator[Similarity | Failure]:
+        """Cosine of `query` with each other image, in their order. Raises: ImageError if `query` cannot be read."""
+        first = self(query)
+        for result in self.stream(others):
+            yield similarity(first, result)
+
+    def _answer(self, feeds: Tensors, outputs: Tensors) -> Embedding:
+        return to_embedding(self.card.postprocess, outputs)
+
+
+class Classifier(Model[Classification]):
+    """Image -> its `top` most probable classes."""
+
+    task: ClassVar[Task] = "cls"
+    top: int = 5
+
+    def _answer(self, feeds: Tensors, outputs: Tensors) -> Classification:
+        return to_classification(outputs, self.top, self.names)
+
+
+class Detector(Model[Detections]):
+    """Image -> boxes, classes, scores."""
+
+    task: ClassVar[Task] = "det"
+
+    def _answer(self, feeds: Tensors, outputs: Tensors) -> Detections:
+        return to_detections(self.card.postprocess, feeds, outputs, self.names)
+
+
+def similarity(query: Embedding, other: Embedding | Failure) -> Similarity | Failure:
+    """Cosine of two embeddings; a failure stays one."""
+    if isinstance(other, Failure):
+        return other
+    value = cosine(query.vector, other.vector)
+    return Similarity(image=other.image, time=other.time, query=query.image, cosine=value)

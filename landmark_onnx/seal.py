@@ -1,0 +1,159 @@
+"""What an exported ONNX file says of itself, and the seal that shows it is whole.
+
+Metadata are `metadata_props` of the ModelProto, one JSON text per key, appended as protobuf fields at the end of the
+file: a protobuf message may be extended by concatenation. The last field is the seal: the SHA-256 of every byte before
+it, and the offset where the metadata begin. So they are read and checked without onnx, and in no time.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from landmark_onnx.errors import ModelFileError
+
+PREFIX = "landmark_onnx."
+SEAL_KEY = PREFIX + "seal"
+MAX_METADATA = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seal:
+    """sha256: of the bytes before the seal. offset: where the metadata begin. size: bytes before the seal."""
+
+    sha256: str
+    offset: int
+    size: int
+
+
+def append_metadata(file: BinaryIO, metadata: Mapping[str, Any]) -> None:
+    """Append `metadata` and the seal to an ONNX file open for reading and writing, which must have neither yet."""
+    offset = file.seek(0, 2)
+    for key, value in metadata.items():
+        file.write(_entry(PREFIX + key, json.dumps(value, sort_keys=True, separators=(",", ":"))))
+    digest = _hash(file, file.tell())
+    file.write(_seal_entry(digest, offset))
+
+
+def read_seal(path: Path) -> Seal | None:
+    """The seal of an ONNX file, or None if it has none. Raises: ModelFileError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2) - _SEAL_BYTES
+            if size < 0:
+                return None
+            file.seek(size)
+            tail = file.read(_SEAL_BYTES)
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror}") from error
+    found = _SEAL.fullmatch(tail)
+    if not found or int(found[2]) > size:
+        return None
+    return Seal(found[1].decode(), int(found[2]), size)
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """The metadata of an exported file without loading it, or None if it has no seal. Raises: ModelFileError."""
+    seal = read_seal(path)
+    if seal is None:
+        return None
+    if seal.size - seal.offset > MAX_METADATA:
+        raise ModelFileError(f"{path}: its metadata claim {seal.size - seal.offset} bytes: the file is damaged")
+    with path.open("rb") as file:
+        file.seek(seal.offset)
+        data = file.read(seal.size - seal.offset)
+    try:
+        return decode_metadata(dict(_entries(data)), str(path))
+    except (ValueError, IndexError) as error:
+        raise ModelFileError(f"{path}: its metadata are damaged: {error}") from error
+
+
+def decode_metadata(strings: Mapping[str, str], origin: str) -> dict[str, Any]:
+    """Our keys among a file's metadata strings, decoded. Raises: ModelFileError naming `origin` and the key."""
+    metadata = {}
+    for key, text in strings.items():
+        if key.startswith(PREFIX) and key != SEAL_KEY:
+            try:
+                metadata[key.removeprefix(PREFIX)] = json.loads(text)
+            except ValueError as error:
+                raise ModelFileError(f"{origin}: its metadata {key} are damaged: {error}") from error
+    return metadata
+
+
+def check_seal(path: Path) -> Seal:
+    """Hash the file. Raises: ModelFileError if it has no seal, or its bytes are not those that were sealed."""
+    seal = read_seal(path)
+    if seal is None:
+        raise ModelFileError(f"{path}: no seal at its end: truncated, changed, or not exported by landmark-onnx")
+    with path.open("rb") as file:
+        digest = _hash(file, seal.size)
+    if digest != seal.sha256:
+        raise ModelFileError(f"{path}: damaged: wanted sha256 {seal.sha256}, got {digest}; export it again")
+    return seal
+
+
+def _hash(file: BinaryIO, size: int) -> str:
+    """SHA-256 of the first `size` bytes; leaves the file there."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size and (block := file.read(min(1 << 20, size))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+def _varint(value: int) -> bytes:
+    data = bytearray()
+    while value > 0x7F:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*data, value])
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _entry(key: str, value: str) -> bytes:
+    """ModelProto.metadata_props (14) of one StringStringEntryProto: key (1), value (2)."""
+    return _field(14, _field(1, key.encode()) + _field(2, value.encode()))
+
+
+def _seal_entry(digest: str, offset: int) -> bytes:
+    return _entry(SEAL_KEY, f"{digest}:{offset:016d}")
+
+
+def _entries(data: bytes) -> list[tuple[str, str]]:
+    """The reverse of a run of `_entry`."""
+    found = []
+    at = 0
+    while at < len(data):
+        entry, at = _read_field(data, at, 14)
+        key, middle = _read_field(entry, 0, 1)
+        value, _ = _read_field(entry, middle, 2)
+        found.append((key.decode(), value.decode()))
+    return found
+
+
+def _read_field(data: bytes, at: int, number: int) -> tuple[bytes, int]:
+    if data[at] != number << 3 | 2:
+        raise ValueError(f"field {data[at] >> 3} at byte {at}, wanted {number}")
+    size = shift = 0
+    while True:
+        at += 1
+        size |= (data[at] & 0x7F) << shift
+        shift += 7
+        if not data[at] & 0x80:
+            break
+    end = at + 1 + size
+    if end > len(data):
+        raise ValueError(f"field {number} claims {size} bytes of {len(data) - at - 1}")
+    return data[at + 1 : end], end
+
+
+_SEAL_BYTES = len(_seal_entry("0" * 64, 0))
+_SEAL = re.compile(re.escape(_seal_entry("0" * 64, 0)[:-81]) + rb"([0-9a-f]{64}):(\d{16})")

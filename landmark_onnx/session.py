@@ -1,0 +1,89 @@
+"""An ONNX Runtime session behind our tensor names: it runs on what was asked, or says why not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ModelFileError, SessionError
+from landmark_onnx.providers import ProviderRequest, install_hint, onnxruntime, plan, preload
+from landmark_onnx.types import INPUTS, OUTPUTS, Tensors
+
+ERROR = 3  # ONNX Runtime's log level: warnings about shapes and fallback nodes are noise to a user
+
+
+class Session:
+    """One loaded model file.
+
+    path: the file. providers: what really runs, best first. metadata: the file's own strings.
+    """
+
+    def __init__(self, path: Path, request: ProviderRequest | None = None, *, threads: int = 0) -> None:
+        """Load `path`; threads: of one op, 0 for ONNX Runtime's choice.
+
+        Raises: ModelFileError if the file is missing or damaged; SessionError if an explicit provider does not run.
+        """
+        request = request or ProviderRequest()
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such file")
+        ort = onnxruntime()
+        chain = plan(request, ort.get_available_providers())
+        preload(ort, chain)
+        self.path = path
+        self._session = _create(ort, path, chain, threads)
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        self.lost = chain[0][0] if chain[0][0] not in self.providers else None
+        if self.lost and request.name.lower() != "auto":
+            raise SessionError(f"{self.lost} does not start here (ONNX Runtime fell back); {install_hint(self.lost)}")
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._inputs = {value.name: value.shape for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+
+    @property
+    def provider(self) -> str:
+        """The provider that takes the model's nodes first."""
+        return self.providers[0]
+
+    def bind(self, card: ModelCard) -> None:
+        """Check that the file has the tensors the card names. Raises: ModelFileError with wanted and got."""
+        for kind, wanted, got in (
+            ("inputs", card.input_names(), list(self._inputs)),
+            ("outputs", card.output_names(), self._outputs),
+        ):
+            if missing := [name for name in wanted if name not in got]:
+                raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
+
+    def run(self, card: ModelCard, feeds: Tensors) -> Tensors:
+        """Feed our named tensors, answer our named tensors. Raises: SessionError from ONNX Runtime's own error."""
+        renamed = {
+            theirs: np.ascontiguousarray(feeds[ours])
+            for ours, theirs in zip(INPUTS[card.task], card.input_names(), strict=True)
+        }
+        try:
+            values = self._session.run(list(card.output_names()), renamed)
+        except Exception as error:  # ONNX Runtime's exceptions have no public base class
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+            raise SessionError(f"{self.path}: ONNX Runtime cannot run {shapes}: {first_line(error)}") from error
+        return dict(zip(OUTPUTS[card.task], values, strict=True))
+
+
+def _create(ort: Any, path: Path, chain: list[tuple[str, dict[str, str]]], threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = ERROR
+    options.intra_op_num_threads = threads
+    # A pattern is kept for each input shape, and photos have many.
+    options.enable_mem_pattern = False
+    try:
+        return ort.InferenceSession(str(path), options, providers=chain)
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
+        kind = type(error).__name__
+        if kind in ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel", "NotImplemented"):
+            raise ModelFileError(f"{path}: not a usable ONNX model: {first_line(error)}") from error
+        raise SessionError(f"{path}: ONNX Runtime cannot start on {chain[0][0]}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text: the rest of ONNX Runtime's is a stack."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

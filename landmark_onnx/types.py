@@ -1,0 +1,33 @@
+"""The nouns that every stage shares."""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8, BGR, as OpenCV decodes it."""
+
+ImageSource: TypeAlias = str | PathLike[str] | bytes | Image
+"""A file, its bytes, or decoded pixels."""
+
+Tensors: TypeAlias = Mapping[str, Array]
+"""Named tensors: what preprocessing feeds and what a network answers."""
+
+Task: TypeAlias = Literal["retrieval", "cls", "det"]
+
+INPUTS: Mapping[Task, tuple[str, ...]] = {
+    "retrieval": ("image",),
+    "cls": ("image",),
+    "det": ("image", "im_info"),
+}
+OUTPUTS: Mapping[Task, tuple[str, ...]] = {
+    "retrieval": ("embedding",),
+    "cls": ("probability",),
+    "det": ("rois", "probability", "deltas"),
+}
+"""The tensors of each task, in the order of the original program: these are the names in our ONNX files."""

@@ -1,0 +1,128 @@
+"""Check an exported file with no Paddle installed: its bytes, its card, and a stored question with Paddle's answer."""
+
+import base64
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from landmark_onnx.agreement import Agreement, agreement
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ModelFileError
+from landmark_onnx.preprocess import preprocess
+from landmark_onnx.providers import ProviderRequest
+from landmark_onnx.seal import check_seal, decode_metadata
+from landmark_onnx.session import Session
+from landmark_onnx.store import find_model
+from landmark_onnx.types import Array, Image, Tensors
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A small image and what Paddle answered to it.
+
+    image: (H, W, 3) BGR uint8. columns: the classes kept of a probability; a full row may have 200,000.
+    expected: output name -> float32 values; the detector's deltas are left out.
+    """
+
+    image: Image
+    columns: tuple[int, ...]
+    expected: Tensors
+
+    @classmethod
+    def ask(cls, image: Image, outputs: Tensors, *, keep: int = 64) -> Self:
+        """Keep what is needed of `outputs`: the `keep` classes that are most probable for some row."""
+        columns: tuple[int, ...] = ()
+        if "probability" in outputs:
+            best = outputs["probability"].max(axis=0, initial=0)
+            columns = tuple(sorted(np.argsort(-best, kind="stable")[:keep].tolist()))
+        return cls(image, columns, reduce_outputs(outputs, columns))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data, tensors in base64."""
+        expected = {name: _encode(values.astype("<f4")) for name, values in self.expected.items()}
+        return {"image": _encode(self.image), "columns": list(self.columns), "expected": expected}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], origin: str) -> Self:
+        """Read it back. Raises: ModelFileError naming `origin`."""
+        try:
+            expected = {name: _decode(values, "<f4") for name, values in data["expected"].items()}
+            return cls(_decode(data["image"], "u1"), tuple(map(int, data["columns"])), expected)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{origin}: its probe is damaged: {error!r}") from error
+
+
+def reduce_outputs(outputs: Tensors, columns: tuple[int, ...]) -> Tensors:
+    """The part of `outputs` that a probe keeps."""
+    reduced = {name: values for name, values in outputs.items() if name != "deltas"}
+    if "probability" in reduced:
+        reduced["probability"] = reduced["probability"][:, list(columns)]
+    return reduced
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was checked, all of it good. agreement: of the probe's answer here with Paddle's at export."""
+
+    path: Path
+    card: ModelCard
+    sha256: str
+    provider: str
+    agreement: Agreement
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {
+            "model": self.card.name,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "provider": self.provider,
+            "agreement": self.agreement.to_json(),
+        }
+
+
+def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = None, *, threads: int = 0) -> Verification:
+    """Check the seal, the external data, the card, and the probe's answer on `provider`.
+
+    Raises: ModelFileError that says which of these fails, and by how much; SessionError if the provider does not run.
+    """
+    path = find_model(model)
+    seal = check_seal(path)
+    with_session = Session(path, provider, threads=threads)
+    metadata = decode_metadata(with_session.metadata, str(path))
+    check_external_data(path, metadata.get("data"))
+    card = ModelCard.from_dict(metadata.get("card", {}), f"{path}: card")
+    with_session.bind(card)
+    probe = Probe.from_json(metadata.get("probe", {}), str(path))
+    outputs = with_session.run(card, preprocess(card.preprocess, probe.image))
+    measured = agreement(card.task, probe.expected, reduce_outputs(outputs, probe.columns))
+    if reason := measured.shortfall(card.task):
+        raise ModelFileError(f"{path}: on {with_session.provider} it does not answer as Paddle did: {reason}")
+    return Verification(path=path, card=card, sha256=seal.sha256, provider=with_session.provider, agreement=measured)
+
+
+def check_external_data(path: Path, data: Mapping[str, Any] | None) -> None:
+    """Hash the file beside the model that holds its weights, if there is one. Raises: ModelFileError."""
+    if data is None:
+        return
+    beside = path.with_name(data["file"])
+    try:
+        with beside.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelFileError(f"{beside}: {error.strerror}; {path.name} keeps its weights there") from error
+    if digest != data["sha256"]:
+        raise ModelFileError(f"{beside}: damaged: wanted sha256 {data['sha256']}, got {digest}; export it again")
+
+
+def _encode(values: Array) -> dict[str, Any]:
+    return {"shape": list(values.shape), "data": base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()}
+
+
+def _decode(data: Mapping[str, Any], dtype: str) -> Array:
+    return np.frombuffer(base64.b64decode(data["data"], validate=True), dtype).reshape(data["shape"])

@@ -1,0 +1,1 @@
+"""The model cards, one TOML file per model."""
