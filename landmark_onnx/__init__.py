@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from landmark_onnx.cards import ModelCard, card, cards, read_card
+    from landmark_onnx.cards import ModelCard, card, read_card
     from landmark_onnx.errors import LandmarkError
     from landmark_onnx.model import Classifier, Detector, Retriever
     from landmark_onnx.providers import ProviderRequest
     from landmark_onnx.results import Classification, Detections, Embedding, Failure, Similarity, Timing
-    from landmark_onnx.verify import verify
 
 __all__ = [
     "Classification",
@@ -29,18 +28,16 @@ __all__ = [
     "Similarity",
     "Timing",
     "card",
-    "cards",
     "read_card",
-    "verify",
 ]
 
+# `cards` and `verify` stay in the modules of these names: importing those would put the module in the function's place.
 _HOMES = {
-    "cards": ("ModelCard", "card", "cards", "read_card"),
+    "cards": ("ModelCard", "card", "read_card"),
     "errors": ("LandmarkError",),
     "model": ("Classifier", "Detector", "Retriever"),
     "providers": ("ProviderRequest",),
     "results": ("Classification", "Detections", "Embedding", "Failure", "Similarity", "Timing"),
-    "verify": ("verify",),
 }
 
 

@@ -189,12 +189,14 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 def _check(card: ModelCard, origin: str) -> None:
     """The rules that no annotation can state."""
     prep, post = card.preprocess, card.postprocess
+    floored = prep.min_side if prep.max_ratio else max(prep.min_side, prep.size // prep.multiple * prep.multiple)
+    shortest = prep.size if prep.resize == "exact" else floored
     rules = {
         "name: wanted letters, digits, '.', '_' and '-'": re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", card.name, re.ASCII),
         "preprocess: size: wanted 1 to 16384": 1 <= prep.size <= 16384,
         "preprocess: multiple: wanted 1 to 4096": 1 <= prep.multiple <= 4096,
         "preprocess: min_side: wanted 1 to 4096": 1 <= prep.min_side <= 4096,
-        "preprocess: crop: wanted at most size": 0 <= prep.crop <= prep.size,
+        "preprocess: crop: wanted at most the shortest side that the resize leaves": 0 <= prep.crop <= shortest,
         "preprocess: std: wanted positive values": all(std > 0 for std in prep.std),
         "preprocess: max_ratio: wanted 0 or 1 and more": prep.max_ratio == 0 or prep.max_ratio >= 1,
         "preprocess: max_side: wanted at least size for this resize": (

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 
 
@@ -11,43 +12,65 @@ def image_size(data: bytes) -> tuple[int, int] | None:
         if re.match(magic, data, re.DOTALL):
             try:
                 return read(data)
-            except (struct.error, IndexError, ValueError):
+            except (struct.error, LookupError, ValueError, OverflowError):
                 return None
     return None
 
 
-def is_truncated_jpeg(data: bytes) -> bool:
-    """Whether a JPEG lacks its end marker: libjpeg fills such an image with grey and only warns.
+def damage(data: bytes) -> str | None:
+    """What the frame of a JPEG or PNG shows to be wrong, or None.
+
+    Their libraries would answer with grey areas, with gigabytes for a chunk that is not there, with lines on stderr.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg_damage(data)
+    if data.startswith(_PNG_MAGIC):
+        return _png_damage(data)
+    return None
+
+
+def _jpeg_damage(data: bytes) -> str | None:
+    """Whether the end marker is there.
 
     In entropy-coded data 0xFF is always followed by 0x00 or a restart marker (ITU-T T.81, B.1.1.5), and the
     thumbnails of APP segments lie before the frame header, so the first FFD9 after that header is the image's own.
     """
-    if not data.startswith(b"\xff\xd8\xff"):
-        return False
     frame = next((start for marker, start in _jpeg_segments(data) if marker in _JPEG_FRAMES), len(data))
-    return data.find(b"\xff\xd9", frame) < 0
+    return "truncated: its end marker is missing" if data.find(b"\xff\xd9", frame) < 0 else None
+
+
+def _png_damage(data: bytes) -> str | None:
+    """Whether every chunk up to IEND is there, and those that matter have the right checksum."""
+    view, at, kind = memoryview(data), len(_PNG_MAGIC), b""
+    while kind != b"IEND":
+        if at + 12 > len(data):
+            return "truncated: its end chunk is missing"
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if end + 4 > len(data):
+            return f"truncated: {end + 4 - len(data)} bytes are missing"
+        # A lower-case first letter is a chunk that decoders may ignore (PNG, 5.4).
+        if not kind[0] & 0x20 and zlib.crc32(view[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            return "damaged: a checksum is wrong"
+        at = end + 4
+    return None
 
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)  # libjpeg, too, skips what lies before one
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """(marker, offset of the segment's length field) of each segment before the scan."""
     at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
+    while found := _JPEG_MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker == 0xDA or at + 2 > len(data):
             return
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0xDA:
-            return
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a segment
-            at += 2
-            continue
-        yield marker, at + 2
-        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+        if marker != 0x01 and not 0xD0 <= marker <= 0xD8:  # those have no segment
+            yield marker, at
+            at += struct.unpack_from(">H", data, at)[0]
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
@@ -80,21 +103,25 @@ def _webp(data: bytes) -> tuple[int, int]:
         bits = struct.unpack_from("<I", data, 21)[0]
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8X":
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+        width, high_width, height, high_height = struct.unpack_from("<HBHB", data, 24)
+        return (high_width << 16 | width) + 1, (high_height << 16 | height) + 1
     raise ValueError
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
-    """The first image of a classic TIFF: tags 256 and 257, as SHORT or LONG."""
+    """The first image of a TIFF or BigTIFF: tags 256 and 257, as SHORT, LONG or LONG8; the first of each counts."""
     order = "<" if data[:2] == b"II" else ">"
-    at = struct.unpack_from(order + "I", data, 4)[0]
+    big = 43 in data[2:4]
+    pointer, count, step, inline = ("Q", "Q", 20, 12) if big else ("I", "H", 12, 8)
+    at = struct.unpack_from(order + pointer, data, 8 if big else 4)[0]
+    entries = struct.unpack_from(order + count, data, at)[0]
+    first = at + struct.calcsize(order + count)
     sides: dict[int, int] = {}
-    for entry in range(struct.unpack_from(order + "H", data, at)[0]):
-        tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * entry)
+    for entry in range(first, first + step * entries, step):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
         if tag in (256, 257):
-            sides[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)[0]
-    if len(sides) < 2:
-        raise ValueError
+            side = struct.unpack_from(order + {3: "H", 16: "Q"}.get(kind, "I"), data, entry + inline)[0]
+            sides.setdefault(tag, side)
     return sides[256], sides[257]
 
 
@@ -104,16 +131,17 @@ def _gif(data: bytes) -> tuple[int, int]:
 
 
 def _pnm(data: bytes) -> tuple[int, int]:
-    header = re.match(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s", data[:4096])
+    space = rb"\s(?:\s|#[^\r\n]*[\r\n])*"
+    header = re.match(rb"P[1-6]" + space + rb"(\d{1,9})" + space + rb"(\d{1,9})\s", data[:4096])
     if not header:
         raise ValueError
     return int(header[1]), int(header[2])
 
 
-def _jp2(data: bytes) -> tuple[int, int]:
-    """The `ihdr` box of a JPEG 2000 file: height, width (ISO/IEC 15444-1, I.5.3.1)."""
-    height, width = struct.unpack_from(">II", data, data.index(b"ihdr", 0, 4096) + 4)
-    return width, height
+def _jpeg2000(data: bytes) -> tuple[int, int]:
+    """The SIZ segment of the codestream: the grid's far corner less the image's offset (ISO/IEC 15444-1, A.5.1)."""
+    right, bottom, left, top = struct.unpack_from(">4I", data, data.index(b"\xff\x4f\xff\x51") + 8)
+    return right - left, bottom - top
 
 
 def _avif(data: bytes) -> tuple[int, int]:
@@ -128,9 +156,9 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], tuple[int, int]]], ...] = (
     (rb"\x89PNG\r\n\x1a\n.{4}IHDR", _png),
     (rb"BM", _bmp),
     (rb"RIFF.{4}WEBP", _webp),
-    (rb"II\*\0|MM\0\*", _tiff),
+    (rb"II[*+]\0|MM\0[*+]", _tiff),
     (rb"GIF8[79]a", _gif),
     (rb"P[1-6]\s", _pnm),
-    (rb"\0\0\0\x0cjP  ", _jp2),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", _jpeg2000),
     (rb".{4}ftypavi[fs]", _avif),
 )

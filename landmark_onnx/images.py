@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from landmark_onnx.errors import ImageError
-from landmark_onnx.headers import image_size, is_truncated_jpeg
+from landmark_onnx.headers import damage, image_size
 from landmark_onnx.types import Image, ImageSource
 
 MAX_PIXELS = 200_000_000
@@ -43,8 +43,8 @@ def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
     if size is None:
         raise ImageError(f"{name}: not an image: no JPEG, PNG, WebP, BMP, TIFF, GIF, PNM, JPEG 2000 or AVIF header")
     _check_sides(*size, name, max_pixels)
-    if is_truncated_jpeg(data):
-        raise ImageError(f"{name}: the JPEG is truncated: its end marker is missing")
+    if reason := damage(data):
+        raise ImageError(f"{name}: {reason}")
     return _decode(data, name)
 
 

@@ -1,5 +1,6 @@
 """Class maps: index -> name, from the files people have."""
 
+import contextlib
 import csv
 import re
 from pathlib import Path
@@ -56,8 +57,9 @@ def _pair(line: str) -> tuple[int, str] | None:
 
 def _splits(line: str) -> list[list[str]]:
     """Ways to cut the line in two, the strictest separator first; a name may contain the others."""
-    quoted = next(csv.reader([line]), [])
-    cuts = [quoted]
+    cuts = []
+    with contextlib.suppress(csv.Error):  # a field too long for it
+        cuts.append(next(csv.reader([line]), []))
     for separator in ("\t", ",", ":", " "):
         cuts += [line.split(separator, 1), line.rsplit(separator, 1)]
     return cuts

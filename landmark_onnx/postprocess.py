@@ -58,7 +58,8 @@ def to_detections(rule: Postprocess, feeds: Tensors, outputs: Tensors, names: Ma
     category += 1
     scores = probability[roi, category]
     deltas = outputs["deltas"].reshape(*probability.shape, 4)[roi, category]
-    boxes = decode_boxes(outputs["rois"][roi], deltas * np.array(rule.variances, np.float32))
+    rois, deltas = _finite(outputs["rois"][roi], "rois"), _finite(deltas, "deltas")
+    boxes = decode_boxes(rois, deltas * np.array(rule.variances, np.float32))
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32) - 1) / scale
     order = np.lexsort((-scores, category))
     order = order[nms(boxes[order], category[order], rule.iou)]
@@ -97,7 +98,8 @@ def nms(boxes: Float32, groups: Int64, threshold: float) -> Int64:
         best = left[first][member]
         corners = np.maximum(boxes[best, :2], boxes[left, :2]), np.minimum(boxes[best, 2:], boxes[left, 2:])
         inter = np.prod(np.maximum(np.float32(0), corners[1] - corners[0] + 1), axis=1)
-        overlap = inter / (areas[best] + areas[left] - inter)
+        with np.errstate(divide="ignore", invalid="ignore"):  # boxes without an area
+            overlap = inter / (areas[best] + areas[left] - inter)
         left = left[(overlap <= np.float32(threshold)) & (best != left)]
     return np.sort(np.concatenate(kept))
 

@@ -40,7 +40,7 @@ def short_side_floor(rule: Preprocess, image: Image) -> Tensors:
     resized = _resize(rule, image, floored_size(rule, width, height))
     if rule.crop:
         resized = _centre_crop(resized, rule.crop)
-    return {"image": _normalised_chw(rule, resized)}
+    return {"image": normalise(rule, resized)}
 
 
 def exact(rule: Preprocess, image: Image) -> Tensors:
@@ -48,7 +48,7 @@ def exact(rule: Preprocess, image: Image) -> Tensors:
     resized = _resize(rule, image, (rule.size, rule.size))
     if rule.crop:
         resized = _centre_crop(resized, rule.crop)
-    return {"image": _normalised_chw(rule, resized)}
+    return {"image": normalise(rule, resized)}
 
 
 def short_side_capped(rule: Preprocess, image: Image) -> Tensors:
@@ -60,8 +60,7 @@ def short_side_capped(rule: Preprocess, image: Image) -> Tensors:
     interpolation = INTERPOLATIONS[rule.interpolation]
     # fx and fy, not a size: OpenCV samples at the exact scale and not at the ratio of the rounded sides.
     planes = [
-        cv2.resize(plane, None, fx=scale, fy=scale, interpolation=interpolation)
-        for plane in _normalised_chw(rule, image)[0]
+        cv2.resize(plane, None, fx=scale, fy=scale, interpolation=interpolation) for plane in normalise(rule, image)[0]
     ]
     info = [np.round(height * scale), np.round(width * scale), scale]
     return {
@@ -104,7 +103,7 @@ def _centre_crop(image: Image, side: int) -> Image:
     return image[top : top + side, left : left + side]
 
 
-def _normalised_chw(rule: Preprocess, image: Image) -> Float32:
+def normalise(rule: Preprocess, image: Image) -> Float32:
     """(H, W, 3) BGR uint8 -> (1, 3, H, W) float32 in the rule's colour order, less mean, by std.
 
     A uint8 has 256 values, so the original's arithmetic is done once on those and looked up.

@@ -1,6 +1,8 @@
 """Execution providers: what was asked, what runs, what to install."""
 
+import contextlib
 import dataclasses
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -82,7 +84,8 @@ def plan(request: ProviderRequest, available: Sequence[str]) -> list[tuple[str, 
 def preload(ort: Any, chain: Sequence[tuple[str, dict[str, str]]]) -> None:
     """Load NVIDIA's libraries from their pip packages, where the loader itself would not look."""
     if hasattr(ort, "preload_dlls") and any(name in (CUDA, TENSORRT) for name, _ in chain):
-        ort.preload_dlls()
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find, and stdout is for answers
+            ort.preload_dlls()
 
 
 def install_hint(provider: str) -> str:

@@ -1,8 +1,8 @@
 """What an exported ONNX file says of itself, and the seal that shows it is whole.
 
 Metadata are `metadata_props` of the ModelProto, one JSON text per key, appended as protobuf fields at the end of the
-file: a protobuf message may be extended by concatenation. The last field is the seal: the SHA-256 of every byte before
-it, and the offset where the metadata begin. So they are read and checked without onnx, and in no time.
+file: a protobuf message may be extended by concatenation. The last field is the seal: the offset where the metadata
+begin, and the SHA-256 of every byte before that hash. So they are read and checked without onnx, and in no time.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ MAX_METADATA = 64 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seal:
-    """sha256: of the bytes before the seal. offset: where the metadata begin. size: bytes before the seal."""
+    """sha256: of the bytes before it. offset: where the metadata begin. size: bytes before the seal."""
 
     sha256: str
     offset: int
@@ -34,8 +34,8 @@ def append_metadata(file: BinaryIO, metadata: Mapping[str, Any]) -> None:
     offset = file.seek(0, 2)
     for key, value in metadata.items():
         file.write(_entry(PREFIX + key, json.dumps(value, sort_keys=True, separators=(",", ":"))))
-    digest = _hash(file, file.tell())
-    file.write(_seal_entry(digest, offset))
+    file.write(_seal_head(offset))
+    file.write(_hash(file, file.tell()).encode())
 
 
 def read_seal(path: Path) -> Seal | None:
@@ -50,9 +50,9 @@ def read_seal(path: Path) -> Seal | None:
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror}") from error
     found = _SEAL.fullmatch(tail)
-    if not found or int(found[2]) > size:
+    if not found or int(found[1]) > size:
         return None
-    return Seal(found[1].decode(), int(found[2]), size)
+    return Seal(found[2].decode(), int(found[1]), size)
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ def check_seal(path: Path) -> Seal:
     if seal is None:
         raise ModelFileError(f"{path}: no seal at its end: truncated, changed, or not exported by landmark-onnx")
     with path.open("rb") as file:
-        digest = _hash(file, seal.size)
+        digest = _hash(file, seal.size + _SEAL_BYTES - _DIGEST)
     if digest != seal.sha256:
         raise ModelFileError(f"{path}: damaged: wanted sha256 {seal.sha256}, got {digest}; export it again")
     return seal
@@ -123,8 +123,9 @@ def _entry(key: str, value: str) -> bytes:
     return _field(14, _field(1, key.encode()) + _field(2, value.encode()))
 
 
-def _seal_entry(digest: str, offset: int) -> bytes:
-    return _entry(SEAL_KEY, f"{digest}:{offset:016d}")
+def _seal_head(offset: int) -> bytes:
+    """All of the seal that comes before its digest."""
+    return _entry(SEAL_KEY, f"{offset:016d}:{'0' * _DIGEST}")[:-_DIGEST]
 
 
 def _entries(data: bytes) -> list[tuple[str, str]]:
@@ -155,5 +156,6 @@ def _read_field(data: bytes, at: int, number: int) -> tuple[bytes, int]:
     return data[at + 1 : end], end
 
 
-_SEAL_BYTES = len(_seal_entry("0" * 64, 0))
-_SEAL = re.compile(re.escape(_seal_entry("0" * 64, 0)[:-81]) + rb"([0-9a-f]{64}):(\d{16})")
+_DIGEST = 64
+_SEAL_BYTES = len(_seal_head(0)) + _DIGEST
+_SEAL = re.compile(re.escape(_seal_head(0)[:-17]) + rb"(\d{16}):([0-9a-f]{64})")

@@ -8,10 +8,12 @@ import numpy as np
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError, SessionError
-from landmark_onnx.providers import ProviderRequest, install_hint, onnxruntime, plan, preload
+from landmark_onnx.providers import CPU, ProviderRequest, install_hint, onnxruntime, plan, preload
 from landmark_onnx.types import INPUTS, OUTPUTS, Tensors
 
 ERROR = 3  # ONNX Runtime's log level: warnings about shapes and fallback nodes are noise to a user
+
+_FILE_ERRORS = frozenset({"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel", "NotImplemented"})
 
 
 class Session:
@@ -32,10 +34,16 @@ class Session:
         chain = plan(request, ort.get_available_providers())
         preload(ort, chain)
         self.path = path
-        self._session = _create(ort, path, chain, threads)
+        automatic = request.name.lower() == "auto"
+        try:
+            self._session = _create(ort, path, chain, threads)
+        except SessionError:
+            if not automatic or chain[0][0] == CPU:
+                raise
+            self._session = _create(ort, path, [(CPU, {})], threads)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.lost = chain[0][0] if chain[0][0] not in self.providers else None
-        if self.lost and request.name.lower() != "auto":
+        if self.lost and not automatic:
             raise SessionError(f"{self.lost} does not start here (ONNX Runtime fell back); {install_hint(self.lost)}")
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._inputs = {value.name: value.shape for value in self._session.get_inputs()}
@@ -76,12 +84,15 @@ def _create(ort: Any, path: Path, chain: list[tuple[str, dict[str, str]]], threa
     # A pattern is kept for each input shape, and photos have many.
     options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(str(path), options, providers=chain)
+        # Its own fallback, here and in run(), changes the provider with no more than a print to stdout.
+        return ort.InferenceSession(str(path), options, providers=chain, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
-        kind = type(error).__name__
-        if kind in ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel", "NotImplemented"):
+        wanted = chain[0][0]
+        # The CPU can run every sound model.
+        if wanted == CPU or type(error).__name__ in _FILE_ERRORS:
             raise ModelFileError(f"{path}: not a usable ONNX model: {first_line(error)}") from error
-        raise SessionError(f"{path}: ONNX Runtime cannot start on {chain[0][0]}: {first_line(error)}") from error
+        reason = f"ONNX Runtime cannot start on {wanted}: {first_line(error)}"
+        raise SessionError(f"{path}: {reason}; {install_hint(wanted)}") from error
 
 
 def first_line(error: BaseException) -> str:

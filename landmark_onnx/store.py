@@ -36,6 +36,8 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     stored = exported_path(text)
     if stored.is_file():
         return stored
+    if Path(text).is_file():
+        return Path(text)
     if text in cards():
         raise ModelFileError(
             f"{text} is not in {stored.parent} yet; run: landmark-onnx export {text} --from {text}.tar"

@@ -5,21 +5,20 @@ int32 size of a `VarType.TensorDesc` message, that message, the raw data. A para
 Source: Paddle 1.8 lod_tensor.cc `SerializeToStream`, tensor_util.cc `TensorToStream`.
 """
 
-import functools
+import importlib
 import math
 import os
 import struct
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from landmark_onnx.errors import ExportError, MissingExtraError
+from landmark_onnx.errors import ExportError
 from landmark_onnx.types import Array
+from landmark_onnx_export.paddle_runtime import paddle_module
 
 ProgramDesc: TypeAlias = Any
 """`framework_pb2.ProgramDesc`: protobuf makes the class at run time."""
@@ -93,12 +92,20 @@ class Variable:
             raise ExportError(f"{self.path}: variable {self.name}: {error}") from error
 
 
+def open_binary(path: Path) -> BinaryIO:
+    """Open for reading. Raises: ExportError naming the file."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ExportError(f"{path}: {error.strerror or error}") from error
+
+
 def read_variable(path: Path, name: str, start: int = 0, size: int | None = None) -> Variable:
     """Read the header of the stream that fills bytes start to start + size of `path`; by default, to its end.
 
     Raises: ExportError naming file and variable, expected and found, unless the stream has exactly that size.
     """
-    with _open(path) as file:
+    with open_binary(path) as file:
         end = _file_size(file) if size is None else start + size
         variable = _read_header(file, path, name, start, min(end, _file_size(file)))
     if variable.end != end:
@@ -112,16 +119,15 @@ def read_params(path: Path, names: Sequence[str], start: int = 0, size: int | No
     Raises: ExportError naming file and variable, or the bytes left over behind the last one.
     """
     variables: dict[str, Variable] = {}
-    with _open(path) as file:
+    with open_binary(path) as file:
         end = _file_size(file) if size is None else min(start + size, _file_size(file))
         position = start
         for name in sorted(set(names)):
             variables[name] = _read_header(file, path, name, position, end)
             position = variables[name].end
     if position != end:
-        raise ExportError(
-            f"{path}: wanted {position - start} bytes for the {len(variables)} variables of the program, got {end - start}"
-        )
+        wanted = f"{position - start} bytes for the program's {len(variables)} variables"
+        raise ExportError(f"{path}: wanted {wanted}, got {end - start}")
     return variables
 
 
@@ -130,16 +136,10 @@ def looks_like_variable(head: bytes) -> bool:
     return head[:16] == bytes(16) if len(head) >= 16 else not any(head)
 
 
-@functools.cache
 def framework_pb2() -> Any:
     """Paddle's own message classes. Raises: MissingExtraError without Paddle."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # On import Paddle warns that ccache, a compiler's tool, is not there.
-        try:
-            from paddle.base.proto import framework_pb2
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("paddlepaddle", "export") from error
-    return framework_pb2
+    paddle_module()
+    return importlib.import_module("paddle.base.proto.framework_pb2")
 
 
 def parse_program(data: bytes, origin: str = "program") -> ProgramDesc:
@@ -167,17 +167,17 @@ def persistable_names(program: ProgramDesc) -> list[str]:
 def declared_shapes(program: ProgramDesc) -> dict[str, tuple[int, ...]]:
     """Shape of each parameter as the program declares it; -1 where it does not."""
     return {
-        variable.name: _tensor_dims(variable.type)
+        variable.name: tuple(tensor_desc(variable.type).dims)
         for block in program.blocks
         for variable in block.vars
         if variable.persistable and variable.type.type == LOD_TENSOR
     }
 
 
-def _tensor_dims(kind: Any) -> tuple[int, ...]:
+def tensor_desc(kind: Any) -> Any:
+    """The `TensorDesc` message of a tensor's `VarType`, to read or to edit."""
     # The field is called lod_tensor to Paddle 3.0, dense_tensor after; its number is 3 in both.
-    field = kind.DESCRIPTOR.fields_by_number[3].name
-    return tuple(getattr(kind, field).tensor.dims)
+    return getattr(kind, kind.DESCRIPTOR.fields_by_number[3].name).tensor
 
 
 def _read_header(file: BinaryIO, path: Path, name: str, start: int, end: int) -> Variable:
@@ -240,13 +240,6 @@ def _varints(data: bytes) -> Iterator[int]:
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise ExportError(f"{path}: {error.strerror or error}") from error
 
 
 def _file_size(file: BinaryIO) -> int:

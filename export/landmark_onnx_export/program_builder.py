@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from landmark_onnx_export.fluid import LOD_TENSOR, ProgramDesc, framework_pb2
+from landmark_onnx_export.fluid import LOD_TENSOR, ProgramDesc, framework_pb2, tensor_desc
 
 VERSION = 1008005
 """Paddle 1.8.5: its readers then expect the attributes that ops had in 2020."""
@@ -30,8 +30,7 @@ class ProgramBuilder:
         """Declare a tensor; returns its name."""
         kind = self._block.vars.add(name=name, persistable=persistable).type
         kind.type = LOD_TENSOR
-        # The field is called lod_tensor to Paddle 3.0, dense_tensor after; its number is 3 in both.
-        tensor = getattr(kind, kind.DESCRIPTOR.fields_by_number[3].name).tensor
+        tensor = tensor_desc(kind)
         tensor.data_type = dtype
         tensor.dims.extend(shape)
         return name

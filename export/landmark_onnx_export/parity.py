@@ -1,0 +1,94 @@
+"""The written file against Paddle: the same seeded inputs through Paddle Inference and through ONNX Runtime."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from landmark_onnx.agreement import Agreement, agreement, worst
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ExportError
+from landmark_onnx.preprocess import normalise, preprocess
+from landmark_onnx.types import INPUTS, OUTPUTS, Image, Tensors
+from landmark_onnx.verify import Probe, probe_rule
+from landmark_onnx_export.child import run_child
+
+SEED = 2019
+SIZES = ((224, 224), (160, 256))
+"""Height, width in pixels. The probe adds the card's own size."""
+BATCHES = (1, 3)
+PROBE_SIZE = (48, 64)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parity:
+    """agreement: the worst of all runs. runs: each one's figures by name. probe: what `verify` asks again later."""
+
+    agreement: Agreement
+    runs: Mapping[str, Agreement]
+    probe: Probe
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {name: figures.to_json() for name, figures in self.runs.items()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PaddleModel:
+    """A binary model on disk, and its own names of our tensors."""
+
+    program: Path
+    params: Path
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def measure(card: ModelCard, paddle: PaddleModel, model: Path, folder: Path) -> Parity:
+    """Run both sides, each in a process of its own. Raises: ExportError if they do not agree."""
+    probe_image = seeded_image(*PROBE_SIZE, seed=SEED)
+    feeds = questions(card) | {"probe": preprocess(probe_rule(card), probe_image)}
+    runs = {name: str(folder / f"run-{name}") for name in feeds}
+    for name, tensors in feeds.items():
+        for position, ours in enumerate(INPUTS[card.task]):
+            np.save(f"{runs[name]}.{position}.npy", tensors[ours])
+    names = {"inputs": list(paddle.inputs), "outputs": list(paddle.outputs), "runs": list(runs.values())}
+    run_child("paddle", {"program": str(paddle.program), "params": str(paddle.params), **names})
+    run_child("onnxruntime", {"model": str(model), "card": card.to_dict(), "runs": list(runs.values())})
+    measured = {}
+    for name, run in runs.items():
+        measured[name] = agreement(card.task, _answers(card, run, "paddle"), _answers(card, run, "onnx"))
+        if reason := measured[name].shortfall(card.task):
+            raise ExportError(f"{card.name}: ONNX Runtime does not answer as Paddle does on {name}: {reason}")
+    probe = Probe.ask(probe_image, _answers(card, runs["probe"], "paddle"))
+    return Parity(worst(list(measured.values())), measured, probe)
+
+
+def questions(card: ModelCard) -> dict[str, Tensors]:
+    """The seeded inputs by run name: two sizes, and for tasks that batch, batches of 1 and 3."""
+    found = {}
+    for height, width in SIZES:
+        for batch in BATCHES if len(INPUTS[card.task]) == 1 else BATCHES[:1]:
+            images = [seeded_image(height, width, seed) for seed in range(SEED, SEED + batch)]
+            tensors = {"image": np.concatenate([normalise(card.preprocess, image) for image in images])}
+            if "im_info" in INPUTS[card.task]:
+                tensors["im_info"] = np.array([[height, width, 1]], np.float32)
+            found[f"{batch}x3x{height}x{width}"] = tensors
+    return found
+
+
+def seeded_image(height: int, width: int, seed: int) -> Image:
+    """(H, W, 3) BGR uint8 that has large shapes, edges and grain, as photos do; the same for the same seed."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    blocks = random.integers(0, 256, (11, 13, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    edges = cv2.resize(blocks, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    grain = random.normal(0, 12, (height, width, 3)).astype(np.float32)
+    return np.clip(0.6 * smooth + 0.4 * edges + grain, 0, 255).astype(np.uint8)
+
+
+def _answers(card: ModelCard, run: str, side: str) -> Tensors:
+    return {name: np.load(f"{run}.{side}.{position}.npy") for position, name in enumerate(OUTPUTS[card.task])}

@@ -1,0 +1,122 @@
+"""What child processes do: infer shapes, convert with paddle2onnx, answer with Paddle and with ONNX Runtime."""
+
+import importlib.machinery
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ExportError, MissingExtraError
+from landmark_onnx.providers import ProviderRequest
+from landmark_onnx.session import Session
+from landmark_onnx.types import INPUTS, OUTPUTS
+from landmark_onnx_export.paddle_runtime import paddle_module
+from landmark_onnx_export.programs import op_types
+
+OPSET = 17
+THREADS = 2
+"""Fixed, because a sum's order follows from it, and the same source must give the same file."""
+
+
+def infer_shapes(program: str) -> None:
+    """Let Paddle infer every shape of the program file anew. Raises: ExportError if an op needs a fixed image size."""
+    path = Path(program)
+    graph = _static_paddle().static.Program.parse_from_string(path.read_bytes())
+    block = graph.global_block()
+    for op in block.ops:
+        if op.type not in ("feed", "fetch"):
+            try:
+                op.desc.infer_shape(block.desc)
+            except Exception as error:  # Paddle's errors have no public base class
+                raise ExportError(f"op {op.type} cannot take any image size: {_last_line(error)}") from error
+    path.write_bytes(graph.desc.serialize_to_string())
+
+
+def convert(program: str, output: str, custom_ops: dict[str, str]) -> None:
+    """Convert the program file into an ONNX file without weights; `custom_ops` become nodes of domain Paddle.
+
+    Raises: ExportError that lists every op nobody knows, or says what paddle2onnx said.
+    """
+    converter = _converter()
+    known = {*converter.get_all_supported_operators(), *custom_ops}
+    if unknown := sorted(op_types(Path(program).read_bytes()) - known):
+        raise ExportError(f"no ONNX form is known of the Paddle ops: {', '.join(unknown)}")
+    data = converter.export(
+        program, "", OPSET, True, False, False, True, True, custom_ops, "onnxruntime", "", "", False
+    )
+    if not data:
+        raise ExportError("paddle2onnx returned nothing")
+    Path(output).write_bytes(data)
+
+
+def _static_paddle() -> Any:
+    paddle = paddle_module()
+    paddle.enable_static()
+    return paddle
+
+
+def _last_line(error: Exception) -> str:
+    """The last line that says something: Paddle's errors begin with stacks."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), repr(error))
+
+
+def _converter() -> Any:
+    """paddle2onnx's compiled module, without its Python wrapper, which imports Paddle."""
+    found = importlib.util.find_spec("paddle2onnx")
+    name = "paddle2onnx.paddle2onnx_cpp2py_export"
+    for folder in (found.submodule_search_locations or []) if found else []:
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            path = Path(folder, "paddle2onnx_cpp2py_export" + suffix)
+            if path.is_file():
+                spec = importlib.util.spec_from_file_location(name, path)
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                return module
+    raise MissingExtraError("paddle2onnx", "export")
+
+
+def run_paddle(program: str, params: str, inputs: list[str], outputs: list[str], runs: list[str]) -> None:
+    """Answer each run's `<run>.<input>.npy` files with Paddle Inference, into `<run>.paddle.<output>.npy`.
+
+    inputs, outputs: the program's names in the order of ours. Raises: ExportError with Paddle's reason.
+    """
+    inference = _static_paddle().inference
+    config = inference.Config(program, params)
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.enable_memory_optim()
+    config.set_cpu_math_library_num_threads(THREADS)
+    try:
+        predictor = inference.create_predictor(config)
+        for run in runs:
+            for position, name in enumerate(inputs):
+                predictor.get_input_handle(name).copy_from_cpu(np.load(f"{run}.{position}.npy"))
+            predictor.run()
+            for position, name in enumerate(outputs):
+                np.save(f"{run}.paddle.{position}.npy", predictor.get_output_handle(name).copy_to_cpu())
+    except Exception as error:  # Paddle's errors have no public base class
+        raise ExportError(f"Paddle cannot run the program: {_last_line(error)}") from error
+
+
+def run_onnx(model: str, card: dict[str, Any], runs: list[str]) -> None:
+    """Answer the same runs with ONNX Runtime on the CPU, into `<run>.onnx.<output>.npy`."""
+    facts = ModelCard.from_dict(card, model)
+    session = Session(Path(model), ProviderRequest(name="cpu"), threads=THREADS)
+    for run in runs:
+        feeds = {name: np.load(f"{run}.{position}.npy") for position, name in enumerate(INPUTS[facts.task])}
+        answer = session.run(facts, feeds)
+        for position, name in enumerate(OUTPUTS[facts.task]):
+            np.save(f"{run}.onnx.{position}.npy", answer[name])
+
+
+STEPS: Mapping[str, Callable[..., None]] = {
+    "shapes": infer_shapes,
+    "paddle2onnx": convert,
+    "paddle": run_paddle,
+    "onnxruntime": run_onnx,
+}

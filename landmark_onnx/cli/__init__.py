@@ -1,0 +1,65 @@
+"""The command line: `main` runs it and turns whatever goes wrong for a foreseeable reason into one line and a code.
+
+Exit codes: 0 all answered; 1 something failed, others may be answered; 2 wrong usage; 130 interrupted.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from landmark_onnx.cli.cls import classify
+from landmark_onnx.cli.demo import show
+from landmark_onnx.cli.det import detect
+from landmark_onnx.cli.export import export_releases
+from landmark_onnx.cli.models import listing
+from landmark_onnx.cli.report import complain
+from landmark_onnx.cli.retrieval import compare
+from landmark_onnx.cli.verify import check
+from landmark_onnx.errors import LandmarkError
+
+app = typer.Typer(name="landmark-onnx", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.command("export", cls=listing("retrieval", "cls", "det"))(export_releases)
+app.command("verify")(check)
+app.command("retrieval", cls=listing("retrieval"))(compare)
+app.command("cls", cls=listing("cls"))(classify)
+app.command("det", cls=listing("det"))(detect)
+app.command("demo")(show)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; always leaves by SystemExit."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(args=arguments, prog_name="landmark-onnx")
+    except (LandmarkError, OSError) as error:
+        complain(str(error))
+        sys.exit(1)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Let SIGTERM clean up as Ctrl-C does: temporary files go, child processes end."""
+    raise KeyboardInterrupt
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"landmark-onnx {version('landmark-onnx')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Baidu's 2019 Google-Landmark models on ONNX Runtime: retrieval, classification and detection without Paddle.
+
+    Export a released Paddle file once, then ask the exported model about images; "demo" shows it all on made-up models.
+    Exit codes: 0 all answered, 1 something failed (the rest is answered), 2 wrong usage, 130 interrupted.
+    """

@@ -1,0 +1,51 @@
+"""`landmark-onnx cls`: the most probable landmark classes of images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landmark_onnx.cli.inputs import ImageArguments, expand
+from landmark_onnx.cli.models import ModelName
+from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
+from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.sinks import Column, Record, View
+
+
+def _rows(record: Record) -> list[Record]:
+    return [{"image": record["image"], **label} for label in record["labels"]]
+
+
+VIEW = View((Column("image", once=True), Column("index", "d"), Column("score", ".4f"), Column("name")), _rows)
+
+
+@unfolded
+def classify(
+    images: ImageArguments,
+    model: ModelName,
+    engine: Engine,
+    batch: Batch,
+    output: Output,
+    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Names of the classes: index and landmark id a line, or Kaggle's train_label_to_category.csv.",
+        ),
+    ] = None,
+) -> None:
+    """Name the most probable landmark classes of each image."""
+    from landmark_onnx.labels import read_labels
+    from landmark_onnx.model import Classifier
+
+    names = read_labels(labels) if labels else None
+    sources = expand(images)
+    with reporting(output) as report:
+        classifier = load(Classifier, model, engine, batch, report)
+        classifier.top = top
+        if names is not None:
+            classifier.names = names
+        emit(classifier.stream(sources), VIEW, output, report, timed=batch.time)

@@ -1,0 +1,126 @@
+"""`landmark-onnx demo`: the whole road, from releases made on the spot to answers on real photos."""
+
+import importlib.resources
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.cls import VIEW as CLASSES
+from landmark_onnx.cli.det import VIEW as BOXES
+from landmark_onnx.cli.det import drawn, with_thresholds
+from landmark_onnx.cli.export import export_one, facts
+from landmark_onnx.cli.extras import extra
+from landmark_onnx.cli.options import Batch, Engine, Format, Output, Quiet
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.retrieval import VIEW as COSINES
+from landmark_onnx.cli.run import emit, load, reporting
+
+if TYPE_CHECKING:
+    from landmark_onnx.results import Failure, Similarity
+
+SEED = 2019
+TASKS = ("retrieval", "cls", "det")
+PHOTOS = {
+    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
+}
+"""Package -> photos that its wheel ships."""
+QUERY = "china.jpg"
+KEEP = 3
+
+MADE_UP = (
+    f"The models of this demo are made up: small networks with random weights of seed {SEED}. The machinery is real, "
+)
+MADE_UP += "the weights know nothing, so no name, box or score below means anything."
+
+
+def show(
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", file_okay=False, help="Where the pictures go.")
+    ] = Path("landmark-onnx-demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Try it all on models made up on the spot: export, parity check, retrieval, cls and det on real photos."""
+    photos = list(_photos(folder / "photos"))
+    output = Output(format=Format.TABLE, quiet=quiet)
+    with tempfile.TemporaryDirectory(prefix="landmark-onnx-demo-") as work:
+        with reporting(output, bar=True) as report:
+            report.result(MADE_UP)
+            models = [_made_up(task, Path(work), report) for task in TASKS]
+        with reporting(output) as report:
+            _answer(photos, models, folder, output, report)
+            report.result(f"\nPictures are in {folder}: retrieval.jpg, detections/")
+
+
+def _photos(folder: Path) -> Iterator[str]:
+    """Copies of the packages' photos, after the first of them its own middle, darker, for the query to find."""
+    from landmark_onnx.draw import write_image
+    from landmark_onnx.images import read_image
+
+    for package, names in PHOTOS.items():
+        with extra("demo"):
+            shipped = importlib.resources.files(package)
+        for name in names:
+            image = read_image(shipped.joinpath(name).read_bytes(), name=name)
+            variants = {name: image}
+            if name == QUERY:
+                height, width = image.shape[:2]
+                middle = image[height // 8 : -height // 8, width // 8 : -width // 8]
+                variants[f"part-of-{name}"] = middle // 4 * 3
+            for file, pixels in variants.items():
+                write_image(folder / file, pixels)
+                yield str(folder / file)
+
+
+def _made_up(task: str, folder: Path, report: Reporter) -> str:
+    """Make a release of the first card of a task, export it as a user does, and say where the model is."""
+    from landmark_onnx.cards import cards
+
+    with extra("demo"):
+        from landmark_onnx_export.synthetic import write_release
+
+    card = next(card for card in cards().values() if card.task == task)
+    report.stage(f"{card.name}: random weights")
+    release = write_release(card, folder, seed=SEED)
+    with extra("demo"):
+        made = export_one(card.name, release, folder, parity=True, report=report)
+    report.result(f"{card.name}: made, exported ({facts(made)})")
+    return str(made.path)
+
+
+def _answer(photos: list[str], models: list[str], folder: Path, output: Output, report: Reporter) -> None:
+    """Ask each model, print what it says, and write the pictures."""
+    from landmark_onnx.draw import DrawnCopies
+    from landmark_onnx.model import Classifier, Detector, Retriever
+
+    engine, batch = Engine(provider="cpu"), Batch()
+    retriever = load(Retriever, models[0], engine, batch, report)
+    alike = list(retriever.compare(photos[0], photos[1:]))
+    report.result("\nretrieval: the first photo against the others")
+    emit(alike, COSINES, output, report)
+    _write_sheet(folder / "retrieval.jpg", photos[0], alike)
+
+    classifier = load(Classifier, models[1], engine, batch, report)
+    classifier.top = 1
+    report.result("\ncls: the most probable class")
+    emit(classifier.stream(photos), CLASSES, output, report)
+
+    detector = load(Detector, models[2], engine, batch, report)
+    detector.card = with_thresholds(detector.card, None, None, KEEP)
+    report.result(f"\ndet: the {KEEP} best boxes")
+    copies = DrawnCopies(folder / "detections")
+    emit(drawn(detector.stream(photos), copies, batch.max_pixels), BOXES, output, report)
+
+
+def _write_sheet(path: Path, query: str, alike: "Iterable[Similarity | Failure]") -> None:
+    """The query, then the others, the most alike first."""
+    from landmark_onnx.draw import contact_sheet, write_image
+    from landmark_onnx.images import read_image
+    from landmark_onnx.results import Similarity
+
+    others = sorted((one for one in alike if isinstance(one, Similarity)), key=lambda one: -one.cosine)
+    captions = {query: "query"} | {one.image: f"{one.cosine:.4f}" for one in others}
+    write_image(path, contact_sheet([(read_image(name), text) for name, text in captions.items()]))

@@ -1,0 +1,100 @@
+"""`landmark-onnx det`: boxes of things in images, as data and drawn."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.inputs import ImageArguments, expand
+from landmark_onnx.cli.models import OptionalModelName, default_model
+from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
+from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.sinks import Column, Record, View
+from landmark_onnx.errors import ImageError
+
+if TYPE_CHECKING:
+    from landmark_onnx.cards import ModelCard
+    from landmark_onnx.draw import DrawnCopies
+    from landmark_onnx.results import Detections, Failure
+
+
+def _rows(record: Record) -> list[Record]:
+    return [
+        {"image": record["image"], **box, **dict(zip("xywh", box["bbox"], strict=True))} for box in record["detections"]
+    ]
+
+
+VIEW = View(
+    (
+        Column("image", once=True),
+        Column("category_id", "d"),
+        Column("name"),
+        *(Column(side, ".1f") for side in "xywh"),
+        Column("score", ".4f"),
+    ),
+    _rows,
+)
+
+
+@unfolded
+def detect(
+    images: ImageArguments,
+    engine: Engine,
+    batch: Batch,
+    output: Output,
+    model: OptionalModelName = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Write copies of the images with their boxes there."),
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Lowest score of a box; default: the card's.")
+    ] = None,
+    iou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Overlap beyond which the worse of two boxes of a class goes.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Most boxes of an image.")] = None,
+) -> None:
+    """Find things in each image: OpenImages V4 classes, boxes and scores. MODEL is the released detector by default."""
+    from landmark_onnx.draw import DrawnCopies
+    from landmark_onnx.model import Detector
+
+    sources = expand(images)
+    with reporting(output) as report:
+        detector = load(Detector, model or default_model("det"), engine, batch, report)
+        detector.card = with_thresholds(detector.card, score, iou, keep)
+        answers = detector.stream(sources)
+        if draw:
+            answers = drawn(answers, DrawnCopies(draw), batch.max_pixels)
+        emit(answers, VIEW, output, report, timed=batch.time)
+
+
+def with_thresholds(card: "ModelCard", score: float | None, iou: float | None, keep: int | None) -> "ModelCard":
+    """The card with other thresholds, where they are given."""
+    rule = card.postprocess
+    rule = dataclasses.replace(
+        rule,
+        score=rule.score if score is None else score,
+        iou=rule.iou if iou is None else iou,
+        keep=rule.keep if keep is None else keep,
+    )
+    return dataclasses.replace(card, postprocess=rule)
+
+
+def drawn(
+    answers: "Iterator[Detections | Failure]", copies: "DrawnCopies", max_pixels: int
+) -> "Iterator[Detections | Failure]":
+    """Write the drawn copy of each image before its answer goes on; the pixels are read again, none are kept."""
+    from landmark_onnx.images import read_image
+    from landmark_onnx.results import Detections, Failure
+
+    for answer in answers:
+        if isinstance(answer, Detections):
+            try:
+                copies.write(read_image(answer.image, max_pixels=max_pixels), answer)
+            except ImageError as error:
+                yield Failure(image=answer.image, error=str(error))
+                continue
+        yield answer

@@ -1,0 +1,117 @@
+"""`landmark-onnx export`: released Paddle files -> ONNX files in the store."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.extras import extra
+from landmark_onnx.cli.models import complete_model
+from landmark_onnx.cli.options import Output, Quiet
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.run import reporting
+from landmark_onnx.errors import ExportError, LandmarkError
+
+if TYPE_CHECKING:
+    from landmark_onnx_export.convert import ExportReport
+
+
+def export_releases(
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="A release: its tar, its unpacked folder, or a binary model's folder or program file. "
+            "With --all: a folder of releases.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Which model it is; by default what the file or folder is called.",
+            autocompletion=complete_model,
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Export each release in the folder PATH.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="The .onnx file, or a folder for it; by default the store."
+        ),
+    ] = None,
+    parity: Annotated[
+        bool,
+        typer.Option(
+            help="Run the model in Paddle and in ONNX Runtime, and write no file unless both answer alike.",
+        ),
+    ] = True,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List the variables that the network does not use.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a released Paddle model into an ONNX file that needs no Paddle, and check that both answer alike."""
+    if every and name:
+        raise typer.BadParameter("--all exports whatever is there; give NAME or --all")
+    with extra("export"):
+        from landmark_onnx_export.sources import find_releases
+    releases = find_releases(source) if every else [(name or recognised(source), source)]
+    if not releases:
+        raise ExportError(f"{source}: no release here: wanted <name>.tar or a folder <name> of a known model")
+    with reporting(Output(quiet=quiet), bar=True) as report:
+        for model, path in releases:
+            try:
+                made = export_one(model, path, output, folder=every, parity=parity, report=report)
+            except (LandmarkError, OSError) as error:
+                if not every:
+                    raise
+                report.failure(f"{model}: {error}")
+                continue
+            report.result(f"{model}: {made.path} ({facts(made)})")
+            for variable in made.unused if verbose else ():
+                report.result(f"  not used: {variable}")
+        if every:
+            report.note(f"{len(releases) - report.failures} of {len(releases)} exported")
+
+
+def export_one(
+    name: str, source: Path, output: Path | None, *, parity: bool, report: Reporter, folder: bool = False
+) -> "ExportReport":
+    """Export one release, telling `report` each stage. folder: `output` is one even if it is not there yet."""
+    from landmark_onnx.cards import card
+    from landmark_onnx.store import exported_path
+
+    with extra("export"):
+        from landmark_onnx_export.convert import export_model
+
+    target = output or exported_path(name)
+    if output and (folder or output.is_dir()):
+        target = output / f"{name}.onnx"
+    return export_model(
+        card(name), source, target, check_parity=parity, say=lambda stage: report.stage(f"{name}: {stage}")
+    )
+
+
+def recognised(source: Path) -> str:
+    """The model that a release's file or folder is named after. Raises: ExportError that lists the names there are."""
+    from landmark_onnx.cards import cards
+
+    absolute = source.absolute()
+    # A binary model may lie in NAME/infer_model/model.
+    for part in (absolute.name, absolute.parent.name, absolute.parent.parent.name):
+        for name in cards():
+            if part == name or part.startswith(f"{name}."):
+                return name
+    raise ExportError(f"{source}: which model is it? Give NAME before --from; there are: {', '.join(cards())}")
+
+
+def facts(made: "ExportReport") -> str:
+    """What was made, in brief."""
+    parity = "parity not checked"
+    if found := made.agreement:
+        same = f"{found.matched:.1%} of rois" if made.card.task == "det" else f"cosine {found.cosine:.7f}"
+        parity = f"parity with Paddle: {same}, max abs error {found.max_abs:.1e}"
+    return f"{made.path.stat().st_size / 1e6:.1f} MB, {made.seconds:.1f} s; {parity}"

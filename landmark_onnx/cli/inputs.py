@@ -1,0 +1,73 @@
+"""Image arguments -> paths of images, one by one: files, patterns, folders, and a list on standard input."""
+
+import glob
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landmark_onnx.errors import ImageError
+
+STDIN = "-"
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".jp2", ".avif"}
+    | {".pbm", ".pgm", ".ppm", ".pnm"}
+)
+
+IMAGES_HELP = "Files, folders (searched in depth, in order), 'patterns*.jpg', or - for a list on standard input."
+
+ImageArguments = Annotated[list[str], typer.Argument(metavar="IMAGE", help=IMAGES_HELP, show_default=False)]
+
+
+def expand(arguments: Sequence[str]) -> Iterator[str]:
+    """The images that `arguments` mean, in their order; folders and standard input are read as the images are used.
+
+    A file need not exist: whoever opens it says so. In a folder the files come before the sub-folders, each sorted;
+    other suffixes than SUFFIXES and hidden names are passed over. Lines of standard input are taken as they are.
+    Raises: ImageError for a folder without any image, at once; and for no image at all, when that is known.
+    """
+    paths = [path for argument in arguments for path in _matches(argument)]
+    for path in paths:
+        if path != STDIN and Path(path).is_dir() and next(_walk(path), None) is None:
+            raise ImageError(f"{path}: no image in this folder")
+    return _some(itertools.chain.from_iterable(map(_images, paths)))
+
+
+def _some(images: Iterator[str]) -> Iterator[str]:
+    first = next(images, None)
+    if first is None:
+        raise ImageError("no image was given")
+    yield first
+    yield from images
+
+
+def _matches(argument: str) -> list[str]:
+    """A pattern that the shell has left alone -> what it matches; anything else, and a pattern in vain -> itself."""
+    if argument == STDIN or not glob.has_magic(argument) or Path(argument).exists():
+        return [argument]
+    matches = glob.glob(argument, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
+    return sorted(matches) or [argument]
+
+
+def _images(path: str) -> Iterator[str]:
+    if path == STDIN:
+        lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+        return filter(None, lines)
+    return _walk(path) if Path(path).is_dir() else iter([path])
+
+
+def _walk(folder: str) -> Iterator[str]:
+    unreadable: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
+        # Changing the list in place is how os.walk is told where to go, and in which order.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield os.path.join(parent, name)  # noqa: PTH118  # Path would drop the leading ./ that was asked for
+        # Opening it will fail and be reported like any other image that cannot be read.
+        yield from (os.fsdecode(error.filename) for error in unreadable)
+        unreadable.clear()

@@ -1,0 +1,51 @@
+"""What the command line says about models: their names in help and completion, straight from the cards."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from landmark_onnx.errors import LandmarkError
+
+
+def listing(*tasks: str) -> type[TyperCommand]:
+    """A command whose help ends with the models of `tasks`; the cards are read when that help is shown."""
+
+    class ListingCommand(TyperCommand):
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            from landmark_onnx.cards import cards
+
+            lines = [f"[bold]{card.name}[/]  {card.summary}" for card in cards().values() if card.task in tasks]
+            self.epilog = "\n\n".join(["Models:", *lines])
+            super().format_help(ctx, formatter)
+
+    return ListingCommand
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names for the shell's completion."""
+    from landmark_onnx.cards import cards
+
+    return [name for name in cards() if name.startswith(incomplete)]
+
+
+def default_model(task: str) -> str:
+    """The only shipped model of a task. Raises: LandmarkError if it has several."""
+    from landmark_onnx.cards import cards
+
+    names = [card.name for card in cards().values() if card.task == task]
+    if len(names) != 1:
+        raise LandmarkError(f"name a model with --model: {', '.join(names)}")
+    return names[0]
+
+
+MODEL_HELP = "Name of an exported model in the store, or a path to an .onnx file."
+
+ModelName = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="NAME_OR_PATH", help=MODEL_HELP, autocompletion=complete_model),
+]
+OptionalModelName = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME_OR_PATH", help=MODEL_HELP, autocompletion=complete_model),
+]

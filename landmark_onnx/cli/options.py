@@ -1,0 +1,150 @@
+"""Options that several commands share: declared once as fields, handed to a command as frozen dataclasses."""
+
+import dataclasses
+import enum
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from landmark_onnx.providers import ProviderRequest
+
+ENGINE, IMAGES, OUTPUT = "Where it runs", "Images", "Output"
+
+
+class Format(enum.StrEnum):
+    """How answers are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+SUFFIXES = {".json": Format.JSON, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV}
+"""The format that a file's name asks for."""
+
+
+def check_pairs(pairs: list[str] | None) -> list[str] | None:
+    """Refuse what is not key=value, as a usage error."""
+    for pair in pairs or []:
+        if not pair.partition("=")[0] or "=" not in pair:
+            raise typer.BadParameter(f"wanted key=value, got {pair!r}")
+    return pairs
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What runs a model."""
+
+    provider: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, tensorrt, openvino, or ONNX Runtime's own name. auto prefers CUDA and says what it "
+            "took; anything else runs there or fails.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = "auto"
+    provider_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            callback=check_pairs,
+            help="Passed on to the provider unchanged; repeat for more.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+    device_id: Annotated[int | None, typer.Option(min=0, help="Which GPU.", rich_help_panel=ENGINE)] = None
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of one inference; 0 leaves it to ONNX Runtime.", rich_help_panel=ENGINE)
+    ] = 0
+
+    def request(self) -> ProviderRequest:
+        """The same, as the runtime takes it."""
+        options = {key: value for key, _, value in (pair.partition("=") for pair in self.provider_option or [])}
+        return ProviderRequest(name=self.provider, options=options, device_id=self.device_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """How images go through a model."""
+
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images of one shape that run together.", rich_help_panel=IMAGES)
+    ] = 4
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse larger images before decoding them.", rich_help_panel=IMAGES)
+    ] = 200_000_000
+    time: Annotated[
+        bool,
+        typer.Option(
+            "--time", help="Add ms of decode, preprocess, inference, postprocess per image.", rich_help_panel=OUTPUT
+        ),
+    ] = False
+
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No notes, no progress; errors alone.", rich_help_panel=OUTPUT)
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where answers go, and how they look there."""
+
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            help="By default: what FILE's suffix says; else table on a terminal, ndjson anywhere else.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            dir_okay=False,
+            help="Write answers there instead; the file appears when it is whole.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    quiet: Quiet = False
+
+    def chosen_format(self, *, terminal: bool) -> Format:
+        """The format asked for, or the one that fits where the answers go."""
+        if self.format:
+            return self.format
+        if self.output:
+            return SUFFIXES.get(self.output.suffix.lower(), Format.NDJSON)
+        return Format.TABLE if terminal else Format.NDJSON
+
+
+def unfolded(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer each field of the option dataclasses that `command` takes; `command` itself gets the dataclasses."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            parameters += [_parameter(field) for field in dataclasses.fields(groups[parameter.name])]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name]))
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)

@@ -1,0 +1,97 @@
+"""What the command line says on standard error: errors, notes, and a progress bar where a person is watching."""
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from landmark_onnx.session import Session
+
+
+def shown(text: str) -> str:
+    """`text` on one line, with whatever a terminal might obey made visible."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def complain(text: str) -> None:
+    """One error line."""
+    typer.echo(f"landmark-onnx: error: {shown(text)}", err=True)
+
+
+class Reporter:
+    """Notes and progress while a command works; use it as a context manager. failures: how many it was told of."""
+
+    def __init__(self, *, quiet: bool, bar: bool = True) -> None:
+        """quiet: errors alone. bar: show progress, unless quiet or standard error is no terminal."""
+        self.failures = 0
+        self._quiet = quiet
+        self._bar = _make_bar() if bar and not quiet and sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """A line for information."""
+        if not self._quiet:
+            self._above_bar(f"landmark-onnx: {shown(text)}")
+
+    def failure(self, text: str) -> None:
+        """A line for one of many that failed; quiet or not."""
+        self.failures += 1
+        self._above_bar(f"landmark-onnx: error: {shown(text)}")
+
+    def took(self, session: "Session", asked: str) -> None:
+        """Say what "auto" chose, and why it is not the better one."""
+        if asked.lower() != "auto":
+            return
+        text = f"--provider auto took {session.provider}"
+        if session.lost:
+            from landmark_onnx.providers import install_hint
+
+            text += f", because {session.lost} does not start here; {install_hint(session.lost)}"
+        self.note(text)
+
+    def result(self, text: str) -> None:
+        """A line on standard output, quiet or not."""
+        if self._bar:
+            # Both may be the same terminal, where the bar would stay in the middle of the line.
+            self._bar.stop()
+        typer.echo(shown(text))
+        if self._bar:
+            self._bar.start()
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], description=shown(text))
+
+    def advance(self) -> None:
+        """One more is done."""
+        if self._bar:
+            self._bar.advance(self._bar.task_ids[0])
+
+    def _above_bar(self, line: str) -> None:
+        if self._bar:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            typer.echo(line, err=True)
+
+
+def _make_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), MofNCompleteColumn(), TimeElapsedColumn()
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    bar.add_task("", total=None)
+    return bar

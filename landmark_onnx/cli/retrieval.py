@@ -1,0 +1,100 @@
+"""`landmark-onnx retrieval`: how alike images are, and their embeddings for other programs."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.inputs import IMAGES_HELP, expand
+from landmark_onnx.cli.models import ModelName
+from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.sinks import Column, View
+from landmark_onnx.errors import ImageError
+
+if TYPE_CHECKING:
+    from landmark_onnx.features import Add
+    from landmark_onnx.results import Embedding, Failure, Similarity
+
+VIEW = View((Column("query"), Column("image"), Column("cosine", ".6f")), lambda record: [record])
+
+SUFFIXES = (".npz", ".npy", ".parquet")
+
+
+def _check_suffix(path: Path | None) -> Path | None:
+    if path and path.suffix.lower() not in SUFFIXES:
+        raise typer.BadParameter(f"wanted a name that ends with {', '.join(SUFFIXES)}, got {path.name!r}")
+    return path
+
+
+@unfolded
+def compare(
+    query: Annotated[
+        str,
+        typer.Argument(help="The image to compare with the others; of a folder, its first.", show_default=False),
+    ],
+    model: ModelName,
+    engine: Engine,
+    batch: Batch,
+    output: Output,
+    others: Annotated[list[str] | None, typer.Argument(metavar="OTHERS", help=IMAGES_HELP, show_default=False)] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            callback=_check_suffix,
+            help="Also write every image's embedding, the query's first: .npz (names, features), .npy (and the names "
+            "beside it in FILE.names.json) or .parquet (name, feature). With it, one image is enough.",
+        ),
+    ] = None,
+) -> None:
+    """Compare the first image with each of the others: cosine of their embeddings, 0 to 1."""
+    from landmark_onnx.features import feature_file
+    from landmark_onnx.model import Retriever
+
+    sources = expand([query, *(others or [])])
+    with reporting(output) as report:
+        with feature_file(save) if save else contextlib.nullcontext() as add:
+            retriever = load(Retriever, model, engine, batch, report)
+            answers = _compared(retriever.stream(sources), add, report, timed=batch.time)
+            emit(answers, VIEW, output, report, timed=batch.time)
+        if save:
+            report.note(f"embeddings are in {save}")
+
+
+def _compared(
+    results: "Iterator[Embedding | Failure]", add: "Add | None", report: Reporter, *, timed: bool
+) -> "Iterator[Similarity | Failure]":
+    """The first result against each of the others; every embedding goes to `add` on its way.
+
+    Raises: ImageError if there is nothing to compare, and nothing to save either.
+    """
+    from landmark_onnx.model import similarity
+    from landmark_onnx.results import Failure
+
+    query = next(results)
+    if isinstance(query, Failure):
+        if add is None:
+            raise ImageError(query.error)
+        yield query
+    else:
+        if add:
+            add(query.image, query.vector)
+        if timed and query.time:
+            report.note(f"{query.image}: " + ", ".join(f"{key} {ms:.1f}" for key, ms in query.time.to_json().items()))
+    alone = True
+    for result in results:
+        alone = False
+        if isinstance(result, Failure):
+            yield result
+            continue
+        if add:
+            add(result.image, result.vector)
+        if not isinstance(query, Failure):
+            yield similarity(query, result)
+    if alone and add is None:
+        raise ImageError(f"{query.image}: wanted another image to compare it with (or --save)")

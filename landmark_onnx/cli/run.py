@@ -1,0 +1,64 @@
+"""The one way every command takes from image arguments to written answers, an exit code, and words about failures."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import typer
+
+from landmark_onnx.cli.options import Batch, Engine, Output
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.sinks import View, open_sink
+
+if TYPE_CHECKING:
+    from landmark_onnx.model import Model
+
+    M = TypeVar("M", bound=Model[Any])
+
+
+class Answer(Protocol):
+    """What can be written: a result or a failure."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data; with a key "error" for a failure."""
+
+
+@contextlib.contextmanager
+def reporting(output: Output, *, bar: bool = False) -> Iterator[Reporter]:
+    """What talks on standard error; outermost of a command, it turns a failure that was told into exit code 1.
+
+    bar: show one even where answers appear on the terminal, which mostly are progress enough.
+    """
+    with Reporter(quiet=output.quiet, bar=bar or bool(output.output) or not sys.stdout.isatty()) as report:
+        yield report
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def load(kind: "type[M]", name: str, engine: Engine, batch: Batch, report: Reporter) -> "M":
+    """The model `name` as a `kind`, and a note on the provider that "auto" took."""
+    model = kind(
+        name,
+        provider=engine.request(),
+        threads=engine.threads,
+        batch_size=batch.batch_size,
+        max_pixels=batch.max_pixels,
+    )
+    report.took(model.session, engine.provider)
+    return model
+
+
+def emit(answers: Iterable[Answer], view: View, output: Output, report: Reporter, *, timed: bool = False) -> None:
+    """Write each answer as it comes; a failure is one line on standard error too, and stops nothing."""
+    with open_sink(output, view.timed() if timed else view) as sink:
+        for answer in answers:
+            record = answer.to_json()
+            time = getattr(answer, "time", None)
+            if timed and time:
+                record["time"] = time.to_json()
+            if "error" in record:
+                subject = record.get("image") or record["model"]
+                report.failure(record["error"] if subject in record["error"] else f"{subject}: {record['error']}")
+            sink.write(record)
+            report.advance()

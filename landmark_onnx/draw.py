@@ -1,0 +1,174 @@
+"""Boxes, names and scores on a copy of an image, and images side by side on a sheet."""
+
+import colorsys
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from landmark_onnx.errors import ImageError
+from landmark_onnx.files import atomic_write
+from landmark_onnx.results import Detections
+from landmark_onnx.types import Image
+
+Colour = tuple[int, int, int]
+"""B, G, R."""
+
+Rectangle = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+MIN_FONT_SCALE = 0.45
+"""Letters of about ten pixels; anything smaller is hard to read."""
+MIN_LONG_SIDE = 480
+"""Smaller images are enlarged a whole number of times, or no name would fit beside its box."""
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def draw_detections(image: Image, detections: Detections) -> Image:
+    """A copy of (H, W, 3) BGR `image` with each box, its class and score, the best on top.
+
+    Lines and letters grow with the image; one below MIN_LONG_SIDE pixels is enlarged. The class sets the colour.
+    """
+    factor = -(-MIN_LONG_SIDE // max(image.shape[:2]))
+    drawn = np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+    style = _Style.fitting(drawn)
+    boxes: list[tuple[Rectangle, Colour]] = []
+    labels: list[tuple[Rectangle, str, Colour]] = []
+    for at in np.argsort(-detections.scores, kind="stable"):
+        category = int(detections.classes[at])
+        text = f"{detections.names[at] or f'class {category}'} {detections.scores[at]:.2f}"
+        box, colour = _pixels(detections.boxes[at] * factor, drawn), class_colour(category)
+        boxes.append((box, colour))
+        labels.append((style.place(text, box, drawn, [spot for spot, _, _ in labels]), text, colour))
+    for (x, y, width, height), colour in reversed(boxes):
+        cv2.rectangle(drawn, (x, y), (x + width - 1, y + height - 1), colour, style.line)
+    for label in reversed(labels):
+        style.write(drawn, *label)
+    return drawn
+
+
+def class_colour(category: int) -> Colour:
+    """A vivid colour that belongs to the class; the golden ratio keeps those of neighbours apart."""
+    hue = category * 0.618034 % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75 + 0.25 * (category % 2), 0.95 - 0.2 * (category % 3 == 0))
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Style:
+    """scale, stroke: of the letters, as OpenCV takes them. line: width of an edge in pixels. pad: around a text."""
+
+    scale: float
+    stroke: int
+    line: int
+    pad: int
+
+    @classmethod
+    def fitting(cls, image: Image) -> "_Style":
+        """The style for an image of this size."""
+        long, short = max(image.shape[:2]), min(image.shape[:2])
+        scale = max(MIN_FONT_SCALE, 0.7 * min(long / 1200, short / 600))
+        return cls(scale=scale, stroke=max(1, round(scale * 1.3)), line=max(2, round(long / 400)), pad=round(6 * scale))
+
+    def size(self, text: str) -> tuple[int, int, int]:
+        """Width, height above and height below the baseline, in pixels; the heights are those of any text."""
+        (width, _), _ = cv2.getTextSize(text, FONT, self.scale, self.stroke)
+        (_, above), below = cv2.getTextSize("Hg", FONT, self.scale, self.stroke)
+        return width, above, below
+
+    def place(self, text: str, box: Rectangle, image: Image, taken: Sequence[Rectangle]) -> Rectangle:
+        """Where the text covers the least of those placed before: above its box, below it, or inside."""
+        x, y, _, box_height = box
+        text_width, above, below = self.size(text)
+        width, height = text_width + 2 * self.pad, above + below + self.pad
+        tops = (y - height, y, y + box_height, y + box_height - height)
+        room = max(0, image.shape[1] - width), max(0, image.shape[0] - height)
+        spots = [(min(x, room[0]), min(max(0, top), room[1]), width, height) for top in tops]
+        return min(spots, key=lambda spot: sum(_overlap(spot, other) for other in taken))
+
+    def write(self, image: Image, spot: Rectangle, text: str, colour: Colour) -> None:
+        """The text on a plate of `colour`, in black or white, whichever stands out."""
+        x, y, width, height = spot
+        cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), colour, cv2.FILLED)
+        ink = BLACK if 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140 else WHITE
+        _, above, _ = self.size(text)
+        corner = (x + self.pad, y + above + self.pad // 2)
+        cv2.putText(image, text, corner, FONT, self.scale, ink, self.stroke, cv2.LINE_AA)
+
+
+def _pixels(box: npt.NDArray[np.float32], image: Image) -> Rectangle:
+    """A box in whole pixels, all of it inside the image."""
+    sides = np.array(image.shape[1::-1])
+    start = np.clip(np.rint(box[:2]), 0, sides - 1)
+    size = np.clip(np.rint(box[2:]), 1, sides - start)
+    x, y, width, height = np.concatenate([start, size]).astype(int).tolist()
+    return x, y, width, height
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> int:
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(0, width) * max(0, height)
+
+
+def contact_sheet(images: Sequence[tuple[Image, str]], *, columns: int = 4, side: int = 320) -> Image:
+    """Images with a line of text below each, in rows of `columns`, every one inside `side` x `side` pixels."""
+    margin, strip = 12, 30
+    rows = -(-len(images) // columns)
+    cell = side + margin
+    sheet = np.full((rows * (cell + strip) + margin, min(columns, len(images)) * cell + margin, 3), 255, np.uint8)
+    for number, (image, text) in enumerate(images):
+        row, column = divmod(number, columns)
+        ratio = side / max(image.shape[:2])
+        size_wh = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
+        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+        top = margin + row * (cell + strip) + side - size_wh[1]
+        left = margin + column * cell
+        sheet[top : top + size_wh[1], left : left + size_wh[0]] = small
+        corner = (left, margin + row * (cell + strip) + side + 20)
+        cv2.putText(sheet, text, corner, FONT, 0.5, BLACK, 1, cv2.LINE_AA)
+    return sheet
+
+
+class DrawnCopies:
+    """A folder of drawn images, each named like its original; no two of them share a file."""
+
+    def __init__(self, folder: Path) -> None:
+        """The folder is made when the first image is written."""
+        self._folder = folder
+        self._used: set[str] = set()
+
+    def write(self, image: Image, detections: Detections) -> Path:
+        """Draw `detections` on a copy of `image`, and write it. Raises: ImageError if it would replace an original."""
+        source = Path(detections.image)
+        if source.resolve().parent == self._folder.resolve():
+            raise ImageError(f"{source}: drawing into its own folder would replace it; choose another")
+        path = self._free(source.stem, ".jpg" if source.suffix.lower() in (".jpg", ".jpeg") else ".png")
+        write_image(path, draw_detections(image, detections))
+        return path
+
+    def _free(self, stem: str, suffix: str) -> Path:
+        """A name nothing in this run has: the stem, or else the stem and a number."""
+        name, number = f"{stem}{suffix}", 1
+        while name.casefold() in self._used:
+            number += 1
+            name = f"{stem}-{number}{suffix}"
+        self._used.add(name.casefold())
+        return self._folder / name
+
+
+def write_image(path: Path, image: Image) -> None:
+    """Encode by the suffix (.jpg, .png) and write, all or nothing. Raises: ImageError if OpenCV cannot encode it."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
+    try:
+        done, data = cv2.imencode(path.suffix, image, quality)
+    except cv2.error as error:
+        raise ImageError(f"{path}: OpenCV cannot encode it: {error.err or error}") from error
+    if not done:
+        raise ImageError(f"{path}: OpenCV cannot encode it")
+    with atomic_write(path) as file:
+        file.write(data.tobytes())
