@@ -64,9 +64,9 @@ def values_agreement(wanted: Array, got: Array) -> Agreement:
     """(N, D) against (N, D). Relative errors are taken of values above a thousandth of the largest one."""
     if wanted.shape != got.shape:
         return Agreement(max_abs=np.inf, max_rel=np.inf, cosine=0.0)
-    a, b = (values.astype(np.float64).reshape(len(values), -1) for values in (wanted, got))
-    if not a.size:
+    if not wanted.size:
         return Agreement(max_abs=0.0, max_rel=0.0, cosine=1.0)
+    a, b = (values.astype(np.float64).reshape(len(values), -1) for values in (wanted, got))
     error = np.abs(a - b)
     size = np.maximum(np.abs(a), max(np.abs(a).max() * 1e-3, np.finfo(np.float32).tiny))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import re
 import tomllib
 import types
@@ -10,10 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+import platformdirs
+
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.types import INPUTS, OUTPUTS, Task
 
 PACKAGE = "landmark_onnx_models"
+CARDS_VARIABLE = "LANDMARK_ONNX_CARDS"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +127,25 @@ def read_card(path: Path) -> ModelCard:
     return ModelCard.from_dict(table, str(path))
 
 
-@functools.cache
 def cards() -> Mapping[str, ModelCard]:
-    """Every shipped card by name, in alphabetical order."""
+    """Every card by name, in alphabetical order: the shipped ones, and the user's of `users_folder()`.
+
+    Raises: CardError that names the user's file, if it is malformed or takes the name of a shipped card.
+    """
+    return _merged(tuple(map(_version, _users_files())))
+
+
+def card(name: str) -> ModelCard:
+    """The card called `name`. Raises: UnknownModelError that lists the names there are."""
+    try:
+        return cards()[name]
+    except KeyError:
+        raise UnknownModelError(f"no model is called {name!r}; there are: {', '.join(cards())}") from None
+
+
+@functools.cache
+def shipped_cards() -> Mapping[str, ModelCard]:
+    """The cards that come with this package, by name, in alphabetical order."""
     found: dict[str, ModelCard] = {}
     for entry in sorted(resources.files(PACKAGE).iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
@@ -136,12 +156,52 @@ def cards() -> Mapping[str, ModelCard]:
     return types.MappingProxyType(found)
 
 
-def card(name: str) -> ModelCard:
-    """The card called `name`. Raises: UnknownModelError that lists the names there are."""
+def users_folder() -> Path:
+    """Where the user's cards are: $LANDMARK_ONNX_CARDS, or `landmark-onnx/cards` in the platform's config folder."""
+    chosen = os.environ.get(CARDS_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    return platformdirs.user_config_path("landmark-onnx", appauthor=False) / "cards"
+
+
+def users_card(path: Path) -> ModelCard:
+    """Read a card that is to be one of the user's. Raises: CardError, also if its name is a shipped card's."""
+    card = read_card(path)
+    if card.name in shipped_cards():
+        raise CardError(f"{path}: name: {card.name!r} is the name of a shipped card; give yours another one")
+    return card
+
+
+def _users_files() -> list[Path]:
+    folder = users_folder()
     try:
-        return cards()[name]
-    except KeyError:
-        raise UnknownModelError(f"no model is called {name!r}; there are: {', '.join(cards())}") from None
+        return sorted(path for path in folder.iterdir() if path.suffix == ".toml" and not path.name.startswith("."))
+    except FileNotFoundError as error:
+        if os.environ.get(CARDS_VARIABLE):
+            raise CardError(f"{folder}: {CARDS_VARIABLE} names a folder that is not there") from error
+        return []
+    except OSError as error:
+        raise CardError(f"{folder}: {error.strerror}") from error
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    """What changes when the file does, so that the cards are read anew then, and only then."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CardError(f"{path}: {error.strerror}") from error
+    return path, status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=1)
+def _merged(versions: tuple[tuple[Path, int, int], ...]) -> Mapping[str, ModelCard]:
+    found = dict(shipped_cards())
+    for path, *_ in versions:
+        card = users_card(path)
+        if path.name != f"{card.name}.toml":
+            raise CardError(f"{path}: name: the card is called {card.name!r}; wanted the file to be {card.name}.toml")
+        found[card.name] = card
+    return types.MappingProxyType(dict(sorted(found.items())))
 
 
 def _build(cls: Any, table: Any, where: str) -> Any:
@@ -189,8 +249,9 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 def _check(card: ModelCard, origin: str) -> None:
     """The rules that no annotation can state."""
     prep, post = card.preprocess, card.postprocess
-    floored = prep.min_side if prep.max_ratio else max(prep.min_side, prep.size // prep.multiple * prep.multiple)
-    shortest = prep.size if prep.resize == "exact" else floored
+    # Long images come out smaller where max_ratio is set; else every short side is the floored size.
+    floored = 0 if prep.max_ratio else prep.size // max(prep.multiple, 1) * prep.multiple
+    shortest = prep.size if prep.resize == "exact" else max(prep.min_side, floored)
     rules = {
         "name: wanted letters, digits, '.', '_' and '-'": re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", card.name, re.ASCII),
         "preprocess: size: wanted 1 to 16384": 1 <= prep.size <= 16384,

@@ -23,18 +23,21 @@ Rectangle = tuple[int, int, int, int]
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MIN_FONT_SCALE = 0.45
 """Letters of about ten pixels; anything smaller is hard to read."""
-MIN_LONG_SIDE = 480
-"""Smaller images are enlarged a whole number of times, or no name would fit beside its box."""
+MIN_SHORT_SIDE = 240
+"""Smaller images are enlarged a whole number of times, or no name would fit in."""
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+MARGIN, TEXT_HEIGHT = 12, 40
+"""Pixels between the images of a sheet, and below each row of them."""
 
 
 def draw_detections(image: Image, detections: Detections) -> Image:
     """A copy of (H, W, 3) BGR `image` with each box, its class and score, the best on top.
 
-    Lines and letters grow with the image; one below MIN_LONG_SIDE pixels is enlarged. The class sets the colour.
+    Lines and letters grow with the image; one with a side below MIN_SHORT_SIDE is enlarged. The class sets the colour.
     """
-    factor = -(-MIN_LONG_SIDE // max(image.shape[:2]))
-    drawn = np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+    factor = -(-MIN_SHORT_SIDE // min(image.shape[:2]))
+    drawn = image.copy() if factor == 1 else np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
     style = _Style.fitting(drawn)
     boxes: list[tuple[Rectangle, Colour]] = []
     labels: list[tuple[Rectangle, str, Colour]] = []
@@ -116,22 +119,28 @@ def _overlap(a: Rectangle, b: Rectangle) -> int:
 
 
 def contact_sheet(images: Sequence[tuple[Image, str]], *, columns: int = 4, side: int = 320) -> Image:
-    """Images with a line of text below each, in rows of `columns`, every one inside `side` x `side` pixels."""
-    margin, strip = 12, 30
-    rows = -(-len(images) // columns)
-    cell = side + margin
-    sheet = np.full((rows * (cell + strip) + margin, min(columns, len(images)) * cell + margin, 3), 255, np.uint8)
-    for number, (image, text) in enumerate(images):
-        row, column = divmod(number, columns)
-        ratio = side / max(image.shape[:2])
-        size_wh = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
-        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
-        top = margin + row * (cell + strip) + side - size_wh[1]
-        left = margin + column * cell
-        sheet[top : top + size_wh[1], left : left + size_wh[0]] = small
-        corner = (left, margin + row * (cell + strip) + side + 20)
-        cv2.putText(sheet, text, corner, FONT, 0.5, BLACK, 1, cv2.LINE_AA)
-    return sheet
+    """Images with a line of text below each, in rows of `columns`, the long side of every one `side` pixels."""
+    width = min(columns, len(images)) * (side + MARGIN) + MARGIN
+    rows = [_sheet_row(images[start : start + columns], side, width) for start in range(0, len(images), columns)]
+    return np.concatenate([np.full((MARGIN, width, 3), 255, np.uint8), *rows])
+
+
+def _sheet_row(images: Sequence[tuple[Image, str]], side: int, width: int) -> Image:
+    """One row of a sheet, as high as its highest image and the text."""
+    small = [_long_side(image, side) for image, _ in images]
+    height = max(image.shape[0] for image in small)
+    row = np.full((height + TEXT_HEIGHT, width, 3), 255, np.uint8)
+    for column, (image, (_, text)) in enumerate(zip(small, images, strict=True)):
+        left = MARGIN + column * (side + MARGIN)
+        row[height - image.shape[0] : height, left : left + image.shape[1]] = image
+        cv2.putText(row, text, (left, height + 20), FONT, 0.5, BLACK, 1, cv2.LINE_AA)
+    return row
+
+
+def _long_side(image: Image, side: int) -> Image:
+    ratio = side / max(image.shape[:2])
+    width, height = (max(1, round(length * ratio)) for length in image.shape[1::-1])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class DrawnCopies:

@@ -21,6 +21,17 @@ class ModelFileError(LandmarkError):
     """A model file that is missing, damaged or not what it claims; names the file."""
 
 
+class DownloadError(LandmarkError):
+    """A file that cannot be fetched: the address, what went wrong there, and where else the file may come from."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason}. The release's links may be dead: add a copy that you have (landmark-onnx models add NAME.tar), "
+            "or set LANDMARK_ONNX_MIRROR to a URL or a file:// folder where NAME.tar is"
+        )
+        self.reason = reason
+
+
 class SessionError(LandmarkError):
     """ONNX Runtime cannot run the model as asked (provider, options, shapes)."""
 

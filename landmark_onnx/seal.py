@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.protobuf import field
 
 PREFIX = "landmark_onnx."
 SEAL_KEY = PREFIX + "seal"
@@ -105,22 +106,9 @@ def _hash(file: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def _varint(value: int) -> bytes:
-    data = bytearray()
-    while value > 0x7F:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*data, value])
-
-
-def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited protobuf field."""
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
 def _entry(key: str, value: str) -> bytes:
     """ModelProto.metadata_props (14) of one StringStringEntryProto: key (1), value (2)."""
-    return _field(14, _field(1, key.encode()) + _field(2, value.encode()))
+    return field(14, field(1, key.encode()) + field(2, value.encode()))
 
 
 def _seal_head(offset: int) -> bytes:

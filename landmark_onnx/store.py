@@ -1,14 +1,30 @@
-"""Where model files live, and which file a name means."""
+"""Where model files live, what is known of them, and which file a name means.
 
+`models/NAME.onnx` (with `*.onnx.data` beside it where the weights are too large for it), `sources/NAME.tar`, and a JSON
+record beside each: of a source, the hash it had at first sight; of a model, its seal when it was last verified.
+"""
+
+import contextlib
+import dataclasses
+import json
 import os
+import re
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import platformdirs
 
-from landmark_onnx.cards import cards
-from landmark_onnx.errors import ModelFileError, UnknownModelError
+from landmark_onnx.cards import ModelCard, cards
+from landmark_onnx.errors import LandmarkError, ModelFileError, UnknownModelError
+from landmark_onnx.files import atomic_write
+from landmark_onnx.seal import read_metadata, read_seal
 
 HOME_VARIABLE = "LANDMARK_ONNX_HOME"
+
+State: TypeAlias = Literal["nothing", "source", "exported", "verified", "damaged"]
+"""verified: since it was written. damaged: a model file is there, but it is cut, or its weights are missing."""
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
 
 def home() -> Path:
@@ -20,6 +36,11 @@ def home() -> Path:
 def exported_path(name: str) -> Path:
     """The file in which the store keeps the exported model `name`."""
     return home() / "models" / f"{name}.onnx"
+
+
+def source_path(name: str) -> Path:
+    """The file in which the store keeps the release that `name` is exported from."""
+    return home() / "sources" / f"{name}.tar"
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
@@ -40,6 +61,131 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         return Path(text)
     if text in cards():
         raise ModelFileError(
-            f"{text} is not in {stored.parent} yet; run: landmark-onnx export {text} --from {text}.tar"
+            f"{text} is not in {stored.parent} yet; run: landmark-onnx models pull {text}, "
+            f"or landmark-onnx export {text} --from {text}.tar"
         )
     raise UnknownModelError(f"no model is called {text!r} and no such file is there; names: {', '.join(cards())}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What the store has of one model. Sizes are in bytes, a model's with the weights beside it."""
+
+    name: str
+    task: str
+    state: State
+    source: Path | None
+    source_bytes: int
+    model: Path | None
+    model_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        facts = dataclasses.asdict(self)
+        return facts | {key: value and str(value) for key, value in facts.items() if key in ("source", "model")}
+
+
+def stored_models() -> list[Stored]:
+    """Every model that a card declares or the store has a file of, by name."""
+    places = (home() / "models", ".onnx"), (home() / "sources", ".tar")
+    files = {path.name.removesuffix(end) for folder, end in places for path in folder.glob(f"*{end}")}
+    return [stored_model(name) for name in sorted({*cards(), *filter(_NAME.fullmatch, files)})]
+
+
+def stored_model(name: str) -> Stored:
+    """What the store has of `name`. Raises: UnknownModelError if no card declares it and no file is called so."""
+    source, model = source_path(name), exported_path(name)
+    card = cards().get(name)
+    if not card and not (_NAME.fullmatch(name) and (source.is_file() or model.is_file())):
+        raise UnknownModelError(f"no model is called {name!r}; there are: {', '.join(cards())}")
+    state: State = "source" if source.is_file() else "nothing"
+    size = 0
+    if model.is_file():
+        state, size = _inspect(model)
+        if not card:
+            with contextlib.suppress(LandmarkError):
+                card = embedded_card(model)
+    return Stored(
+        name=name,
+        task=card.task if card else "unknown",
+        state=state,
+        source=source if source.is_file() else None,
+        source_bytes=source.stat().st_size if source.is_file() else 0,
+        model=model if model.is_file() else None,
+        model_bytes=size,
+    )
+
+
+def embedded_card(model: Path) -> ModelCard:
+    """The card inside an exported file. Raises: ModelFileError if it has none, CardError if that is malformed."""
+    metadata = read_metadata(model) or {}
+    if "card" not in metadata:
+        raise ModelFileError(f"{model}: no model card inside: truncated, changed, or not exported by landmark-onnx")
+    return ModelCard.from_dict(metadata["card"], f"{model}: card")
+
+
+def external_data(model: Path) -> Path | None:
+    """The file beside an exported model that holds its weights, there or not; None if they are inside.
+
+    Raises: ModelFileError if it is not simply a file in the same folder, called after its hash.
+    """
+    data = (read_metadata(model) or {}).get("data")
+    if data is None:
+        return None
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        if re.fullmatch(rf"[^./\\\0][^/\\\0]*-{re.escape(data['sha256'][:12])}\.onnx\.data", data["file"]):
+            return model.with_name(data["file"])
+    raise ModelFileError(f"{model}: refused: wanted its weights in NAME-HASH.onnx.data beside it, got {data!r}")
+
+
+def record_verified(model: Path, sha256: str) -> None:
+    """Remember that a model of the store passed with this seal; nothing for files elsewhere."""
+    if model.parent.resolve() == (home() / "models").resolve():
+        # The answer counts, and a store that cannot be written is fit to be read.
+        with contextlib.suppress(OSError):
+            write_record(model, {"seal": sha256} | _version(model))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What is recorded of a file of the store, {} if nothing. Raises: ModelFileError."""
+    record = record_path(path)
+    try:
+        data = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{record}: damaged: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelFileError(f"{record}: damaged: wanted an object")
+    return data
+
+
+def write_record(path: Path, facts: dict[str, Any]) -> None:
+    """Record facts of a file of the store, which need not be there yet."""
+    with atomic_write(record_path(path)) as file:
+        file.write(json.dumps(facts, indent=1).encode())
+
+
+def record_path(path: Path) -> Path:
+    """The file beside `path` that holds its record."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _inspect(model: Path) -> tuple[State, int]:
+    """The state of an exported file as far as it shows without reading all of it, and its size with its weights."""
+    size = model.stat().st_size
+    try:
+        seal, data, record = read_seal(model), external_data(model), read_record(model)
+        if seal is None:
+            return "damaged", size
+        size += data.stat().st_size if data else 0
+        verified = record == {"seal": seal.sha256} | _version(model)
+    except (ModelFileError, OSError):
+        return "damaged", size
+    return "verified" if verified else "exported", size
+
+
+def _version(model: Path) -> dict[str, int]:
+    """What a file that was changed since does not have any more, without reading it."""
+    status = model.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}

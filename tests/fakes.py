@@ -87,14 +87,15 @@ def make_det(
         *_pooled(),
         helper.make_node("Gather", ["im_info", "whwh"], ["sides"], axis=1),
         helper.make_node("Mul", ["corners", "sides"], ["rois"]),
-        helper.make_node("ReduceMean", ["flat"], ["mean"], keepdims=1),
-        helper.make_node("Add", ["scores", "mean"], ["logits"]),
+        helper.make_node("MatMul", ["flat", "colours"], ["shift"]),
+        helper.make_node("Add", ["scores", "shift"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probability"], axis=-1),
         helper.make_node("Identity", ["shifts"], ["deltas"]),
     ]
     weights = {
         "corners": corners,
         "scores": rng.normal(0, 2, (rois, classes)),
+        "colours": rng.normal(0, 0.5, (3, classes)),
         "shifts": rng.normal(0, 0.5, (rois, 4 * classes)),
     }
     shapes = {"rois": [rois, 4], "probability": [rois, classes], "deltas": [rois, 4 * classes]}

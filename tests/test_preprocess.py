@@ -112,6 +112,9 @@ def test_det_is_the_original(width, height, seed):
 
 @settings(max_examples=2000)
 @given(st.integers(2, 20000), st.integers(2, 20000), st.sampled_from([64, 224, 448, 555]))
+@example(3000, 1000, 448)  # a ratio of 3 is not over 3
+@example(3001, 1000, 448)
+@example(1000, 3001, 448)
 def test_sizes_are_the_original_ones(width, height, target):
     retrieval = dataclasses.replace(card("res152_arcmargin").preprocess, size=target)
     assert floored_size(retrieval, width, height) == short_sides(width, height, target, retrieval=True)

@@ -1,27 +1,19 @@
 """ONNX bodies for the Paddle ops that paddle2onnx cannot carry from a 2019 program.
 
-`prepare` fits an op of a program to its body, before paddle2onnx runs; `lower` puts the bodies in afterwards. A body is
-an onnxscript function in domain Paddle, of standard ops of opset 17, for one image (batch 1) and float32, in the order
+`fitting` prepares a program for them, before paddle2onnx runs; `lowering` puts them in afterwards. A body is an
+onnxscript function in domain Paddle, of standard ops of opset 17, for one image (batch 1) and float32, in the order
 of operations of the Paddle 1.x CPU kernels. Sources are files below paddle/fluid/operators/ of Paddle 1.8.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
 
-import onnx
-import onnx.inliner
-from onnx import FunctionProto, NodeProto, helper
+from onnx import FunctionProto
 from onnxscript import BOOL, DOUBLE, FLOAT, INT32, INT64, script
 from onnxscript import opset17 as op
 from onnxscript.values import OnnxFunction, Opset
 
-from landmark_onnx.errors import ExportError
-
 PADDLE = Opset("Paddle", 1)
-PREFIX = "landmark_"  # hides an op from paddle2onnx's own mapper of the same name
 LOG_MAX = math.log(1000.0 / 16.0)
 
 # --- Normalisation and resizing -----------------------------------------------------------------------------------
@@ -172,9 +164,9 @@ def box_decode(prior: FLOAT, variance: FLOAT, target: FLOAT, axis: int = 0, box_
     variance: as prior, or (1, 4). Source: detection/box_coder_op.h, DecodeCenterSize.
     """
     extra = 1.0 - op.Cast(box_normalized, to=FLOAT.dtype)
-    low, high = op.Split(op.Unsqueeze(prior, op.Reshape(axis, [1])), axis=2)
+    low, high = op.Split(op.Unsqueeze(prior, op.Reshape(axis, [1])), [2, 2], axis=2)
     size = high - low + extra
-    shift, growth = op.Split(op.Unsqueeze(variance, op.Reshape(axis, [1])) * target, axis=2)
+    shift, growth = op.Split(op.Unsqueeze(variance, op.Reshape(axis, [1])) * target, [2, 2], axis=2)
     centre = shift * size + (low + size / 2.0)
     half = op.Exp(growth) * size / 2.0
     return op.Concat(centre - half, centre + half - extra, axis=2)
@@ -200,9 +192,9 @@ def box_encode(prior: FLOAT, variance: FLOAT, target: FLOAT, box_normalized: int
     variance: as prior, or (1, 4). Source: detection/box_coder_op.h, EncodeCenterSize.
     """
     extra = 1.0 - op.Cast(box_normalized, to=FLOAT.dtype)
-    low, high = op.Split(op.Unsqueeze(prior, [0]), axis=2)
+    low, high = op.Split(op.Unsqueeze(prior, [0]), [2, 2], axis=2)
     size = high - low + extra
-    target_low, target_high = op.Split(op.Unsqueeze(target, [1]), axis=2)
+    target_low, target_high = op.Split(op.Unsqueeze(target, [1]), [2, 2], axis=2)
     target_size = target_high - target_low + extra
     shift = ((target_high + target_low) / 2.0 - (low + size / 2.0)) / size
     return op.Concat(shift, op.Log(op.Abs(target_size / size)), axis=2) / variance
@@ -222,9 +214,9 @@ def box_encode_constant(
 @script(PADDLE, default_opset=op)
 def decode_proposals(anchors: FLOAT, deltas: FLOAT, variances: FLOAT) -> FLOAT:
     """(K, 4) each -> (K, 4) xyxy, +1 widths, growth clipped. Source: detection/bbox_util.h, BoxCoder."""
-    low, high = op.Split(anchors, axis=1)
+    low, high = op.Split(anchors, [2, 2], axis=1)
     size = high - low + 1.0
-    shift, growth = op.Split(variances * deltas, axis=1)
+    shift, growth = op.Split(variances * deltas, [2, 2], axis=1)
     centre = shift * size + (low + 0.5 * size)
     half = op.Exp(op.Min(growth, LOG_MAX)) * size / 2.0
     return op.Concat(centre - half, centre + half - 1.0, axis=1)
@@ -233,7 +225,7 @@ def decode_proposals(anchors: FLOAT, deltas: FLOAT, variances: FLOAT) -> FLOAT:
 @script(PADDLE, default_opset=op)
 def is_proposal(boxes: FLOAT, im_info: FLOAT, min_size: float) -> BOOL:
     """(K,) whether a box has min_size unscaled pixels and its centre in the image. Source: bbox_util.h, FilterBoxes."""
-    low, high = op.Split(boxes, axis=1)
+    low, high = op.Split(boxes, [2, 2], axis=1)
     span = high - low
     large = span / op.Gather(im_info, [2], axis=1) + 1.0 >= op.Max(min_size, 1.0)
     inside = low + (span + 1.0) / 2.0 <= op.Gather(im_info, [1, 0], axis=1)
@@ -254,7 +246,7 @@ def nms_pixels(boxes: FLOAT, scores: FLOAT, most: INT64, nms_thresh: float) -> I
     Side lengths count pixels (+1). Unlike Paddle, boxes less than a pixel apart overlap: this matters only between
     boxes narrower than a pixel. Source: detection/generate_proposals_op.cc, NMS.
     """
-    low, high = op.Split(boxes, axis=1)
+    low, high = op.Split(boxes, [2, 2], axis=1)
     corners = op.Unsqueeze(op.Concat(low, high + 1.0, axis=1), [0])
     picked = op.NonMaxSuppression(corners, op.Unsqueeze(scores, [0, 1]), most, op.Reshape(nms_thresh, [1]))
     return op.Gather(picked, 2, axis=1)
@@ -342,9 +334,9 @@ def roi_pool(rois: FLOAT, x: FLOAT, pooled_shape: Sequence[int], spatial_scale: 
 def fpn_levels(rois: FLOAT, min_level: int, max_level: int, refer_level: int, refer_scale: int) -> INT64:
     """(R,) pyramid level of each box (R, 4). Source: detection/distribute_fpn_proposals_op.h.
 
-    The logarithm is double: float32 would put a box at an exact power of two on either side of its level.
+    The logarithm is double, as one in float32 is not exact enough to floor. Paddle 2 adds 1e-6 before it.
     """
-    low, high = op.Split(rois, axis=1)
+    low, high = op.Split(rois, [2, 2], axis=1)
     span = high - low
     area = op.ReduceProd(span + 1.0, axes=[1], keepdims=0)
     valid = op.ReduceMin(span, axes=[1], keepdims=0) >= 0.0
@@ -434,7 +426,7 @@ def class_nms(
     shown = hide_background(scores, background_label=background_label, score_threshold=score_threshold)
     best, column = op.TopK(shown, at_most(op.Shape(shown)[1:2], limit=nms_top_k), axis=1)
     candidates = op.GatherElements(rows, column, axis=1)
-    low, high = op.Split(op.Gather(boxes, candidates), axis=2)
+    low, high = op.Split(op.Gather(boxes, candidates), [2, 2], axis=2)
     corners = op.Concat(low, high + (1.0 - op.Cast(normalized, to=FLOAT.dtype)), axis=2)
     most = op.Shape(best)[1:2]
     overlap = op.Reshape(nms_threshold, [1])
@@ -467,268 +459,6 @@ def best_detections(boxes: FLOAT, label: INT64, row: INT64, score: FLOAT, keep_t
     return out, op.Cast(op.Unsqueeze(index, [1]), to=INT32.dtype), op.Cast(op.Shape(place), to=INT32.dtype)
 
 
-# --- Fitting a program, before paddle2onnx ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramOp:
-    """What decides the body of an op in a program: attributes, arguments by input slot, shapes by variable."""
-
-    type: str
-    attributes: Mapping[str, Any]
-    inputs: Mapping[str, Sequence[str]]
-    shapes: Mapping[str, Sequence[int]]
-
-    def shape(self, slot: str) -> Sequence[int]:
-        """Declared shape of a slot's first variable, -1 where open. Raises: ExportError if there is none."""
-        name = self.inputs[slot][0]
-        self.require(name in self.shapes, f"{slot} {name} is not declared")
-        return self.shapes[name]
-
-    def require(self, condition: bool, reason: str) -> None:
-        """Raises: ExportError naming the op unless the condition holds."""
-        if not condition:
-            raise ExportError(f"op {self.type}: {reason}")
-
-    def require_one_of(self, name: str, *allowed: object) -> object:
-        """Value of an attribute, the first allowed one if it is absent. Raises: ExportError for any other value."""
-        value = self.attributes.get(name, allowed[0])
-        self.require(value in allowed, f"{name} = {value!r} has no ONNX body, only {' or '.join(map(repr, allowed))}")
-        return value
-
-    def require_one_image(self, slot: str) -> None:
-        """Raises: ExportError where the slot's variable is declared as a batch of several images."""
-        batch = self.shape(slot)[0]
-        self.require(batch <= 1, f"{slot} has a batch of {batch}, only one image has an ONNX body")
-
-    def require_fixed_threshold(self, eta: str, threshold: str) -> None:
-        """Raises: ExportError for adaptive NMS: each box kept lowers a threshold above 0.5 by the factor eta."""
-        value = self.attributes.get(eta, 1.0)
-        fixed = value >= 1.0 or self.attributes.get(threshold, 0.0) <= 0.5
-        self.require(fixed, f"{eta} = {value!r} (adaptive NMS) has no ONNX body, only 1.0")
-
-
-def _own_name(call: ProgramOp) -> str:
-    return call.type
-
-
-def _affine_channel(call: ProgramOp) -> str:
-    rank = len(call.shape("X"))
-    last = call.require_one_of("data_layout", "AnyLayout", "NHWC", "NCHW") != "NCHW" or rank == 2
-    call.require(last or rank == 4, f"X of rank {rank} has no ONNX body, only 2 or 4")
-    return "affine_channel_nhwc" if last else "affine_channel"
-
-
-def _batch_norm(call: ProgramOp) -> str:
-    inference = call.attributes.get("is_test", False) and not call.attributes.get("trainable_statistics", False)
-    call.require(inference or call.attributes.get("use_global_stats", False), "is_test = False has no ONNX body")
-    last = call.require_one_of("data_layout", "NCHW", "AnyLayout", "NHWC") == "NHWC"
-    return "batch_norm_nhwc" if last else "batch_norm"
-
-
-def _box_coder(call: ProgramOp) -> str:
-    code = call.require_one_of("code_type", "encode_center_size", "decode_center_size")
-    name = "box_decode" if code == "decode_center_size" else "box_encode"
-    return name if "PriorBoxVar" in call.inputs else f"{name}_constant"
-
-
-def _collect_fpn_proposals(call: ProgramOp) -> str:
-    rois, scores = (len(call.inputs[slot]) for slot in ("MultiLevelRois", "MultiLevelScores"))
-    call.require(rois == scores, f"{rois} MultiLevelRois, {scores} MultiLevelScores")
-    return call.type
-
-
-def _generate_proposals(call: ProgramOp) -> str:
-    call.require_one_image("Scores")
-    call.require_fixed_threshold("eta", "nms_thresh")
-    call.require(call.attributes.get("nms_thresh", 1.0) > 0.0, "nms_thresh <= 0 (no NMS) has no ONNX body")
-    return call.type
-
-
-def _multiclass_nms(call: ProgramOp) -> str:
-    numbers = call.shape("BBoxes")[-1]
-    call.require(numbers in {4, -1}, f"BBoxes of {numbers} numbers have no ONNX body, only 4")
-    call.require_fixed_threshold("nms_eta", "nms_threshold")
-    for limit in ("nms_top_k", "keep_top_k"):
-        call.require(call.attributes.get(limit) != 0, f"{limit} = 0 keeps nothing")
-    if len(call.shape("Scores")) == 2:
-        return "multiclass_nms_per_class"
-    call.require_one_image("Scores")
-    return "multiclass_nms_shared"
-
-
-def _nearest_interp(call: ProgramOp) -> str:
-    call.require_one_of("data_layout", "NCHW")
-    call.require_one_of("interp_method", "nearest")
-    names = {"SizeTensor": "to_sides", "OutSize": "to_size", "Scale": "by_scale"}
-    return next((f"nearest_interp_{name}" for slot, name in names.items() if slot in call.inputs), "nearest_interp")
-
-
-def _region(call: ProgramOp) -> str:
-    call.require_one_image("X")
-    call.require_one_of("aligned", False)
-    return call.type
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """How a Paddle op meets a body: slots in the order of its parameters and results, and which body.
-
-    Of the `optional` inputs the first present counts. `implied` inputs tell nothing about one image in inference: they
-    are dropped, and so are outputs that are not listed.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    implied: frozenset[str] = frozenset()
-    body: Callable[[ProgramOp], str] = _own_name
-
-
-_COUNTS = frozenset({"RoisLod", "RoisNum", "MultiLevelRoIsNum"})
-_NMS = Fit(inputs=("BBoxes", "Scores"), outputs=("Out", "Index", "NmsRoisNum"), implied=_COUNTS, body=_multiclass_nms)
-_SIZES = ("SizeTensor", "OutSize", "Scale")
-
-BODIES: Mapping[str, Fit] = MappingProxyType(
-    {
-        "affine_channel": Fit(inputs=("Bias", "Scale", "X"), outputs=("Out",), body=_affine_channel),
-        "anchor_generator": Fit(inputs=("Input",), outputs=("Anchors", "Variances")),
-        "batch_norm": Fit(
-            inputs=("Bias", "Mean", "Scale", "Variance", "X"),
-            outputs=("Y",),
-            implied=frozenset({"MomentumTensor"}),
-            body=_batch_norm,
-        ),
-        "box_clip": Fit(inputs=("ImInfo", "Input"), outputs=("Output",)),
-        "box_coder": Fit(
-            inputs=("PriorBox", "PriorBoxVar", "TargetBox"),
-            outputs=("OutputBox",),
-            optional=("PriorBoxVar",),
-            body=_box_coder,
-        ),
-        "collect_fpn_proposals": Fit(
-            inputs=("MultiLevelRois", "MultiLevelScores"),
-            outputs=("FpnRois", "RoisNum"),
-            implied=_COUNTS,
-            body=_collect_fpn_proposals,
-        ),
-        "distribute_fpn_proposals": Fit(inputs=("FpnRois",), outputs=("MultiFpnRois", "RestoreIndex"), implied=_COUNTS),
-        "generate_proposals": Fit(
-            inputs=("Anchors", "BboxDeltas", "ImInfo", "Scores", "Variances"),
-            outputs=("RpnRois", "RpnRoiProbs", "RpnRoisNum"),
-            body=_generate_proposals,
-        ),
-        "multiclass_nms": _NMS,
-        "multiclass_nms2": _NMS,
-        "multiclass_nms3": _NMS,
-        "nearest_interp": Fit(inputs=(*_SIZES, "X"), outputs=("Out",), optional=_SIZES, body=_nearest_interp),
-        "roi_align": Fit(inputs=("ROIs", "X"), outputs=("Out",), implied=_COUNTS, body=_region),
-        "roi_pool": Fit(inputs=("ROIs", "X"), outputs=("Out",), implied=_COUNTS, body=_region),
-    }
-)
-
-
-def _value(attribute: Any) -> Any:
-    """Value of an OpDesc.Attr: its one field beside name and type; a list that is empty has none."""
-    return next((value for field, value in attribute.ListFields() if field.name not in {"name", "type"}), [])
-
-
-def prepare(op_desc: Any, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Fit an op of a program, whose type is in `BODIES`, to its body: name and slots change in place.
-
-    shapes: declared shape of each variable of the program, -1 where open.
-    Raises: ExportError naming the op and the attribute or slot that no body carries.
-    """
-    fit = BODIES[op_desc.type]
-    inputs = {slot.parameter: list(slot.arguments) for slot in op_desc.inputs if slot.arguments}
-    outputs = {slot.parameter: list(slot.arguments) for slot in op_desc.outputs if slot.arguments}
-    call = ProgramOp(op_desc.type, {a.name: _value(a) for a in op_desc.attrs}, inputs, shapes)
-    chosen = next((slot for slot in fit.optional if slot in inputs), None)
-    order = [slot for slot in fit.inputs if slot not in fit.optional or slot == chosen]
-    given = [slot for slot in fit.outputs if slot in outputs]
-    strange = sorted(inputs.keys() - {*fit.inputs, *fit.implied})
-    call.require(not strange, f"input {', '.join(strange)} has no ONNX body")
-    call.require(inputs.keys() >= set(order), f"input {', '.join(s for s in order if s not in inputs)} is missing")
-    call.require(given == [*fit.outputs[: len(given)]], f"outputs {', '.join(given)} have no ONNX body")
-    op_desc.type = PREFIX + fit.body(call)
-    for slots, arguments, names in ((op_desc.inputs, inputs, order), (op_desc.outputs, outputs, given)):
-        del slots[:]
-        for name in names:
-            slots.add(parameter=name, arguments=arguments[name])
-
-
-# --- Lowering a model, after paddle2onnx --------------------------------------------------------------------------
-
-Attributes = Mapping[str, Any]
-
-
-def _call(body: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Attributes) -> NodeProto:
-    """A call of a body: what paddle2onnx adds to the attributes is dropped, absent ones get Paddle's default."""
-    proto = FUNCTIONS[body]
-    known = {attribute.name: helper.get_attribute_value(attribute) for attribute in proto.attribute_proto}
-    known |= {name: value for name, value in attributes.items() if name in known or name in proto.attribute}
-    missing = [name for name in proto.attribute if name not in known]
-    if missing:
-        raise ExportError(f"op {body}: attribute {', '.join(missing)} is missing")
-    return helper.make_node(body, inputs, outputs, domain=PADDLE.domain, **known)
-
-
-def _collect(node: NodeProto, attributes: Attributes) -> Iterator[NodeProto]:
-    """Inputs: the boxes of each level, then the scores of each level."""
-    levels = len(node.input) // 2
-    rois, scores = f"{node.output[0]}.rois", f"{node.output[0]}.scores"
-    yield helper.make_node("Concat", node.input[:levels], [rois], axis=0)
-    yield helper.make_node("Concat", node.input[levels:], [scores], axis=0)
-    yield _call("collect_fpn_proposals", [rois, scores], node.output, attributes)
-
-
-def _distribute(node: NodeProto, attributes: Attributes) -> Iterator[NodeProto]:
-    """Outputs: the boxes of each level, then the restore index."""
-    *rois, restore = node.output
-    levels = f"{restore}.levels"
-    yield _call("fpn_levels", node.input, [levels], attributes)
-    if len(rois) != attributes["max_level"] - attributes["min_level"] + 1:
-        raise ExportError(f"op {node.op_type}: {len(rois)} MultiFpnRois do not fit min_level and max_level")
-    for level, name in enumerate(rois, attributes["min_level"]):
-        yield _call("fpn_rois_of_level", [*node.input, levels], [name], {"level": level})
-    yield _call("fpn_restore_index", [levels], [restore], attributes)
-
-
-def _multiclass_nms_nodes(node: NodeProto, attributes: Attributes) -> Iterator[NodeProto]:
-    """Inputs: boxes and scores, in one of two layouts; outputs: Out, Index, NmsRoisNum, the last two at will."""
-    boxes, scores, rows, *found = (
-        f"{node.output[0]}.{part}" for part in ("boxes", "scores", "rows", "label", "row", "score")
-    )
-    per_class = node.op_type == "multiclass_nms_per_class"
-    yield _call("boxes_per_class" if per_class else "shared_boxes", node.input, [boxes, scores, rows], attributes)
-    yield _call("class_nms", [boxes, scores, rows], found, attributes)
-    if per_class:
-        ordered = [f"{name}.ordered" for name in found]
-        yield _call("by_row", [boxes, *found], ordered, attributes)
-        found = ordered
-    yield _call("best_detections", [boxes, *found], node.output, attributes)
-
-
-def _resize_to_sides(node: NodeProto, attributes: Attributes) -> Iterator[NodeProto]:
-    """Inputs: height (1,), width (1,), x."""
-    *sides, x = node.input
-    size = f"{node.output[0]}.size"
-    yield helper.make_node("Concat", sides, [size], axis=0)
-    yield _call("nearest_interp_to_size", [size, x], node.output, attributes)
-
-
-def _roi_align(node: NodeProto, attributes: Attributes) -> Iterator[NodeProto]:
-    """Paddle counts points itself where sampling_ratio <= 0, ONNX where it is 0."""
-    ratio = max(attributes.get("sampling_ratio", 0), 0)
-    yield _call("roi_align", node.input, node.output, {**attributes, "sampling_ratio": ratio})
-
-
-def _roi_pool(node: NodeProto, attributes: Attributes) -> Iterator[NodeProto]:
-    """Two attributes in Paddle, one in ONNX."""
-    shape = [attributes.get("pooled_height", 1), attributes.get("pooled_width", 1)]
-    yield _call("roi_pool", node.input, node.output, {**attributes, "pooled_shape": shape})
-
-
 def _function(body: OnnxFunction) -> FunctionProto:
     """The body without CastLike: literals have the type of their partner as they are, and not all runtimes know it."""
     proto = body.to_function_proto()
@@ -742,53 +472,4 @@ def _function(body: OnnxFunction) -> FunctionProto:
 
 
 FUNCTIONS = {body.name: _function(body) for body in [*globals().values()] if isinstance(body, OnnxFunction)}
-EXPANSIONS: Mapping[str, Callable[[NodeProto, Attributes], Iterator[NodeProto]]] = MappingProxyType(
-    {
-        "collect_fpn_proposals": _collect,
-        "distribute_fpn_proposals": _distribute,
-        "multiclass_nms_per_class": _multiclass_nms_nodes,
-        "multiclass_nms_shared": _multiclass_nms_nodes,
-        "nearest_interp_to_sides": _resize_to_sides,
-        "roi_align": _roi_align,
-        "roi_pool": _roi_pool,
-    }
-)
-CUSTOM_OPS: Mapping[str, str] = MappingProxyType({PREFIX + name: name for name in (*FUNCTIONS, *EXPANSIONS)})
-
-
-def _expand(node: NodeProto) -> Iterator[NodeProto]:
-    """The node itself, or for one of domain Paddle the calls that stand for it."""
-    if node.domain != PADDLE.domain:
-        yield node
-        return
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if node.op_type in EXPANSIONS:
-        yield from EXPANSIONS[node.op_type](node, attributes)
-    else:
-        yield _call(node.op_type, node.input, node.output, attributes)
-
-
-def lower(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model paddle2onnx made of a prepared program, with its ops of domain Paddle replaced by standard ones.
-
-    Raises: ExportError naming all ops that have no body, or the op whose attribute is missing, or why the result is not
-    valid ONNX.
-    """
-    nodes = model.graph.node
-    unknown = sorted({n.op_type for n in nodes if n.domain == PADDLE.domain and PREFIX + n.op_type not in CUSTOM_OPS})
-    if unknown:
-        raise ExportError(f"no ONNX body for the Paddle ops {', '.join(unknown)}")
-    bodied = onnx.ModelProto()
-    bodied.CopyFrom(model)
-    del bodied.graph.node[:]
-    bodied.graph.node.extend(call for node in nodes for call in _expand(node))
-    bodied.functions.extend(FUNCTIONS.values())
-    lowered = onnx.inliner.inline_local_functions(bodied)
-    imports = [entry for entry in lowered.opset_import if entry.domain != PADDLE.domain]
-    del lowered.opset_import[:]
-    lowered.opset_import.extend(imports)
-    try:
-        onnx.checker.check_model(lowered, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the lowered graph is not valid ONNX: {error}") from error
-    return lowered
+"""Every body by name, as a function of domain Paddle."""

@@ -12,13 +12,17 @@ from landmark_onnx.agreement import Agreement, agreement, worst
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ExportError
 from landmark_onnx.preprocess import normalise, preprocess
-from landmark_onnx.types import INPUTS, OUTPUTS, Image, Tensors
+from landmark_onnx.types import INPUTS, OUTPUTS, Image, Task, Tensors
 from landmark_onnx.verify import Probe, probe_rule
 from landmark_onnx_export.child import run_child
 
 SEED = 2019
-SIZES = ((224, 224), (160, 256))
-"""Height, width in pixels. The probe adds the card's own size."""
+SIZES: Mapping[Task, tuple[tuple[int, int], ...]] = {
+    "retrieval": ((224, 224), (160, 256)),
+    "cls": ((224, 224), (160, 256)),
+    "det": ((96, 128), (128, 160)),
+}
+"""Height, width in pixels. The probe adds the card's own size; a detector's head takes as long for each of its rois."""
 BATCHES = (1, 3)
 PROBE_SIZE = (48, 64)
 
@@ -68,8 +72,8 @@ def measure(card: ModelCard, paddle: PaddleModel, model: Path, folder: Path) -> 
 
 def questions(card: ModelCard) -> dict[str, Tensors]:
     """The seeded inputs by run name: two sizes, and for tasks that batch, batches of 1 and 3."""
-    found = {}
-    for height, width in SIZES:
+    found: dict[str, Tensors] = {}
+    for height, width in SIZES[card.task]:
         for batch in BATCHES if len(INPUTS[card.task]) == 1 else BATCHES[:1]:
             images = [seeded_image(height, width, seed) for seed in range(SEED, SEED + batch)]
             tensors = {"image": np.concatenate([normalise(card.preprocess, image) for image in images])}

@@ -7,7 +7,7 @@ from typing import Any
 
 from landmark_onnx.errors import ExportError
 from landmark_onnx.types import INPUTS, OUTPUTS, Task
-from landmark_onnx_export import ops
+from landmark_onnx_export.fitting import BODIES, prepare
 from landmark_onnx_export.fluid import LOD_TENSOR, parse_program, persistable_names, tensor_desc
 
 RANKS: types.MappingProxyType[str, int] = types.MappingProxyType({"image": 4, "im_info": 2})
@@ -76,8 +76,8 @@ def converter_input(data: bytes) -> bytes:
             var.persistable = False
     shapes = {var.name: tuple(tensor_desc(var.type).dims) for var in block.vars if var.type.type == LOD_TENSOR}
     for op in others:
-        if op.type in ops.BODIES:
-            ops.prepare(op, shapes)
+        if op.type in BODIES:
+            prepare(op, shapes)
     reordered = [*feeds, *lifted, *others]
     copies = [type(op).FromString(op.SerializeToString()) for op in reordered]
     del block.ops[:]

@@ -4,6 +4,7 @@ import functools
 import itertools
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -53,7 +54,8 @@ def write_release(
         labels = card.source.labels or "labels.txt"
         return _write_detector(faster_rcnn_c4(Fraction(width)), folder, card.name, labels, seed)
     size = embedding if card.task == "retrieval" else classes
-    weights = calibrate(plan(card.source.network, card.task, width=width, size=size), seed)
+    program = plan(card.source.network, card.task, width=width, size=size)
+    weights = calibrate(program, _seed(card.name, seed))
     files = {name: functools.partial(_write_stream, weights, name) for name in sorted(weights.shapes)}
     return _write_tar(folder, card.name, files)
 
@@ -70,7 +72,7 @@ def write_fpn_detector(
 
 
 def _write_detector(program: bytes, folder: Path, name: str, labels: str, seed: int) -> Path:
-    weights = calibrate(program, seed)
+    weights = calibrate(program, _seed(name, seed))
     assert len(LABELS) == CLASSES - 1
     text = "".join(f"{label}\t{index}\n" for index, label in enumerate(LABELS, start=1))
 
@@ -84,6 +86,11 @@ def _write_detector(program: bytes, folder: Path, name: str, labels: str, seed: 
         "infer_model/params": write_params,
     }
     return _write_tar(folder, name, files)
+
+
+def _seed(name: str, seed: int) -> int:
+    """Each release its own weights."""
+    return zlib.crc32(f"{name} {seed}".encode())
 
 
 def _write_tar(folder: Path, name: str, files: Mapping[str, Writer]) -> Path:

@@ -3,20 +3,21 @@
 Exit codes: 0 all answered; 1 something failed, others may be answered; 2 wrong usage; 130 interrupted.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from landmark_onnx.cli.cls import classify
 from landmark_onnx.cli.demo import show
 from landmark_onnx.cli.det import detect
+from landmark_onnx.cli.doctor import examine_installation
 from landmark_onnx.cli.export import export_releases
-from landmark_onnx.cli.models import listing
+from landmark_onnx.cli.names import listing
 from landmark_onnx.cli.report import complain
 from landmark_onnx.cli.retrieval import compare
+from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.cli.verify import check
 from landmark_onnx.errors import LandmarkError
 
@@ -27,21 +28,17 @@ app.command("retrieval", cls=listing("retrieval"))(compare)
 app.command("cls", cls=listing("cls"))(classify)
 app.command("det", cls=listing("det"))(detect)
 app.command("demo")(show)
+app.command("doctor")(examine_installation)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always leaves by SystemExit."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruptible()
     try:
         app(args=arguments, prog_name="landmark-onnx")
     except (LandmarkError, OSError) as error:
         complain(str(error))
         sys.exit(1)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    """Let SIGTERM clean up as Ctrl-C does: temporary files go, child processes end."""
-    raise KeyboardInterrupt
 
 
 def _print_version(wanted: bool) -> None:

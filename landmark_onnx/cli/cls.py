@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
-from landmark_onnx.cli.models import ModelName
+from landmark_onnx.cli.names import ModelName
 from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, Record, View

@@ -3,6 +3,7 @@
 import importlib.resources
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from landmark_onnx.cli.cls import VIEW as CLASSES
 from landmark_onnx.cli.det import VIEW as BOXES
-from landmark_onnx.cli.det import drawn, with_thresholds
+from landmark_onnx.cli.det import drawn
 from landmark_onnx.cli.export import export_one, facts
 from landmark_onnx.cli.extras import extra
 from landmark_onnx.cli.options import Batch, Engine, Format, Output, Quiet
@@ -19,7 +20,7 @@ from landmark_onnx.cli.retrieval import VIEW as COSINES
 from landmark_onnx.cli.run import emit, load, reporting
 
 if TYPE_CHECKING:
-    from landmark_onnx.results import Failure, Similarity
+    from landmark_onnx.results import Detections, Failure, Similarity
 
 SEED = 2019
 TASKS = ("retrieval", "cls", "det")
@@ -33,8 +34,8 @@ KEEP = 3
 
 MADE_UP = (
     f"The models of this demo are made up: small networks with random weights of seed {SEED}. The machinery is real, "
+    "the weights know nothing, so no name, box or score below means anything."
 )
-MADE_UP += "the weights know nothing, so no name, box or score below means anything."
 
 
 def show(
@@ -52,27 +53,30 @@ def show(
             models = [_made_up(task, Path(work), report) for task in TASKS]
         with reporting(output) as report:
             _answer(photos, models, folder, output, report)
-            report.result(f"\nPictures are in {folder}: retrieval.jpg, detections/")
+            report.result()
+            report.result(f"Pictures are in {folder}: retrieval.jpg, detections/")
 
 
 def _photos(folder: Path) -> Iterator[str]:
-    """Copies of the packages' photos, after the first of them its own middle, darker, for the query to find."""
+    """Copies of the packages' photos, after the first of them its own middle, for the query to find."""
     from landmark_onnx.draw import write_image
+    from landmark_onnx.files import atomic_write
     from landmark_onnx.images import read_image
 
     for package, names in PHOTOS.items():
         with extra("demo"):
             shipped = importlib.resources.files(package)
         for name in names:
-            image = read_image(shipped.joinpath(name).read_bytes(), name=name)
-            variants = {name: image}
+            data = shipped.joinpath(name).read_bytes()
+            with atomic_write(folder / name) as file:
+                file.write(data)
+            yield str(folder / name)
             if name == QUERY:
+                image = read_image(data)
                 height, width = image.shape[:2]
-                middle = image[height // 8 : -height // 8, width // 8 : -width // 8]
-                variants[f"part-of-{name}"] = middle // 4 * 3
-            for file, pixels in variants.items():
-                write_image(folder / file, pixels)
-                yield str(folder / file)
+                middle = image[height // 10 : -height // 10, width // 10 : -width // 10]
+                write_image(folder / f"part-of-{name}", middle)
+                yield str(folder / f"part-of-{name}")
 
 
 def _made_up(task: str, folder: Path, report: Reporter) -> str:
@@ -99,20 +103,38 @@ def _answer(photos: list[str], models: list[str], folder: Path, output: Output, 
     engine, batch = Engine(provider="cpu"), Batch()
     retriever = load(Retriever, models[0], engine, batch, report)
     alike = list(retriever.compare(photos[0], photos[1:]))
-    report.result("\nretrieval: the first photo against the others")
+    report.result()
+    report.result("retrieval: the first photo against the others")
     emit(alike, COSINES, output, report)
     _write_sheet(folder / "retrieval.jpg", photos[0], alike)
 
     classifier = load(Classifier, models[1], engine, batch, report)
     classifier.top = 1
-    report.result("\ncls: the most probable class")
+    report.result()
+    report.result("cls: the most probable class")
     emit(classifier.stream(photos), CLASSES, output, report)
 
     detector = load(Detector, models[2], engine, batch, report)
-    detector.card = with_thresholds(detector.card, None, None, KEEP)
-    report.result(f"\ndet: the {KEEP} best boxes")
+    report.result()
+    report.result(f"det: the {KEEP} largest boxes of each photo")
     copies = DrawnCopies(folder / "detections")
-    emit(drawn(detector.stream(photos), copies, batch.max_pixels), BOXES, output, report)
+    emit(drawn(map(_largest, detector.stream(photos)), copies, batch.max_pixels), BOXES, output, report)
+
+
+def _largest(found: "Detections | Failure") -> "Detections | Failure":
+    """Few boxes, so that a picture shows something: random weights find a hundred specks in everything."""
+    from landmark_onnx.results import Detections
+
+    if not isinstance(found, Detections):
+        return found
+    order = (-found.boxes[:, 2] * found.boxes[:, 3]).argsort(kind="stable")[:KEEP]
+    return replace(
+        found,
+        boxes=found.boxes[order],
+        classes=found.classes[order],
+        scores=found.scores[order],
+        names=tuple(found.names[at] for at in order),
+    )
 
 
 def _write_sheet(path: Path, query: str, alike: "Iterable[Similarity | Failure]") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
-from landmark_onnx.cli.models import OptionalModelName, default_model
+from landmark_onnx.cli.names import OptionalModelName, default_model
 from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, Record, View

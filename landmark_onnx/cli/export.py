@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.extras import extra
-from landmark_onnx.cli.models import complete_model
+from landmark_onnx.cli.names import complete_model
 from landmark_onnx.cli.options import Output, Quiet
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import reporting
+from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.errors import ExportError, LandmarkError
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ def export_one(
 
     with extra("export"):
         from landmark_onnx_export.convert import export_model
+        from landmark_onnx_export.paddle_runtime import paddle_module
 
+        paddle_module()
+    # Paddle takes SIGTERM over as it is imported.
+    interruptible()
     target = output or exported_path(name)
     if output and (folder or output.is_dir()):
         target = output / f"{name}.onnx"

@@ -61,13 +61,19 @@ def _images(path: str) -> Iterator[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    unreadable: list[OSError] = []
-    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
+    refused: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=refused.append):
+        yield from _names(refused)
         # Changing the list in place is how os.walk is told where to go, and in which order.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield os.path.join(parent, name)  # noqa: PTH118  # Path would drop the leading ./ that was asked for
-        # Opening it will fail and be reported like any other image that cannot be read.
-        yield from (os.fsdecode(error.filename) for error in unreadable)
-        unreadable.clear()
+    yield from _names(refused)
+
+
+def _names(refused: list[OSError]) -> list[str]:
+    """The folders that could not be read: opening them fails, and is reported as of any image that cannot be read."""
+    names = [os.fsdecode(error.filename) for error in refused]
+    refused.clear()
+    return names

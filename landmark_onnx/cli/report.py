@@ -28,6 +28,7 @@ class Reporter:
     def __init__(self, *, quiet: bool, bar: bool = True) -> None:
         """quiet: errors alone. bar: show progress, unless quiet or standard error is no terminal."""
         self.failures = 0
+        self._done = 0
         self._quiet = quiet
         self._bar = _make_bar() if bar and not quiet and sys.stderr.isatty() else None
 
@@ -61,7 +62,7 @@ class Reporter:
             text += f", because {session.lost} does not start here; {install_hint(session.lost)}"
         self.note(text)
 
-    def result(self, text: str) -> None:
+    def result(self, text: str = "") -> None:
         """A line on standard output, quiet or not."""
         if self._bar:
             # Both may be the same terminal, where the bar would stay in the middle of the line.
@@ -77,8 +78,8 @@ class Reporter:
 
     def advance(self) -> None:
         """One more is done."""
-        if self._bar:
-            self._bar.advance(self._bar.task_ids[0])
+        self._done += 1
+        self.stage(f"{self._done} done")
 
     def _above_bar(self, line: str) -> None:
         if self._bar:
@@ -89,9 +90,9 @@ class Reporter:
 
 def _make_bar() -> "Progress":
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
     bar.add_task("", total=None)
     return bar

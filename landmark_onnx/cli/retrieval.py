@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
-from landmark_onnx.cli.models import ModelName
+from landmark_onnx.cli.names import ModelName
 from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, load, reporting

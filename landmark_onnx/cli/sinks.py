@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeAlias
 
 from landmark_onnx.cli.options import Format, Output
 from landmark_onnx.cli.report import shown
@@ -117,13 +117,13 @@ class CsvSink:
         """Write to `stream`, beginning with the header."""
         self._stream = stream
         self._view = view
-        self._writer = csv.DictWriter(stream, [*(column.key for column in view.columns), "error"], restval="")
+        columns = [*(column.key for column in view.columns), "error"]
+        self._writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         self._writer.writeheader()
 
     def write(self, record: Record) -> None:
         """Write a record's rows."""
-        failed = "error" in record
-        self._writer.writerows([dict(record)] if failed else map(dict, self._view.rows(record)))
+        self._writer.writerows([record] if "error" in record else self._view.rows(record))
         self._stream.flush()
 
     def close(self) -> None:
@@ -140,13 +140,17 @@ class TableSink:
 
     ENOUGH = 200
     SECONDS = 1.0
+    GAP = 2
+    NARROWEST, WIDEST = 12, 10_000
 
     def __init__(self, stream: TextIO, view: View) -> None:
         """Write to `stream`, folded to its width if it is a terminal."""
         from rich.console import Console
 
-        # Where nobody looks, no line is folded.
-        self._console = Console(file=stream) if stream.isatty() else Console(file=stream, width=10_000)
+        self._stream = stream
+        # A file has room for all; and where a terminal is too narrow even for the numbers, it wraps lines itself.
+        self._console = Console(file=stream, width=self.WIDEST)
+        self._room = Console(file=stream).width if stream.isatty() else self.WIDEST
         self._columns = view.columns
         self._rows = view.rows
         self._widths = [0] * len(view.columns)
@@ -158,22 +162,30 @@ class TableSink:
         if "error" in record:
             return
         # A record without rows, such as an image without a box, is an answer too.
-        for number, row in enumerate(self._rows(record) or [record]):
+        rows = self._rows(record) or [{**record, **record.get("time", {})}]
+        for number, row in enumerate(rows):
             blank = [number > 0 and column.once for column in self._columns]
             cells = [_cell(row.get(column.key), column.format) for column in self._columns]
             self._waiting.append(["" if hide else cell for hide, cell in zip(blank, cells, strict=True)])
         if len(self._waiting) >= self.ENOUGH or time.monotonic() - self._since > self.SECONDS:
-            self.close()
+            self._print()
 
     def close(self) -> None:
-        """Print what waits."""
-        if not self._waiting:
-            return
+        """Print what still waits."""
+        if self._waiting:
+            self._print()
+
+    def _print(self) -> None:
+        from rich.text import Text
+
         table = self._table(header=not any(self._widths))
         for cells in self._waiting:
-            table.add_row(*cells)
-        self._console.print(table)
-        self._console.file.flush()
+            table.add_row(*map(Text, cells))
+        with self._console.capture() as printed:
+            self._console.print(table)
+        for line in printed.get().splitlines():
+            self._stream.write(line.rstrip() + "\n")
+        self._stream.flush()
         self._waiting.clear()
         self._since = time.monotonic()
 
@@ -181,28 +193,30 @@ class TableSink:
         from rich.cells import cell_len
         from rich.table import Table
 
-        table = Table(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(box=None, show_header=header, pad_edge=False, padding=(0, self.GAP, 0, 0))
         for at, column in enumerate(self._columns):
-            widths = [cell_len(cells[at]) for cells in self._waiting]
-            self._widths[at] = max(self._widths[at], len(column.key), *widths)
-            number = bool(column.format)
-            table.add_column(
-                column.key,
-                justify="right" if number else "left",
-                no_wrap=number,
-                overflow="fold",
-                min_width=self._widths[at],
-            )
+            lengths = [cell_len(cells[at]) for cells in self._waiting]
+            self._widths[at] = max(self._widths[at], len(column.key), *lengths)
+        for column, width in zip(self._columns, self._fitting(), strict=True):
+            justify: Literal["left", "right"] = "right" if column.format else "left"
+            table.add_column(column.key, justify=justify, overflow="fold", width=width)
         return table
+
+    def _fitting(self) -> list[int]:
+        """The widths, with the widest texts narrowed until a row fits the terminal."""
+        widths = list(self._widths)
+        texts = [at for at, column in enumerate(self._columns) if not column.format]
+        excess = sum(widths) + self.GAP * (len(widths) - 1) - self._room
+        while excess > 0 and max(widths[at] for at in texts) > self.NARROWEST:
+            widths[max(texts, key=widths.__getitem__)] -= 1
+            excess -= 1
+        return list(self._widths) if excess > 0 else widths
 
 
 def _cell(value: object, form: str) -> str:
-    """A value as text that rich takes as it is."""
-    from rich.markup import escape
-
     if value is None:
         return "-"
-    return format(value, form) if form else escape(shown(str(value)))
+    return format(value, form) if form else shown(str(value))
 
 
 SINKS: Mapping[Format, Callable[[TextIO, View], Sink]] = {

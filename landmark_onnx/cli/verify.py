@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landmark_onnx.cli.models import complete_model
+from landmark_onnx.cli.names import complete_model
 from landmark_onnx.cli.options import Engine, Output, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, reporting

@@ -13,9 +13,7 @@ from landmark_onnx.verify import verify
 
 pytestmark = [pytest.mark.reference, pytest.mark.paddle]
 
-BY_TASK = {
-    task: [card.name for card in cards().values() if card.task == task] for task in ("retrieval", "cls", "det")
-}
+BY_TASK = {task: [card.name for card in cards().values() if card.task == task] for task in ("retrieval", "cls", "det")}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,48 @@
+"""Our names and symbolic sizes on the tensors that cross the border of a converted graph."""
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import TensorProto, helper
+
+DIMS: Mapping[str, tuple[str | int, ...]] = {
+    "image": ("batch", 3, "height", "width"),
+    "im_info": ("batch", 3),
+    "embedding": ("batch", "dimension"),
+    "probability": ("batch", "class"),
+    "rois": ("roi", 4),
+    "deltas": ("roi", "delta"),
+}
+"""Dimensions of our inputs and outputs; where the converter knows the last one's number, that is kept."""
+
+
+def name_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give inputs and outputs our names (old -> new) and sizes, and forget those the program was saved with."""
+    _rename(graph, names)
+    del graph.value_info[:]
+    for value in [*graph.input, *graph.output]:
+        if value.name in names.values():
+            value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, _dims(value)))
+
+
+def weight_names(graph: onnx.GraphProto) -> list[str]:
+    """The inputs that are not ours: weights, which the converter saw as inputs."""
+    return sorted(value.name for value in graph.input if value.name not in DIMS)
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[str | int]:
+    *front, last = DIMS[value.name]
+    known = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    return [*front, known[-1] if known and known[-1] > 0 and value.name != "image" else last]
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename tensors; another one that bears a new name makes room."""
+    taken = {name: f"{name}.paddle" for name in names.values() if name not in names}
+    renames = {**taken, **names}
+    for value in [*graph.input, *graph.output]:
+        value.name = renames.get(value.name, value.name)
+    for node in graph.node:
+        for field in (node.input, node.output):
+            for position, name in enumerate(field):
+                field[position] = renames.get(name, name)

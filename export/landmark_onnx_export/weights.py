@@ -1,0 +1,112 @@
+"""Write an ONNX file around weights that stream from the release: none of them is ever in memory whole."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+from onnx import TensorProto, helper
+
+from landmark_onnx import protobuf
+from landmark_onnx.errors import ExportError
+from landmark_onnx.files import sync
+from landmark_onnx_export.fluid import Variable
+from landmark_onnx_export.graph import weight_names
+
+INLINE_LIMIT = (1 << 31) - (64 << 20)
+"""Bytes of weights beyond which they go to a file beside the model: a protobuf message ends at 2 GiB."""
+
+ALIGNMENT = 4096
+"""Of each weight in that file, so that it can be memory-mapped."""
+
+MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
+"""Field numbers of onnx.proto: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Written:
+    """The files of a model. data: the weights beside it, with their digest, or None if they are inside."""
+
+    model: Path
+    data: Path | None = None
+    data_sha256: str = ""
+
+
+def write_model(model: onnx.ModelProto, variables: Mapping[str, Variable], path: Path) -> Written:
+    """Turn the weights among the graph's inputs into initializers, and write `path`.
+
+    Raises: ExportError if a weight is missing or the graph is not valid ONNX.
+    """
+    names = weight_names(model.graph)
+    if missing := [name for name in names if name not in variables]:
+        raise ExportError(f"the graph wants the weight {missing[0]}, which the source does not have")
+    weights = [variables[name] for name in names]
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the converted graph is not valid ONNX: {error}") from error
+    inputs = [value for value in model.graph.input if value.name not in names]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    if sum(weight.nbytes for weight in weights) > INLINE_LIMIT:
+        return _write_external(model, weights, path)
+    _write_inline(model, weights, path)
+    return Written(path)
+
+
+def _write_inline(model: onnx.ModelProto, weights: Sequence[Variable], path: Path) -> None:
+    """The model with its weights inside: the same bytes in the same fields as protobuf itself would write."""
+    graph = model.graph.SerializeToString(deterministic=True)
+    heads = [_tensor(weight).SerializeToString() for weight in weights]
+    heads = [head + protobuf.head(TENSOR_RAW_DATA, weight.nbytes) for head, weight in zip(heads, weights, strict=True)]
+    sizes = [len(head) + weight.nbytes for head, weight in zip(heads, weights, strict=True)]
+    framed = sum(len(protobuf.head(GRAPH_INITIALIZER, size)) + size for size in sizes)
+    model.ClearField("graph")
+    with path.open("wb") as file:
+        file.write(model.SerializeToString(deterministic=True))
+        file.write(protobuf.head(MODEL_GRAPH, len(graph) + framed) + graph)
+        for head, size, weight in zip(heads, sizes, weights, strict=True):
+            file.write(protobuf.head(GRAPH_INITIALIZER, size) + head)
+            weight.copy_data(file)
+        sync(file)
+
+
+def _write_external(model: onnx.ModelProto, weights: Sequence[Variable], path: Path) -> Written:
+    """The model, and beside it a file of weights that has its digest in its name.
+
+    So an old model keeps its own weights until the new one is in place.
+    """
+    offsets = []
+    unnamed = path.with_name(path.name + ".data")
+    with unnamed.open("wb") as file:
+        for weight in weights:
+            offsets.append(_align(file))
+            weight.copy_data(file)
+        sync(file)
+    with unnamed.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    data = unnamed.rename(path.with_name(f"{path.stem}-{digest[:12]}.onnx.data"))
+    for weight, offset in zip(weights, offsets, strict=True):
+        tensor = _tensor(weight)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": data.name, "offset": offset, "length": weight.nbytes}.items():
+            tensor.external_data.add(key=key, value=str(value))
+        model.graph.initializer.append(tensor)
+    with path.open("wb") as file:
+        file.write(model.SerializeToString(deterministic=True))
+        sync(file)
+    return Written(path, data, digest)
+
+
+def _align(file: BinaryIO) -> int:
+    offset = -(-file.tell() // ALIGNMENT) * ALIGNMENT
+    file.write(bytes(offset - file.tell()))
+    return offset
+
+
+def _tensor(variable: Variable) -> TensorProto:
+    """The weight without its data; ONNX and Paddle both store little endian in C order."""
+    kind = helper.np_dtype_to_tensor_dtype(variable.dtype)
+    return TensorProto(name=variable.name, data_type=kind, dims=variable.shape)

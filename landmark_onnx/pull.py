@@ -1,0 +1,103 @@
+"""A model by name: fetch its release, export it, or do whichever of the two is left to do."""
+
+import dataclasses
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from landmark_onnx.cards import ModelCard, card, cards
+from landmark_onnx.download import Received, Rules, download
+from landmark_onnx.errors import DownloadError, MissingExtraError, ModelFileError
+from landmark_onnx.locks import locked
+from landmark_onnx.seal import read_seal
+from landmark_onnx.store import exported_path, find_model, source_path
+from landmark_onnx.trust import accept, check_source
+
+MIRROR_VARIABLE = "LANDMARK_ONNX_MIRROR"
+OFFLINE_VARIABLE = "LANDMARK_ONNX_OFFLINE"
+
+EXPORTERS = ("paddle", "paddle2onnx", "onnx", "onnxscript")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who is told of what goes on. stage: its name, as it begins. received: bytes of a download."""
+
+    stage: Callable[[str], None] = lambda stage: None
+    received: Received = lambda done, total: None
+
+
+def ensure(
+    model: str | os.PathLike[str], *, offline: bool = False, watch: Watch | None = None, rules: Rules | None = None
+) -> Path:
+    """The ONNX file that a name or a path means, as `find_model` does; a known model that is missing is pulled.
+
+    offline: no download, as LANDMARK_ONNX_OFFLINE=1 wants of every call. Raises: as `find_model` and `pull`.
+    """
+    if isinstance(model, str) and not (exported_path(model).is_file() or Path(model).is_file()) and model in cards():
+        return pull(model, offline=offline, watch=watch, rules=rules)
+    return find_model(model)
+
+
+def pull(name: str, *, offline: bool = False, watch: Watch | None = None, rules: Rules | None = None) -> Path:
+    """Have the exported model `name` in the store; of several who pull it at once, one does the work.
+
+    Raises: UnknownModelError; DownloadError if no address has its release; ModelFileError if that is not what it was,
+    or offline; MissingExtraError if it is there and only the exporter is missing; ExportError.
+    """
+    wanted = card(name)
+    watch = watch or Watch()
+    output = exported_path(name)
+    with locked(name, waiting=lambda: watch.stage("waiting for another process")):
+        if not output.is_file() or read_seal(output) is None:
+            _export(wanted, _release(wanted, offline or is_offline(), watch, rules), output, watch)
+    return output
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids downloads."""
+    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in ("", "0", "no", "false", "off")
+
+
+def addresses(card: ModelCard) -> Iterator[tuple[str, bool]]:
+    """Where a release may be, best first, and whether plain HTTP is the user's own choice there."""
+    if mirror := os.environ.get(MIRROR_VARIABLE, "").strip():
+        file = urlsplit(card.source.url).path.rpartition("/")[2] or f"{card.name}.tar"
+        yield f"{mirror.rstrip('/')}/{file}", True
+    if card.source.url:
+        yield card.source.url, False
+
+
+def _release(card: ModelCard, offline: bool, watch: Watch, rules: Rules | None) -> Path:
+    """The release in the store, downloaded if need be."""
+    path = source_path(card.name)
+    if path.is_file():
+        watch.stage("check")
+        return check_source(card)
+    reasons = []
+    places = [place for place in addresses(card) if not offline or place[0].startswith("file:")]
+    for url, plain in places:
+        watch.stage("download")
+        try:
+            check = functools.partial(accept, card)
+            return download(url, path, check=check, received=watch.received, rules=rules, plain=plain).path
+        except DownloadError as error:
+            reasons.append(error.reason)
+        except ModelFileError as error:
+            reasons.append(str(error))
+    if offline:
+        why = "; ".join(["offline, and neither the model nor its release is in the store", *reasons])
+        raise ModelFileError(f"{card.name}: {why}; add one: landmark-onnx models add {card.name}.tar")
+    raise DownloadError("; ".join(reasons) or f"{card.name}: its card names no source.url")
+
+
+def _export(card: ModelCard, release: Path, output: Path, watch: Watch) -> None:
+    missing = [name for name in EXPORTERS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"{card.name}: its release is at {release}; {missing[0]}, which exports it,", "export")
+    from landmark_onnx_export.convert import export_model
+
+    export_model(card, release, output, say=watch.stage)

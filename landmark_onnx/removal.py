@@ -1,0 +1,98 @@
+"""Taking files out of the store: a model that is not wanted any more, and what killed processes left behind."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from landmark_onnx.errors import LandmarkError, ModelFileError
+from landmark_onnx.locks import all_locked, locked
+from landmark_onnx.store import exported_path, external_data, home, record_path, source_path, stored_model
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Removed:
+    """A file or folder that is gone, and its size in bytes."""
+
+    path: Path
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {"path": str(self.path), "bytes": self.size}
+
+
+def remove(name: str, *, source: bool = True, model: bool = True, forget: bool = False) -> list[Removed]:
+    """Remove what the store has of `name`: its release, its exported model, or both.
+
+    forget: also which hash the release had at first sight. Raises: UnknownModelError.
+    """
+    stored_model(name)
+    with locked(name):
+        paths: list[Path] = []
+        if model:
+            # The model goes before its weights, lest one be left that looks whole.
+            paths = [exported_path(name), *_own_data(exported_path(name)), record_path(exported_path(name))]
+        if source:
+            paths.append(source_path(name))
+        if forget:
+            paths.append(record_path(source_path(name)))
+        return [_remove(path) for path in paths if path.is_file()]
+
+
+def prune() -> list[Removed]:
+    """Remove stale temporaries, partial downloads, weights and records without a model; never what is in use."""
+    with all_locked() as busy:
+        found = sorted(_litter(idle=not busy))
+        return [_remove(path) for path in found if not any(_is_of(path, name) for name in busy)]
+
+
+def _litter(*, idle: bool) -> Iterator[Path]:
+    models, sources = home() / "models", home() / "sources"
+    for folder in (models, sources):
+        yield from folder.glob(".*.tmp")
+    yield from sources.glob("*.tar.part")
+    yield from sources.glob("*.tar.part.json")
+    yield from (path for path in models.glob("*.onnx.json") if not path.with_suffix("").exists())
+    if idle:  # a model that is being written may have weights of any name there already
+        yield from _orphans(models)
+
+
+def _orphans(models: Path) -> Iterator[Path]:
+    """Files of weights that belong to no model."""
+    used: set[Path] = set()
+    unreadable = []
+    for model in models.glob("*.onnx"):
+        try:
+            used |= set(filter(None, [external_data(model)]))
+        except LandmarkError:
+            unreadable.append(f"{model.stem}-")
+    for path in models.glob("*.onnx.data"):
+        if path not in used and not path.name.startswith(tuple(unreadable)):
+            yield path
+
+
+def _own_data(model: Path) -> list[Path]:
+    """The weights beside a model, unless another one has them too."""
+    try:
+        data = external_data(model)
+        others = {external_data(other) for other in model.parent.glob("*.onnx") if other != model}
+    except ModelFileError:
+        return []
+    return [data] if data and data not in others else []
+
+
+def _is_of(path: Path, name: str) -> bool:
+    """Whether the name of a file says, or may say, that it belongs to the model `name`."""
+    return path.name.removeprefix(".").startswith((f"{name}.", f"{name}-"))
+
+
+def _remove(path: Path) -> Removed:
+    if path.is_dir() and not path.is_symlink():
+        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+        shutil.rmtree(path)
+    else:
+        size = path.lstat().st_size
+        path.unlink()
+    return Removed(path, size)

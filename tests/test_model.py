@@ -1,0 +1,195 @@
+import dataclasses
+
+import cv2
+import fakes
+import numpy as np
+import onnx
+import pytest
+
+from landmark_onnx.errors import CardError, ImageError, ModelFileError, SessionError, UnknownModelError
+from landmark_onnx.model import Classifier, Detector, Retriever, similarity
+from landmark_onnx.postprocess import cosine
+from landmark_onnx.providers import CPU, ProviderRequest
+from landmark_onnx.results import Classification, Detections, Embedding, Failure, Similarity
+from landmark_onnx.store import exported_path
+
+MAKE = {Retriever: fakes.make_retrieval, Classifier: fakes.make_cls, Detector: fakes.make_det}
+RESULT = {Retriever: Embedding, Classifier: Classification, Detector: Detections}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Paths of five pictures of three shapes."""
+    paths = []
+    for number, size in enumerate([(90, 120), (90, 120), (120, 90), (100, 100), (90, 120)]):
+        paths.append(tmp_path / f"{number}.png")
+        assert cv2.imwrite(str(paths[-1]), fakes.photo(*size, seed=number))
+    return paths
+
+
+@pytest.fixture(params=MAKE, ids=lambda kind: kind.__name__)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def model(kind, tmp_path):
+    return kind(MAKE[kind](tmp_path / "model.onnx"), threads=1)
+
+
+def same(one, other):
+    """Whether two results hold the same values, but for the noise of a batch."""
+    ours, theirs = (dataclasses.asdict(result) for result in (one, other))
+    arrays = [key for key, value in ours.items() if isinstance(value, np.ndarray)]
+    assert arrays
+    close = all(np.allclose(ours[key], theirs[key], rtol=0, atol=1e-4) for key in arrays)
+    return close and ours.get("names") == theirs.get("names")
+
+
+def test_a_path_bytes_and_pixels_give_the_same(kind, model, photos):
+    pixels = cv2.imread(str(photos[0]))
+    results = [model(photos[0]), model(str(photos[0])), model(photos[0].read_bytes()), model(pixels)]
+    assert all(isinstance(result, RESULT[kind]) for result in results)
+    assert all(same(results[0], result) for result in results)
+    assert [result.image for result in results] == [str(photos[0]), str(photos[0]), "<bytes 0>", "<array 0>"]
+
+
+def test_many_come_back_in_order_and_as_each_alone(model, photos):
+    for images in (photos, tuple(photos), iter(photos)):
+        results = model(images)
+        assert isinstance(results, list)
+        assert [result.image for result in results] == [str(path) for path in photos]
+        assert all(same(result, model(path)) for result, path in zip(results, photos, strict=True))
+    assert model([]) == []
+    assert [result.image for result in model.stream(photos)] == [str(path) for path in photos]
+
+
+def test_a_failure_among_many_and_alone(model, photos, tmp_path):
+    missing = tmp_path / "none.jpg"
+    first, failed, last = model([photos[0], missing, photos[1]])
+    assert isinstance(failed, Failure)
+    assert failed.error == f"{missing}: No such file or directory"
+    assert same(first, model(photos[0]))
+    assert same(last, model(photos[1]))
+    with pytest.raises(ImageError, match=r"none\.jpg: No such file or directory"):
+        model(missing)
+
+
+def test_a_model_by_name_comes_from_the_store(kind, photos):
+    name = {Retriever: fakes.RETRIEVAL, Classifier: fakes.CLS, Detector: fakes.DET}[kind]
+    with pytest.raises(ModelFileError, match=f"landmark-onnx export {name} "):
+        kind(name)
+    MAKE[kind](exported_path(name))
+    assert same(kind(name)(photos[0]), kind(exported_path(name))(photos[0]))
+    assert kind(name).card.name == name
+
+
+def test_an_unknown_name(kind):
+    with pytest.raises(UnknownModelError):
+        kind("nothing")
+
+
+def test_a_model_of_another_task(kind, tmp_path):
+    others = [other for other in MAKE if other is not kind]
+    for other in others:
+        path = MAKE[other](tmp_path / "other.onnx")
+        with pytest.raises(ModelFileError, match=rf"other\.onnx: its task is {other.task}, wanted {kind.task}"):
+            kind(path)
+
+
+def test_a_file_without_a_card(kind, tmp_path):
+    path = MAKE[kind](tmp_path / "model.onnx")
+    onnx.save(fakes.unsealed(path), path)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: no model card inside: not exported by landmark-onnx"):
+        kind(path)
+    fakes.write_sealed(path, {"card": {"name": "mine"}})
+    with pytest.raises(CardError, match=r"model\.onnx: card: the key 'task' is missing"):
+        kind(path)
+
+
+def test_a_card_that_names_tensors_the_file_lacks(tmp_path):
+    path = fakes.make_retrieval(tmp_path / "model.onnx")
+    onnx.save(fakes.unsealed(path), path)
+    card = dataclasses.replace(fakes.small_card(fakes.RETRIEVAL), outputs={"embedding": "features"})
+    fakes.write_sealed(path, {"card": card.to_dict()})
+    with pytest.raises(ModelFileError, match="outputs: wanted features, got embedding"):
+        Retriever(path)
+
+
+def test_providers(kind, tmp_path):
+    path = MAKE[kind](tmp_path / "model.onnx")
+    for provider in ("auto", "cpu", "CPU", CPU, ProviderRequest(name="cpu")):
+        assert kind(path, provider=provider).session.provider == CPU
+    with pytest.raises(SessionError, match="no execution provider is called 'gpu'"):
+        kind(path, provider="gpu")
+
+
+def test_the_limit_of_pixels(kind, tmp_path, photos):
+    model = kind(MAKE[kind](tmp_path / "model.onnx"), max_pixels=100)
+    with pytest.raises(ImageError, match=r"0\.png: 120x90 pixels are over the limit of 100"):
+        model(photos[0])
+
+
+def test_a_model_is_a_context(kind, tmp_path, photos):
+    with kind(MAKE[kind](tmp_path / "model.onnx")) as model:
+        assert model(photos[0]).image == str(photos[0])
+
+
+def test_what_a_retriever_answers(tmp_path, photos):
+    retriever = Retriever(fakes.make_retrieval(tmp_path / "model.onnx", dim=16))
+    results = retriever(photos)
+    assert all(result.vector.shape == (16,) and result.vector.dtype == np.float32 for result in results)
+    compared = list(retriever.compare(photos[0], photos))
+    assert [type(each) for each in compared] == [Similarity] * 5
+    assert [each.query for each in compared] == [str(photos[0])] * 5
+    assert [each.image for each in compared] == [str(path) for path in photos]
+    assert compared[0].cosine == pytest.approx(1, abs=1e-6)
+    for each, result in zip(compared, results, strict=True):
+        assert each.cosine == pytest.approx(cosine(results[0].vector, result.vector), abs=1e-6)
+        assert each.time is not None
+
+
+def test_comparing_with_what_cannot_be_read(tmp_path, photos):
+    retriever = Retriever(fakes.make_retrieval(tmp_path / "model.onnx"))
+    good, bad = retriever.compare(photos[0], [photos[1], tmp_path / "none.jpg"])
+    assert isinstance(good, Similarity)
+    assert isinstance(bad, Failure)
+    with pytest.raises(ImageError, match=r"none\.jpg"):
+        list(retriever.compare(tmp_path / "none.jpg", photos))
+
+
+def test_similarity_keeps_a_failure():
+    failure = Failure(image="a", error="b")
+    assert similarity(Embedding(vector=np.ones(2, np.float32)), failure) is failure
+
+
+def test_what_a_classifier_answers(tmp_path, photos):
+    classifier = Classifier(fakes.make_cls(tmp_path / "model.onnx", classes=9, labels={0: "zero", 4: "four"}))
+    result = classifier(photos[0])
+    assert len(result.indices) == len(result.scores) == 5
+    assert (np.diff(result.scores) <= 0).all()
+    assert result.names == tuple({0: "zero", 4: "four"}.get(index) for index in result.indices.tolist())
+    classifier.top = 9
+    assert sorted(classifier(photos[0]).indices.tolist()) == list(range(9))
+    assert classifier(photos[0]).scores.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_what_a_detector_answers(tmp_path, photos):
+    detector = Detector(fakes.make_det(tmp_path / "model.onnx", classes=4, rois=20, labels={2: "Car"}))
+    for result, path in zip(detector(photos), photos, strict=True):
+        height, width = cv2.imread(str(path)).shape[:2]
+        assert len(result.boxes) > 3
+        assert set(result.classes.tolist()) <= {1, 2, 3}
+        assert (result.scores >= np.float32(0.1)).all()
+        assert (result.boxes[:, :2] >= 0).all()
+        ends = result.boxes[:, :2] + result.boxes[:, 2:] - 1
+        assert (ends <= (width, height)).all()
+        assert result.names == tuple("Car" if index == 2 else None for index in result.classes.tolist())
+
+
+def test_a_detector_that_finds_nothing(tmp_path, photos):
+    detector = Detector(fakes.make_det(tmp_path / "model.onnx", rois=0))
+    result = detector(photos[0])
+    assert isinstance(result, Detections)
+    assert result.to_json() == {"image": str(photos[0]), "detections": []}
+    assert result.boxes.shape == (0, 4)

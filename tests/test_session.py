@@ -1,0 +1,299 @@
+import dataclasses
+import sys
+import types
+
+import fakes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError
+from landmark_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, ProviderRequest
+from landmark_onnx.session import ERROR, Session, first_line
+
+
+class FakeRuntime(types.ModuleType):
+    """An onnxruntime that has `available` compiled in and, as the real one does, runs on `works` without a word.
+
+    fails: what creating a session on anything but the CPU raises. created: the providers of each try.
+    """
+
+    def __init__(self, available, works, fails=None):
+        super().__init__("onnxruntime")
+        self.created, self.preloaded, self.options = [], 0, []
+        runtime = self
+
+        class InferenceSession:
+            def __init__(self, path, options, providers, enable_fallback=True):
+                runtime.created.append(providers)
+                runtime.options.append(options)
+                assert not enable_fallback, "ONNX Runtime's fallback prints to stdout"
+                self.providers = [name for name, _ in providers if name in works]
+                if fails and providers[0][0] != CPU:
+                    raise fails
+
+            def get_providers(self):
+                return self.providers
+
+            def get_modelmeta(self):
+                return types.SimpleNamespace(custom_metadata_map={"a": "b"})
+
+            def get_inputs(self):
+                return [types.SimpleNamespace(name="image", shape=["n", 3, "h", "w"])]
+
+            def get_outputs(self):
+                return [types.SimpleNamespace(name="embedding", shape=["n", 512])]
+
+        self.InferenceSession = InferenceSession
+        self.SessionOptions = types.SimpleNamespace
+        self.get_available_providers = lambda: available
+
+    def preload_dlls(self):
+        self.preloaded += 1
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    def install(available, works, fails=None):
+        fake = FakeRuntime(available, works, fails)
+        monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+        return fake
+
+    return install
+
+
+@pytest.fixture
+def some_file(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "extra"),
+    [("cuda", CUDA, "gpu"), ("tensorrt", TENSORRT, "gpu"), ("openvino", OPENVINO, "openvino"), (CUDA, CUDA, "gpu")],
+)
+def test_an_explicit_provider_that_is_silently_replaced_is_an_error(name, full, extra, runtime, some_file):
+    fake = runtime([TENSORRT, CUDA, OPENVINO, CPU], works=[CPU])
+    with pytest.raises(SessionError) as caught:
+        Session(some_file, ProviderRequest(name=name))
+    assert str(caught.value).startswith(f"{full} does not start here (ONNX Runtime fell back); ")
+    assert f"pip install 'landmark-onnx[{extra}]'" in str(caught.value)
+    assert fake.created[0][0][0] == full
+
+
+def test_tensorrt_that_falls_back_to_cuda_is_an_error_too(runtime, some_file):
+    runtime([TENSORRT, CUDA, CPU], works=[CUDA, CPU])
+    with pytest.raises(SessionError, match=r"^TensorrtExecutionProvider does not start here"):
+        Session(some_file, ProviderRequest(name="tensorrt"))
+
+
+def test_auto_goes_on_without_cuda_and_tells(runtime, some_file):
+    runtime([CUDA, CPU], works=[CPU])
+    session = Session(some_file)
+    assert session.lost == CUDA
+    assert session.providers == (CPU,)
+    assert session.provider == CPU
+
+
+def test_auto_with_cuda(runtime, some_file):
+    fake = runtime([CUDA, CPU], works=[CUDA, CPU])
+    session = Session(some_file, ProviderRequest(device_id=1, options={"gpu_mem_limit": "9"}))
+    assert session.lost is None
+    assert session.providers == (CUDA, CPU)
+    assert session.provider == CUDA
+    assert fake.created == [
+        [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "device_id": "1", "gpu_mem_limit": "9"}), (CPU, {})]
+    ]
+    assert fake.preloaded == 1
+
+
+def test_auto_on_a_machine_without_a_gpu_lost_nothing(runtime, some_file):
+    fake = runtime([CPU], works=[CPU])
+    assert Session(some_file).lost is None
+    assert fake.preloaded == 0
+
+
+def test_auto_goes_on_where_cuda_raises(runtime, some_file, capsys):
+    fake = runtime([CUDA, CPU], works=[CUDA, CPU], fails=RuntimeError("CUDA failure 35: driver too old\nstack"))
+    session = Session(some_file)
+    assert session.lost == CUDA
+    assert session.provider == CPU
+    assert [chain[0][0] for chain in fake.created] == [CUDA, CPU]
+    assert capsys.readouterr().out == ""
+
+
+def test_an_explicit_provider_that_raises_gives_its_reason_and_the_remedy(runtime, some_file):
+    fake = runtime([CUDA, CPU], works=[CUDA, CPU], fails=RuntimeError("CUDA failure 35: driver too old\nstack"))
+    with pytest.raises(SessionError) as caught:
+        Session(some_file, ProviderRequest(name="cuda"))
+    assert "cannot start on CUDAExecutionProvider: CUDA failure 35: driver too old; in a fresh" in str(caught.value)
+    assert "landmark-onnx[gpu]" in str(caught.value)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert len(fake.created) == 1
+
+
+def test_a_damaged_file_is_no_fault_of_the_provider(runtime, some_file):
+    broken = type("InvalidProtobuf", (Exception,), {})("Protobuf parsing failed.")
+    fake = runtime([CUDA, CPU], works=[CUDA, CPU], fails=broken)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: not a usable ONNX model: Protobuf parsing failed"):
+        Session(some_file, ProviderRequest(name="cuda"))
+    assert len(fake.created) == 1
+
+
+def test_options_of_the_session(runtime, some_file):
+    fake = runtime([CPU], works=[CPU])
+    session = Session(some_file, threads=3)
+    (options,) = fake.options
+    assert options.intra_op_num_threads == 3
+    assert options.log_severity_level == ERROR
+    assert options.enable_mem_pattern is False
+    assert session.metadata == {"a": "b"}
+
+
+def test_a_missing_runtime(monkeypatch, some_file):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"landmark-onnx\[cpu\]"):
+        Session(some_file)
+
+
+def test_a_missing_file_comes_before_a_missing_runtime(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for path in (tmp_path / "none.onnx", tmp_path):
+        with pytest.raises(ModelFileError, match=f"{path.name}: no such file"):
+            Session(path)
+
+
+# The real ONNX Runtime, on the CPU.
+
+
+@pytest.fixture
+def model(tmp_path):
+    return fakes.make_retrieval(tmp_path / "model.onnx", dim=8)
+
+
+CARD = fakes.small_card(fakes.RETRIEVAL)
+
+
+def images(count, side=32):
+    return {"image": np.random.default_rng(0).normal(size=(count, 3, side, side)).astype(np.float32)}
+
+
+def test_a_run(model):
+    session = Session(model, ProviderRequest(name="cpu"), threads=1)
+    session.bind(CARD)
+    assert session.providers == (CPU,)
+    feeds = images(3)
+    outputs = session.run(CARD, feeds)
+    assert set(outputs) == {"embedding"}
+    weights = next(onnx.numpy_helper.to_array(value) for value in onnx.load(model).graph.initializer)
+    np.testing.assert_allclose(outputs["embedding"], feeds["image"].mean(axis=(2, 3)) @ weights, rtol=0, atol=1e-5)
+
+
+def test_feeds_of_any_layout(model):
+    session = Session(model, threads=1)
+    feeds = images(2)
+    turned = {"image": np.ascontiguousarray(feeds["image"].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)}
+    np.testing.assert_array_equal(session.run(CARD, turned)["embedding"], session.run(CARD, feeds)["embedding"])
+
+
+def test_a_card_may_rename_the_tensors(model, tmp_path):
+    proto = fakes.unsealed(model)
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "pixels"
+    proto.graph.output[0].name = proto.graph.node[-1].output[0] = "features"
+    path = tmp_path / "renamed.onnx"
+    onnx.save(proto, path)
+    session = Session(path, threads=1)
+    renamed = dataclasses.replace(CARD, inputs={"image": "pixels"}, outputs={"embedding": "features"})
+    session.bind(renamed)
+    assert session.run(renamed, images(1))["embedding"].shape == (1, 8)
+    with pytest.raises(ModelFileError, match=r"renamed\.onnx: inputs: wanted image, got pixels"):
+        session.bind(CARD)
+    with pytest.raises(ModelFileError, match=r"renamed\.onnx: outputs: wanted embedding, got features"):
+        session.bind(dataclasses.replace(renamed, outputs={}))
+
+
+def test_a_file_of_another_task(model):
+    with pytest.raises(ModelFileError, match="inputs: wanted im_info, got image"):
+        Session(model).bind(fakes.small_card(fakes.DET))
+    with pytest.raises(ModelFileError, match="outputs: wanted probability, got embedding"):
+        Session(model).bind(fakes.small_card(fakes.CLS))
+
+
+def test_a_detector_gives_its_outputs_by_name(tmp_path):
+    session = Session(fakes.make_det(tmp_path / "det.onnx", classes=4, rois=6), threads=1)
+    info = np.array([[32, 64, 1]], np.float32)
+    outputs = session.run(fakes.small_card(fakes.DET), {**images(1), "im_info": info})
+    assert {name: values.shape for name, values in outputs.items()} == {
+        "rois": (6, 4),
+        "probability": (6, 4),
+        "deltas": (6, 16),
+    }
+
+
+@pytest.mark.parametrize(
+    ("array", "shape"),
+    [
+        (np.zeros((1, 4, 32, 32), np.float32), r"\(1, 4, 32, 32\)"),
+        (np.zeros((3, 32, 32), np.float32), r"\(3, 32, 32\)"),
+        (np.zeros((1, 3, 32, 32), np.float64), r"\(1, 3, 32, 32\)"),
+    ],
+)
+def test_what_the_model_does_not_take_is_an_error_with_its_shape(array, shape, model):
+    with pytest.raises(SessionError, match=rf"model\.onnx: ONNX Runtime cannot run image {shape}: .*") as caught:
+        Session(model, threads=1).run(CARD, {"image": array})
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def broken_models(model):
+    """What may be wrong with a file -> its bytes."""
+    data = model.read_bytes()
+    yield "empty", b""
+    yield "text", b"hello world"
+    yield "half", data[: len(data) // 2]
+    yield "head", data[:20]
+    proto = fakes.unsealed(model)
+    proto.graph.node[0].op_type = "NoSuchOp"
+    yield "unknown op", proto.SerializeToString()
+    proto = fakes.unsealed(model)
+    proto.opset_import[0].version = 999
+    yield "opset of tomorrow", proto.SerializeToString()
+    proto = fakes.unsealed(model)
+    proto.graph.node[0].input[0] = "nowhere"
+    yield "loose end", proto.SerializeToString()
+
+
+def test_a_damaged_file(model, tmp_path, capfd):
+    for what, data in broken_models(model):
+        path = tmp_path / f"{what}.onnx"
+        path.write_bytes(data)
+        with pytest.raises(ModelFileError, match=rf"{what}\.onnx: not a usable ONNX model: "):
+            Session(path)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("left", [None, 10])
+def test_weights_beside_the_model_that_are_missing_or_cut(model, tmp_path, left):
+    path = tmp_path / "large.onnx"
+    onnx.save(fakes.unsealed(model), path, save_as_external_data=True, location="large.data", size_threshold=0)
+    assert Session(path, threads=1).run(CARD, images(1))["embedding"].shape == (1, 8)
+    data = tmp_path / "large.data"
+    if left is None:
+        data.unlink()
+    else:
+        data.write_bytes(data.read_bytes()[:left])
+    with pytest.raises(ModelFileError, match=r"large\.onnx: not a usable ONNX model: .*xternal"):
+        Session(path)
+
+
+def test_the_real_session_does_not_fall_back_in_run(model):
+    session = Session(model)
+    assert session._session._enable_fallback is False
+    assert isinstance(session._session, onnxruntime.InferenceSession)
+
+
+def test_first_line():
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
