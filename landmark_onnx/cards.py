@@ -39,7 +39,8 @@ class Preprocess:
     """How a BGR uint8 image becomes the network's input. `landmark_onnx.preprocess` says what each rule computes.
 
     size: pixels of the short side, or of both sides for the "exact" rule.
-    multiple, min_side: each side is floored to a multiple, but not below min_side pixels.
+    multiple, min_side: each side is floored to a multiple, but not below min_side pixels ("short_side_floor"), or padded
+    to one ("short_side_capped").
     max_ratio: images longer than this get a smaller target; 0 for no limit.
     max_side: cap of the long side in pixels, for "short_side_capped".
     crop: side of the centre crop in pixels; 0 for none. mean, std: of the colour-ordered channels, in units of 0..1.

@@ -76,8 +76,7 @@ def examine(asked: str = "auto", *, timeout: float = TIMEOUT) -> Diagnosis:
         installation.telemetry(str(runtime.get("version", "0"))),
         *(_provider(asked, trial, provider) for trial in trials),
         *_nvidia(asked, runtime, timeout),
-        installation.store(),
-        installation.model_cards(),
+        *((installation.store(), installation.model_cards()) if "error" not in imports["numpy"] else ()),
         installation.export_tools(),
     ]
     if any("error" in answer for answer in imports.values()):

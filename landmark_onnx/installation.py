@@ -1,4 +1,4 @@
-"""Facts of an installation, each with a level and a remedy; nothing here imports what it looks at."""
+"""Facts of an installation, each with a level and a remedy. Importing this imports nothing that may be broken."""
 
 import contextlib
 import dataclasses
@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from landmark_onnx.cards import cards, shipped_cards, users_folder
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.store import HOME_VARIABLE, home
 
 Level = Literal["ok", "warning", "error"]
 
@@ -178,7 +176,9 @@ def device_id_path() -> Path | None:
 
 
 def store() -> Finding:
-    """Where the store is, what is in it, and whether more fits."""
+    """Where the store is, what is in it, and whether more fits. This needs NumPy."""
+    from landmark_onnx.store import HOME_VARIABLE, home
+
     folder = home().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
@@ -198,7 +198,9 @@ def store() -> Finding:
 
 
 def model_cards() -> Finding:
-    """Whether every card can be read: one bad file of the user's stops every command."""
+    """Whether every card can be read: one bad file of the user's stops every command. This needs NumPy."""
+    from landmark_onnx.cards import cards, shipped_cards, users_folder
+
     folder = users_folder()
     try:
         found = len(cards())
@@ -268,7 +270,7 @@ TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 
 def libraries(provider: str, answer: Mapping[str, Any], wanted: Sequence[str], hint: str) -> Finding:
     """Which of the libraries that a provider needs the loader finds. hint: how to get them."""
-    name = f"for {provider.removesuffix('ExecutionProvider')}"
+    name = f"libraries for {provider.removesuffix('ExecutionProvider')}"
     missing = [library for library in wanted if not answer.get(library)]
     facts = {"found": {library: answer.get(library) for library in wanted}, "packages": nvidia_packages()}
     if not missing:

@@ -1,7 +1,6 @@
 """Bringing files of the user's own into the store: releases, exported models, and ONNX models that others made."""
 
 import hashlib
-import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from landmark_onnx.cards import ModelCard, card, cards, users_card, users_folder
 from landmark_onnx.download import download
 from landmark_onnx.errors import DownloadError, ModelFileError
-from landmark_onnx.files import atomic_write
+from landmark_onnx.files import atomic_write, sync
 from landmark_onnx.locks import locked
 from landmark_onnx.partial import Fetched, hashed
 from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
@@ -25,6 +24,7 @@ from landmark_onnx.store import (
     stored_model,
 )
 from landmark_onnx.trust import accept
+from landmark_onnx.types import Image
 
 
 def add(path: Path, name: str | None = None, *, card_file: Path | None = None) -> Stored:
@@ -143,8 +143,7 @@ def _adopt(path: Path, given: ModelCard | None) -> ModelCard:
         shutil.copyfileobj(reader, file)
         probe = Probe.ask(image, outputs).to_json()
         append_metadata(file, {"card": given.to_dict(), "source": {"name": path.name, "kind": "onnx"}, "probe": probe})
-        file.flush()
-        os.fsync(file.fileno())
+        sync(file)
         try:
             Session(Path(file.name), cpu)
         except ModelFileError as error:
@@ -152,13 +151,14 @@ def _adopt(path: Path, given: ModelCard | None) -> ModelCard:
     return given
 
 
-def _picture() -> np.ndarray:
+def _picture() -> Image:
     """Colours, edges and noise, the same every time."""
     y, x = np.mgrid[:120, :160]
     waves = np.stack([np.sin((x * a + y * b) / 17) for a, b in ((1, 2), (3, -1), (-2, 1))], axis=-1)
     noise = np.random.default_rng(0).normal(0, 4, waves.shape)
     tiles = 60 * ((x // 20 + y // 20) % 2)[..., None]
-    return np.clip(100 + 90 * waves + noise + tiles, 0, 255).astype(np.uint8)
+    image: Image = np.clip(100 + 90 * waves + noise + tiles, 0, 255).astype(np.uint8)
+    return image
 
 
 def _install(path: Path, given: ModelCard) -> None:

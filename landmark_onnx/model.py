@@ -13,10 +13,10 @@ from landmark_onnx.images import MAX_PIXELS
 from landmark_onnx.pipeline import Pipeline
 from landmark_onnx.postprocess import cosine, to_classification, to_detections, to_embedding
 from landmark_onnx.providers import ProviderRequest
+from landmark_onnx.pull import ensure
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
 from landmark_onnx.seal import decode_metadata
 from landmark_onnx.session import Session
-from landmark_onnx.store import find_model
 from landmark_onnx.types import ImageSource, Task, Tensors
 
 R = TypeVar("R", bound=Result)
@@ -39,18 +39,24 @@ class Model(ABC, Generic[R]):
         threads: int = 0,
         batch_size: int = 4,
         max_pixels: int = MAX_PIXELS,
+        offline: bool = False,
+        card: ModelCard | None = None,
     ) -> None:
         """Load a model by name (from the store) or path.
 
+        A known name that is not in the store yet is downloaded and exported first, which takes minutes and the extra
+        "export", unless `offline` or LANDMARK_ONNX_OFFLINE=1. `landmark_onnx.pull.pull` tells how far it is.
+
         provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
-        Raises: UnknownModelError, ModelFileError, SessionError, MissingExtraError.
+        card: facts to use in place of those inside the file; for a file that has none.
+        Raises: UnknownModelError, ModelFileError, DownloadError, ExportError, SessionError, MissingExtraError.
         """
         request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
-        self.session = Session(find_model(model), request, threads=threads)
+        self.session = Session(ensure(model, offline=offline), request, threads=threads)
         metadata = decode_metadata(self.session.metadata, str(self.session.path))
-        if "card" not in metadata:
+        if card is None and "card" not in metadata:
             raise ModelFileError(f"{self.session.path}: no model card inside: not exported by landmark-onnx")
-        self.card = ModelCard.from_dict(metadata["card"], f"{self.session.path}: card")
+        self.card = card or ModelCard.from_dict(metadata["card"], f"{self.session.path}: card")
         if self.card.task != self.task:
             raise ModelFileError(f"{self.session.path}: its task is {self.card.task}, wanted {self.task}")
         self.session.bind(self.card)

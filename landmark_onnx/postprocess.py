@@ -53,11 +53,13 @@ def to_detections(rule: Postprocess, feeds: Tensors, outputs: Tensors, names: Ma
     NMS per class and keeps the best `rule.keep` of all classes, ties included. Source: `get_dt_res_common`.
     """
     height, width, scale = feeds["im_info"][0]
-    probability = _finite(outputs["probability"], "probability")
+    rois, probability = outputs["rois"], _finite(outputs["probability"], "probability")
+    if not rois.any():  # Paddle's generate_proposals answers one box of zeros where no proposal is left
+        rois, probability = rois[:0], probability[:0]
     roi, category = np.nonzero(probability[:, 1:] >= np.float32(rule.score))
     category += 1
     scores = probability[roi, category]
-    deltas = outputs["deltas"].reshape(*probability.shape, 4)[roi, category]
+    deltas = outputs["deltas"].reshape(-1, probability.shape[1], 4)[roi, category]
     rois, deltas = _finite(outputs["rois"][roi], "rois"), _finite(deltas, "deltas")
     boxes = decode_boxes(rois, deltas * np.array(rule.variances, np.float32))
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32) - 1) / scale

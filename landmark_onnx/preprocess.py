@@ -52,7 +52,11 @@ def exact(rule: Preprocess, image: Image) -> Tensors:
 
 
 def short_side_capped(rule: Preprocess, image: Image) -> Tensors:
-    """Normalise, then resize in float32 so that the short side is `size` and the long side at most `max_side`."""
+    """Normalise, then resize in float32 so that the short side is `size` and the long side at most `max_side`.
+
+    Right and bottom are padded with zeros to `multiple`, as detectors with a feature pyramid want; im_info is of the
+    image without them.
+    """
     height, width = image.shape[:2]
     scale = rule.size / min(height, width)
     if np.round(scale * max(height, width)) > rule.max_side:
@@ -62,11 +66,10 @@ def short_side_capped(rule: Preprocess, image: Image) -> Tensors:
     planes = [
         cv2.resize(plane, None, fx=scale, fy=scale, interpolation=interpolation) for plane in normalise(rule, image)[0]
     ]
+    tensor = np.stack(planes)[np.newaxis]
+    padding = [(0, -length % rule.multiple) for length in tensor.shape[2:]]
     info = [np.round(height * scale), np.round(width * scale), scale]
-    return {
-        "image": np.stack(planes)[np.newaxis].astype(np.float32, copy=False),
-        "im_info": np.array([info], np.float32),
-    }
+    return {"image": np.pad(tensor, [(0, 0), (0, 0), *padding]), "im_info": np.array([info], np.float32)}
 
 
 RESIZES: Mapping[str, Callable[[Preprocess, Image], Tensors]] = {

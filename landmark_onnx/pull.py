@@ -6,15 +6,17 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from landmark_onnx.cards import ModelCard, card, cards
-from landmark_onnx.download import Received, Rules, download
 from landmark_onnx.errors import DownloadError, MissingExtraError, ModelFileError
-from landmark_onnx.locks import locked
 from landmark_onnx.seal import read_seal
 from landmark_onnx.store import exported_path, find_model, source_path
 from landmark_onnx.trust import accept, check_source
+
+if TYPE_CHECKING:
+    from landmark_onnx.download import Received, Rules
 
 MIRROR_VARIABLE = "LANDMARK_ONNX_MIRROR"
 OFFLINE_VARIABLE = "LANDMARK_ONNX_OFFLINE"
@@ -27,11 +29,11 @@ class Watch:
     """Who is told of what goes on. stage: its name, as it begins. received: bytes of a download."""
 
     stage: Callable[[str], None] = lambda stage: None
-    received: Received = lambda done, total: None
+    received: "Received" = lambda done, total: None
 
 
 def ensure(
-    model: str | os.PathLike[str], *, offline: bool = False, watch: Watch | None = None, rules: Rules | None = None
+    model: str | os.PathLike[str], *, offline: bool = False, watch: Watch | None = None, rules: "Rules | None" = None
 ) -> Path:
     """The ONNX file that a name or a path means, as `find_model` does; a known model that is missing is pulled.
 
@@ -42,12 +44,15 @@ def ensure(
     return find_model(model)
 
 
-def pull(name: str, *, offline: bool = False, watch: Watch | None = None, rules: Rules | None = None) -> Path:
+def pull(name: str, *, offline: bool = False, watch: Watch | None = None, rules: "Rules | None" = None) -> Path:
     """Have the exported model `name` in the store; of several who pull it at once, one does the work.
 
     Raises: UnknownModelError; DownloadError if no address has its release; ModelFileError if that is not what it was,
     or offline; MissingExtraError if it is there and only the exporter is missing; ExportError.
     """
+    # Who has the model already, which is nearly always, should not wait for these imports.
+    from landmark_onnx.locks import locked
+
     wanted = card(name)
     watch = watch or Watch()
     output = exported_path(name)
@@ -71,8 +76,10 @@ def addresses(card: ModelCard) -> Iterator[tuple[str, bool]]:
         yield card.source.url, False
 
 
-def _release(card: ModelCard, offline: bool, watch: Watch, rules: Rules | None) -> Path:
+def _release(card: ModelCard, offline: bool, watch: Watch, rules: "Rules | None") -> Path:
     """The release in the store, downloaded if need be."""
+    from landmark_onnx.download import download
+
     path = source_path(card.name)
     if path.is_file():
         watch.stage("check")
@@ -90,7 +97,8 @@ def _release(card: ModelCard, offline: bool, watch: Watch, rules: Rules | None) 
             reasons.append(str(error))
     if offline:
         why = "; ".join(["offline, and neither the model nor its release is in the store", *reasons])
-        raise ModelFileError(f"{card.name}: {why}; add one: landmark-onnx models add {card.name}.tar")
+        how = f"landmark-onnx models add {card.name}.tar, or landmark-onnx export {card.name} --from {card.name}.tar"
+        raise ModelFileError(f"{card.name}: {why}; add it: {how}")
     raise DownloadError("; ".join(reasons) or f"{card.name}: its card names no source.url")
 
 

@@ -81,8 +81,15 @@ class Stored:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
-        facts = dataclasses.asdict(self)
-        return facts | {key: value and str(value) for key, value in facts.items() if key in ("source", "model")}
+        return {
+            "model": self.name,
+            "task": self.task,
+            "state": self.state,
+            "path": self.model and str(self.model),
+            "bytes": self.model_bytes,
+            "source": self.source and str(self.source),
+            "source_bytes": self.source_bytes,
+        }
 
 
 def stored_models() -> list[Stored]:

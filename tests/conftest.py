@@ -1,10 +1,15 @@
 """Fixtures that every folder of tests shares; the tiny models are in fakes.py."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from landmark_onnx.cards import CARDS_VARIABLE
+from landmark_onnx.pull import OFFLINE_VARIABLE
 from landmark_onnx.store import HOME_VARIABLE
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
@@ -14,17 +19,26 @@ hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=Tr
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """An empty folder for the user's cards: tests are made for each card before any fixture could see to it."""
+    folder = tempfile.mkdtemp(prefix="landmark-onnx-cards-")
+    config.add_cleanup(lambda: shutil.rmtree(folder))
+    os.environ[CARDS_VARIABLE] = folder
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The original's releases, photos and answers."""
     if not REFERENCE.is_dir():
-        pytest.skip(f"the original's answers are not at {REFERENCE}")
+        reason = f"the original's answers are not at {REFERENCE}"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return REFERENCE
 
 
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch) -> Path:
-    """An empty store of models, so that no test sees the user's."""
+    """An empty store of models, so that no test sees the user's; and nothing is downloaded for it unasked."""
     folder = tmp_path / "store"
     monkeypatch.setenv(HOME_VARIABLE, str(folder))
+    monkeypatch.setenv(OFFLINE_VARIABLE, "1")
     return folder

@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 
 from landmark_onnx import cards as module
-from landmark_onnx.cards import PACKAGE, ModelCard, Preprocess, card, cards, read_card
+from landmark_onnx.cards import PACKAGE, ModelCard, Preprocess, card, cards, read_card, shipped_cards
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.types import INPUTS, OUTPUTS
 
@@ -230,7 +230,7 @@ def test_a_shipped_card_bears_its_files_name(files, tmp_path, monkeypatch):
         (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(module.resources, "files", lambda _: tmp_path)
     with pytest.raises(CardError, match=r"other\.toml: the name 'res152_npairs' is taken or differs"):
-        cards.__wrapped__()
+        shipped_cards.__wrapped__()
 
 
 def test_cards_cannot_be_changed():

@@ -29,8 +29,9 @@ from landmark_onnx.cli.inputs import SUFFIXES, expand
 from landmark_onnx.cli.options import Batch, Engine
 from landmark_onnx.cli.report import Reporter, shown
 from landmark_onnx.draw import write_image
-from landmark_onnx.errors import ExportError, ImageError, MissingExtraError
+from landmark_onnx.errors import ExportError, ImageError, MissingExtraError, SessionError
 from landmark_onnx.images import MAX_PIXELS
+from landmark_onnx.session import Session
 from landmark_onnx.store import exported_path
 
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "landmark-onnx"))
@@ -76,7 +77,12 @@ def run(capsys):
 def start(*arguments, **settings) -> subprocess.Popen:
     """The installed program."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([PROGRAM, *map(str, arguments)], **(pipes | settings))
+    # A shell's background job ignores SIGINT, and so would what it starts.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([PROGRAM, *map(str, arguments)], **(pipes | settings))
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def installed(*arguments, stdin: bytes = b"", **settings) -> Done:
@@ -214,6 +220,7 @@ def tree(tmp_path, monkeypatch) -> Path:
         "sub/deep/z.bmp",
         "[1].jpg",
         "1.jpg",
+        *(f"{letter}/0.jpg" for letter in "zyxwv"),
     ):
         path = Path("tree", name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,6 +231,7 @@ def tree(tmp_path, monkeypatch) -> Path:
 
 def test_a_folder_is_searched_in_depth_and_in_order(tree):
     names = ["1.jpg", "[1].jpg", "a.PNG", "b.jpg", "sub/1.tiff", "sub/2.webp", "sub/deep/z.bmp"]
+    names += [f"{letter}/0.jpg" for letter in "vwxyz"]
     assert list(expand(["tree"])) == [f"tree/{name}" for name in names]
     assert next(expand(["./tree/"])) == "./tree/1.jpg"
 
@@ -273,7 +281,8 @@ def test_a_folder_that_cannot_be_read_is_one_failure_among_others(tree, monkeypa
         return real(path)
 
     monkeypatch.setattr("os.scandir", scandir)
-    assert list(expand(["tree"]))[-1] == "tree/sub"
+    assert "tree/sub" in expand(["tree"])
+    assert list(expand(["tree/sub", "tree/v"])) == ["tree/sub", "tree/v/0.jpg"]
 
 
 def test_every_kind_of_image_the_readers_know_has_a_suffix():
@@ -281,14 +290,14 @@ def test_every_kind_of_image_the_readers_know_has_a_suffix():
 
 
 def test_answers_come_before_the_list_on_standard_input_ends(photos):
-    with start(*CLS, "--batch-size", "1", "--quiet", "-") as process:
-        process.stdin.write(b"0.png\n" * 40)
+    with start(*CLS, "--top", "1", "--batch-size", "1", "--quiet", "-") as process:
+        process.stdin.write(b"0.png\n" * 16)
         process.stdin.flush()
         first = json.loads(process.stdout.readline())
         process.stdin.close()
         rest = process.stdout.read().splitlines()
     assert first["image"] == "0.png"
-    assert len(rest) == 39
+    assert len(rest) == 15
 
 
 # --- Answers ---
@@ -422,9 +431,6 @@ def test_a_failure_is_one_harmless_line(photos, run):
 
 
 def test_a_failure_of_the_model_names_the_image(photos, run, monkeypatch):
-    from landmark_onnx.errors import SessionError
-    from landmark_onnx.session import Session
-
     def fail(*_):
         raise SessionError("model.onnx: ONNX Runtime cannot run")
 
@@ -607,6 +613,14 @@ def test_an_explicit_provider_runs_or_fails(photos, run):
     assert "pip install" in done.err
 
 
+def test_images_of_one_shape_run_together(photos, run, monkeypatch):
+    sizes = []
+    real = Session.run
+    monkeypatch.setattr(Session, "run", lambda *given: sizes.append(len(given[2]["image"])) or real(*given))
+    assert [row["image"] for row in run(*CLS, *["0.png"] * 6, "--batch-size", "3").lines] == ["0.png"] * 6
+    assert sizes == [3, 3]
+
+
 def test_options_reach_the_provider(photos, run, monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -742,6 +756,7 @@ def test_an_interrupt_leaves_nothing_behind(photos, number):
         process.stdin.write(b"0.png\n" * 40)
         process.stdin.flush()
         wait_for(lambda: len(list(Path().glob(".*.tmp"))) == 1)
+        time.sleep(0.2)  # for the program to know of the file that it has just made
         process.send_signal(number)
         assert process.wait(timeout=60) == 130
         assert process.stderr.read() == b""

@@ -198,11 +198,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_decoder_is_an_image_error(monkeypatch):
-    def imdecode(*_):
-        raise cv2.error("too much")
-
-    monkeypatch.setattr(cv2, "imdecode", imdecode)
-    with pytest.raises(ImageError, match=r"^<bytes 0>: OpenCV cannot decode it: too much$"):
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda _, flags: decode(np.zeros(0, np.uint8), flags))
+    with pytest.raises(ImageError, match=r"^<bytes 0>: OpenCV cannot decode it: .*empty"):
         read_image(encoded()["png"])
 
 

@@ -151,11 +151,13 @@ def parse_program(data: bytes, origin: str = "program") -> ProgramDesc:
 
     try:
         program.ParseFromString(data)
-        ops = sum(len(block.ops) for block in program.blocks)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         raise ExportError(f"{origin}: not a Paddle program: {error}") from error
-    if not ops:
+    if not any(block.ops for block in program.blocks):
         raise ExportError(f"{origin}: not a Paddle program: it has no ops")
+    # What is not UTF-8 comes back as bytes, which nobody behind this boundary expects.
+    if strange := next((name for name in _names(program) if not isinstance(name, str)), None):
+        raise ExportError(f"{origin}: not a Paddle program: a name is {strange!r}")
     return program
 
 
@@ -178,6 +180,17 @@ def tensor_desc(kind: Any) -> Any:
     """The `TensorDesc` message of a tensor's `VarType`, to read or to edit."""
     # The field is called lod_tensor to Paddle 3.0, dense_tensor after; its number is 3 in both.
     return getattr(kind, kind.DESCRIPTOR.fields_by_number[3].name).tensor
+
+
+def _names(program: ProgramDesc) -> Iterator[object]:
+    for block in program.blocks:
+        yield from (variable.name for variable in block.vars)
+        for op in block.ops:
+            yield op.type
+            yield from (attribute.name for attribute in op.attrs)
+            for slot in (*op.inputs, *op.outputs):
+                yield slot.parameter
+                yield from slot.arguments
 
 
 def _read_header(file: BinaryIO, path: Path, name: str, start: int, end: int) -> Variable:

@@ -140,7 +140,7 @@ def _recognise(path: Path, entries: Sequence[Entry]) -> _Contents:
         return _binary(path, *programs[0], entries)
     streams: dict[PurePosixPath, list[Entry]] = defaultdict(list)
     for entry in entries:
-        if looks_like_variable(entry.read(16)):
+        if _is_stream(entry):
             streams[PurePosixPath(entry.name).parent].append(entry)
     if not streams:
         raise _unrecognised(path, entries)
@@ -183,7 +183,7 @@ def _params_file(path: Path, program: Entry, beside: Mapping[str, Entry]) -> Ent
     for usual in (PARAMS_NAMES.get(name.name, ""), f"{name.stem}.pdiparams"):
         if usual in beside:
             return beside[usual]
-    streams = [entry for entry in beside.values() if looks_like_variable(entry.read(16))]
+    streams = [entry for entry in beside.values() if _is_stream(entry)]
     if len(streams) != 1:
         listed = ", ".join(sorted(beside)[:10]) or "nothing else"
         raise ExportError(f"{path}: wanted the parameters of {program.name} beside it, got {listed}")
@@ -206,6 +206,12 @@ def _program(entry: Entry) -> bytes | None:
             raise
         return None
     return data
+
+
+def _is_stream(entry: Entry) -> bool:
+    """Whether the file is, or was to be, variables: an empty one has no content to tell, `labels.txt` is none."""
+    head = entry.read(16)
+    return looks_like_variable(head) if head else not PurePosixPath(entry.name).suffix[1:].isalpha()
 
 
 def _separate(entries: Sequence[Entry]) -> dict[str, Variable]:

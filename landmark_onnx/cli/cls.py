@@ -19,6 +19,18 @@ def _rows(record: Record) -> list[Record]:
 VIEW = View((Column("image", once=True), Column("index", "d"), Column("score", ".4f"), Column("name")), _rows)
 
 
+Top = Annotated[int, typer.Option(min=1, help="How many classes of each image.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Names of the classes: index and landmark id a line, or Kaggle's train_label_to_category.csv.",
+    ),
+]
+
+
 @unfolded
 def classify(
     images: ImageArguments,
@@ -26,16 +38,8 @@ def classify(
     engine: Engine,
     batch: Batch,
     output: Output,
-    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Names of the classes: index and landmark id a line, or Kaggle's train_label_to_category.csv.",
-        ),
-    ] = None,
+    top: Top = 5,
+    labels: Labels = None,
 ) -> None:
     """Name the most probable landmark classes of each image."""
     from landmark_onnx.labels import read_labels

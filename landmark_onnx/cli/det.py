@@ -38,6 +38,19 @@ VIEW = View(
 )
 
 
+Draw = Annotated[
+    Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write copies of the images with their boxes there.")
+]
+Score = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Lowest score of a box; by default the model card's, as of the next two."),
+]
+Overlap = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Overlap beyond which the worse of two boxes of a class goes.")
+]
+Keep = Annotated[int | None, typer.Option(min=1, help="Most boxes of an image; ties with the last one stay.")]
+
+
 @unfolded
 def detect(
     images: ImageArguments,
@@ -45,17 +58,10 @@ def detect(
     batch: Batch,
     output: Output,
     model: OptionalModelName = None,
-    draw: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", file_okay=False, help="Write copies of the images with their boxes there."),
-    ] = None,
-    score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Lowest score of a box; default: the card's.")
-    ] = None,
-    iou: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Overlap beyond which the worse of two boxes of a class goes.")
-    ] = None,
-    keep: Annotated[int | None, typer.Option(min=1, help="Most boxes of an image.")] = None,
+    draw: Draw = None,
+    score: Score = None,
+    iou: Overlap = None,
+    keep: Keep = None,
 ) -> None:
     """Find things in each image: OpenImages V4 classes, boxes and scores. MODEL is the released detector by default."""
     from landmark_onnx.draw import DrawnCopies

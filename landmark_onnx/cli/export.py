@@ -11,47 +11,49 @@ from landmark_onnx.cli.options import Output, Quiet
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import reporting
 from landmark_onnx.cli.signals import interruptible
-from landmark_onnx.errors import ExportError, LandmarkError
+from landmark_onnx.errors import ExportError, LandmarkError, MissingExtraError
 
 if TYPE_CHECKING:
     from landmark_onnx_export.convert import ExportReport
 
 
+Release = Annotated[
+    Path,
+    typer.Option(
+        "--from",
+        metavar="PATH",
+        help="A release: its tar, its unpacked folder, or a binary model's folder or program file. With --all: a "
+        "folder of releases.",
+        show_default=False,
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        help="Which model it is; by default what the file or folder is called.",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
+Every = Annotated[bool, typer.Option("--all", help="Export each release in the folder PATH.")]
+Target = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="PATH", help="The .onnx file, or a folder for it; by default the store."),
+]
+Parity = Annotated[
+    bool,
+    typer.Option(help="Run the model in Paddle and in ONNX Runtime, and write no file unless both answer alike."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List the variables that the network does not use.")]
+
+
 def export_releases(
-    source: Annotated[
-        Path,
-        typer.Option(
-            "--from",
-            metavar="PATH",
-            help="A release: its tar, its unpacked folder, or a binary model's folder or program file. "
-            "With --all: a folder of releases.",
-            show_default=False,
-        ),
-    ],
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="Which model it is; by default what the file or folder is called.",
-            autocompletion=complete_model,
-            show_default=False,
-        ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Export each release in the folder PATH.")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="PATH", help="The .onnx file, or a folder for it; by default the store."
-        ),
-    ] = None,
-    parity: Annotated[
-        bool,
-        typer.Option(
-            help="Run the model in Paddle and in ONNX Runtime, and write no file unless both answer alike.",
-        ),
-    ] = True,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="List the variables that the network does not use.")
-    ] = False,
+    source: Release,
+    name: Name = None,
+    every: Every = False,
+    output: Target = None,
+    parity: Parity = True,
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a released Paddle model into an ONNX file that needs no Paddle, and check that both answer alike."""
@@ -67,7 +69,7 @@ def export_releases(
             try:
                 made = export_one(model, path, output, folder=every, parity=parity, report=report)
             except (LandmarkError, OSError) as error:
-                if not every:
+                if not every or isinstance(error, MissingExtraError):
                     raise
                 report.failure(f"{model}: {error}")
                 continue

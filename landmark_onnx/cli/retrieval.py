@@ -21,36 +21,41 @@ if TYPE_CHECKING:
 
 VIEW = View((Column("query"), Column("image"), Column("cosine", ".6f")), lambda record: [record])
 
-SUFFIXES = (".npz", ".npy", ".parquet")
-
 
 def _check_suffix(path: Path | None) -> Path | None:
-    if path and path.suffix.lower() not in SUFFIXES:
-        raise typer.BadParameter(f"wanted a name that ends with {', '.join(SUFFIXES)}, got {path.name!r}")
+    if path:
+        from landmark_onnx.features import FORMATS
+
+        if path.suffix.lower() not in FORMATS:
+            raise typer.BadParameter(f"wanted a name that ends with {', '.join(FORMATS)}, got {path.name!r}")
     return path
+
+
+Query = Annotated[
+    str, typer.Argument(help="The image to compare with the others; of a folder, its first.", show_default=False)
+]
+Others = Annotated[list[str] | None, typer.Argument(metavar="OTHERS", help=IMAGES_HELP, show_default=False)]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        callback=_check_suffix,
+        help="Also write every image's embedding, the query's first: .npz (names, features), .npy (the names go into "
+        "FILE.names.json) or .parquet (name, feature). With it, one image is enough.",
+    ),
+]
 
 
 @unfolded
 def compare(
-    query: Annotated[
-        str,
-        typer.Argument(help="The image to compare with the others; of a folder, its first.", show_default=False),
-    ],
+    query: Query,
     model: ModelName,
     engine: Engine,
     batch: Batch,
     output: Output,
-    others: Annotated[list[str] | None, typer.Argument(metavar="OTHERS", help=IMAGES_HELP, show_default=False)] = None,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            dir_okay=False,
-            callback=_check_suffix,
-            help="Also write every image's embedding, the query's first: .npz (names, features), .npy (and the names "
-            "beside it in FILE.names.json) or .parquet (name, feature). With it, one image is enough.",
-        ),
-    ] = None,
+    others: Others = None,
+    save: Save = None,
 ) -> None:
     """Compare the first image with each of the others: cosine of their embeddings, 0 to 1."""
     from landmark_onnx.features import feature_file

@@ -11,6 +11,12 @@ from landmark_onnx.cards import cards
 from landmark_onnx.postprocess import cosine
 from landmark_onnx.verify import verify
 
+# These narrow networks amplify the order of float32 sums, which differs between CPUs. Paddle 1.8.5 itself, run again on
+# another CPU than that which wrote the answers, is off by up to 4e-5 (cosines of res200_arcmargin) and 4.5e-4 (scores);
+# the recorded scores are up to 3.6e-4 from those that float64 gives.
+COSINE_NOISE = 1e-4
+SCORE_NOISE = 1e-3
+
 pytestmark = [pytest.mark.reference, pytest.mark.paddle]
 
 BY_TASK = {task: [card.name for card in cards().values() if card.task == task] for task in ("retrieval", "cls", "det")}
@@ -52,7 +58,7 @@ def test_embeddings_and_cosines(name, exported, expected, reference):
         np.testing.assert_allclose(np.linalg.norm(result.vector), np.linalg.norm(wanted), rtol=1e-3)
     for image, result in zip(images[1:], results[1:], strict=True):
         wanted = answers["retrieval"][name]["cosine_to_0.jpg"][image]
-        assert cosine(results[0].vector, result.vector) == pytest.approx(wanted, abs=1e-5), image
+        assert cosine(results[0].vector, result.vector) == pytest.approx(wanted, abs=COSINE_NOISE), image
 
 
 @pytest.mark.parametrize("name", BY_TASK["cls"])
@@ -61,7 +67,7 @@ def test_top_five(name, exported, expected, reference):
     results = Classifier(exported(name), provider="cpu")([reference / "images" / image for image in answers])
     for (image, wanted), result in zip(answers.items(), results, strict=True):
         assert result.indices.tolist() == wanted["label"], image
-        np.testing.assert_allclose(result.scores, wanted["score"], rtol=0, atol=1e-5, err_msg=image)
+        np.testing.assert_allclose(result.scores, wanted["score"], rtol=0, atol=SCORE_NOISE, err_msg=image)
 
 
 @pytest.mark.parametrize("name", BY_TASK["det"])

@@ -1,0 +1,175 @@
+"""`landmark-onnx models`: the store: what is in it, and how models come into it and leave it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.names import complete_model
+from landmark_onnx.cli.options import Format, Output, Quiet
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.run import Refusal, emit, reporting, watching
+from landmark_onnx.cli.sinks import Column, Record, View
+from landmark_onnx.cli.verify import check
+from landmark_onnx.errors import LandmarkError
+
+if TYPE_CHECKING:
+    from landmark_onnx.cli.run import Answer
+
+app = typer.Typer(
+    name="models", no_args_is_help=True, help="What models there are, and the store: list, pull, add, verify, remove."
+)
+app.command("verify")(check)
+
+Names = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME...", help="Names of models.", autocompletion=complete_model, show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="A JSON array on standard output, an object a line.")]
+CardFile = Annotated[
+    Path | None,
+    typer.Option("--card", metavar="FILE", exists=True, dir_okay=False, help="The model's card; it joins your cards."),
+]
+
+
+def _megabytes(record: Record, key: str) -> float | None:
+    return record[key] / 1e6 if record[key] else None
+
+
+def _models(record: Record) -> list[Record]:
+    sizes = {"exported_MB": _megabytes(record, "bytes"), "source_MB": _megabytes(record, "source_bytes")}
+    return [{**record, **sizes}]
+
+
+def _files(record: Record) -> list[Record]:
+    return [{"path": record["path"], "MB": _megabytes(record, "bytes")}]
+
+
+MODELS = View(
+    (
+        Column("model"),
+        Column("task"),
+        Column("state"),
+        Column("exported_MB", ".1f"),
+        Column("source_MB", ".1f"),
+    ),
+    _models,
+)
+FILES = View((Column("path"), Column("MB", ".1f")), _files)
+PATHS = View((Column("path"),), lambda record: [record])
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List every known model: what the store has of it (nothing, source, exported, verified, damaged), and its size."""
+    from landmark_onnx.store import stored_models
+
+    _tell(lambda report: stored_models(), MODELS, as_json=as_json)
+
+
+@app.command("pull")
+def pull_models(names: Names, offline: bool = False, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Download models' releases and export them; what the store has already is not done again.
+
+    $LANDMARK_ONNX_MIRROR, a URL or a file:// folder, is asked before the release's own host.
+    """
+    from landmark_onnx.pull import pull
+    from landmark_onnx.store import stored_model
+
+    def pulled(name: str, report: Reporter) -> "Answer":
+        pull(name, offline=offline, watch=watching(name, report))
+        return stored_model(name)
+
+    _tell(lambda report: _each(names, pulled, report), MODELS, as_json=as_json, quiet=quiet)
+
+
+@app.command("add")
+def add_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A release (a tar, or a folder of Paddle files), an exported .onnx file, or with --card anybody's.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(help="Which model it is; by default what the file is called.", autocompletion=complete_model),
+    ] = None,
+    card: CardFile = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a file of your own into the store, after it is checked."""
+    from landmark_onnx.intake import add
+
+    _tell(lambda report: [add(file, name, card_file=card)], MODELS, as_json=as_json)
+
+
+@app.command("path")
+def print_path(
+    name: Annotated[str, typer.Argument(help="Name of a model.", autocompletion=complete_model, show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Print where the exported model is; exit code 1 if it is not there yet."""
+    from landmark_onnx.errors import ModelFileError
+    from landmark_onnx.store import exported_path, stored_model
+
+    found = stored_model(name)
+    if not found.model:
+        raise ModelFileError(f"{name} is not at {exported_path(name)} yet; run: landmark-onnx models pull {name}")
+    if as_json:
+        _tell(lambda report: [found], MODELS, as_json=True)
+    else:
+        typer.echo(found.model)
+
+
+@app.command("rm")
+def remove_models(
+    names: Names,
+    source: Annotated[bool, typer.Option(help="Remove the release it is exported from.")] = True,
+    exported: Annotated[bool, typer.Option(help="Remove the exported model.")] = True,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Also forget the release's first hash, to trust another one.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove models' files from the store."""
+    from landmark_onnx.removal import remove
+    from landmark_onnx.store import stored_model
+
+    for name in names:
+        stored_model(name)
+
+    def removed(report: Reporter) -> Iterator["Answer"]:
+        for name in names:
+            yield from remove(name, source=source, model=exported, forget=forget)
+
+    _tell(removed, FILES, as_json=as_json)
+
+
+@app.command("prune")
+def prune_store(as_json: Json = False) -> None:
+    """Remove what killed programs and broken downloads left in the store; never what is in use."""
+    from landmark_onnx.removal import prune
+
+    _tell(lambda report: prune(), FILES, as_json=as_json)
+
+
+def _each(
+    names: list[str], work: Callable[[str, Reporter], "Answer"], report: Reporter
+) -> Iterator["Answer"]:
+    """What `work` answers for each name; one that fails stops no other."""
+    for name in names:
+        try:
+            yield work(name, report)
+        except LandmarkError as error:
+            yield Refusal(name, error)
+
+
+def _tell(
+    answers: Callable[[Reporter], Iterable["Answer"]], view: View, *, as_json: bool, quiet: bool = False
+) -> None:
+    output = Output(format=Format.JSON if as_json else Format.TABLE, quiet=quiet)
+    with reporting(output, bar=True) as report:
+        emit(answers(report), view, output, report)

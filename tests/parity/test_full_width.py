@@ -1,0 +1,76 @@
+"""The networks at the width they were released with, random weights: export, parity, memory."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("paddle")
+
+from landmark_onnx.cards import cards
+from landmark_onnx.verify import verify
+
+pytestmark = [pytest.mark.paddle, pytest.mark.slow]
+
+EXPORT = """
+import json, resource, sys
+from pathlib import Path
+from landmark_onnx.cards import card
+from landmark_onnx_export.convert import export_model
+name, source, output = sys.argv[1:]
+report = export_model(card(name), Path(source), Path(output))
+# Children run one after the other, so this bounds what the whole tree ever had.
+peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
+print(json.dumps({"seconds": report.seconds, "peak": peak, "agreement": report.agreement.to_json()}))
+"""
+
+RELEASE = """
+import sys
+from pathlib import Path
+from landmark_onnx.cards import card
+from landmark_onnx_export.synthetic import write_release
+name, folder, classes = sys.argv[1:]
+write_release(card(name), Path(folder), width=1, classes=int(classes))
+"""
+
+
+def run(script, *arguments):
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=900).stdout
+
+
+def export(name, folder, classes=1000):
+    """Figures of an export at full width; the model stays in `folder`, the release does not."""
+    run(RELEASE, name, folder, classes)
+    source = folder / f"{name}.tar"
+    size = source.stat().st_size
+    figures = json.loads(run(EXPORT, name, source, folder / f"{name}.onnx").splitlines()[-1])
+    source.unlink()
+    return figures | {"size": size}
+
+
+def clear(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", list(cards()))
+def test_full_width(name, tmp_path, record_property):
+    figures = export(name, tmp_path)
+    record_property("figures", figures)
+    assert figures["peak"] < 6e9
+    verify(tmp_path / f"{name}.onnx")
+    clear(tmp_path)
+
+
+@pytest.mark.parametrize("classes", [203_094, 250_000])
+def test_every_landmark_as_a_class(classes, tmp_path, record_property):
+    """The most classes a release can have, and a model over 2 GB."""
+    name = "res152_softmax_v2"
+    figures = export(name, tmp_path, classes)
+    record_property("figures", figures)
+    assert figures["peak"] < 3 * figures["size"]
+    assert any(path.suffix == ".data" for path in tmp_path.iterdir()) == (figures["size"] > 1 << 31)
+    verify(tmp_path / f"{name}.onnx")
+    clear(tmp_path)
