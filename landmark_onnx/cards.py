@@ -24,11 +24,12 @@ CARDS_VARIABLE = "LANDMARK_ONNX_CARDS"
 class Source:
     """Where the released files are and how export rebuilds the network.
 
-    network: a name in `landmark_onnx_export.networks.NETWORKS`, or "program" for a binary model that ships its own.
+    network: a name in `landmark_onnx_export.networks.NETWORKS`, or "program" for a binary model that ships its own. A
+    model that comes as ONNX needs none.
     labels: file inside the release that maps class index to name, if there is one.
     """
 
-    network: str
+    network: str = "program"
     url: str = ""
     sha256: str = ""
     labels: str = ""
@@ -39,8 +40,8 @@ class Preprocess:
     """How a BGR uint8 image becomes the network's input. `landmark_onnx.preprocess` says what each rule computes.
 
     size: pixels of the short side, or of both sides for the "exact" rule.
-    multiple, min_side: each side is floored to a multiple, but not below min_side pixels ("short_side_floor"), or padded
-    to one ("short_side_capped").
+    multiple, min_side: each side is floored to a multiple, but not below min_side pixels ("short_side_floor"), or
+    padded to one ("short_side_capped").
     max_ratio: images longer than this get a smaller target; 0 for no limit.
     max_side: cap of the long side in pixels, for "short_side_capped".
     crop: side of the centre crop in pixels; 0 for none. mean, std: of the colour-ordered channels, in units of 0..1.
@@ -91,8 +92,8 @@ class ModelCard:
     name: str
     task: Task
     summary: str
-    source: Source
     preprocess: Preprocess
+    source: Source = Source()
     licence: str = "not stated"
     postprocess: Postprocess = Postprocess()
     scores: Scores = Scores()

@@ -10,12 +10,16 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that becomes `path` when the block ends well, and vanishes when it does not."""
+    """A file to write that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Until then its `name` is the path of a hidden file beside.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w+b") as file:
+        os.close(handle)
+        with temporary.open("w+b") as file:
             yield file
             sync(file)
         publish(temporary, path)

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import filelock
 
@@ -32,6 +33,13 @@ def locked(name: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator
         yield
     finally:
         lock.release()
+
+
+def file_locked(path: Path, *, waiting: Callable[[], None] = lambda: None) -> contextlib.AbstractContextManager[None]:
+    """The lock of the model whose exported file this is, or would be; no lock for a file outside the store."""
+    if path.parent.resolve() == (home() / "models").resolve():
+        return locked(path.name.removesuffix(".onnx"), waiting=waiting)
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

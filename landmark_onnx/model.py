@@ -3,12 +3,12 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Generic, Self, TypeVar, overload
+from typing import ClassVar, Generic, TypeVar, overload
 
 import numpy as np
 
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.errors import ImageError, ModelFileError
+from landmark_onnx.errors import ModelFileError
 from landmark_onnx.images import MAX_PIXELS
 from landmark_onnx.pipeline import Pipeline
 from landmark_onnx.postprocess import cosine, to_classification, to_detections, to_embedding
@@ -72,24 +72,18 @@ class Model(ABC, Generic[R]):
     def __call__(self, images: ImageSource | Iterable[ImageSource]) -> R | list[R | Failure]:
         """One image -> its result; many -> a list in their order, with a `Failure` where an image has no answer.
 
-        Raises: ImageError for one image that cannot be read.
+        Raises: ImageError for one image that cannot be read, SessionError for one that cannot be run.
         """
         if not isinstance(images, str | bytes | os.PathLike | np.ndarray):
             return list(self.stream(images))
         (result,) = self.stream([images])
         if isinstance(result, Failure):
-            raise ImageError(result.error)
+            raise result.kind(result.error)
         return result
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[R | Failure]:
         """Answer each image in order as it comes; memory does not grow with their number."""
         return self._pipeline.run(images)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        del self.session
 
     @abstractmethod
     def _answer(self, feeds: Tensors, outputs: Tensors) -> R:

@@ -72,7 +72,7 @@ class Pipeline(Generic[R]):
             decoded = time.perf_counter()
             feeds = preprocess(self.card.preprocess, image)
         except LandmarkError as error:
-            return Failure(image=name, error=str(error))
+            return Failure(image=name, error=str(error), kind=type(error))
         return Prepared(name, feeds, decoded - start, time.perf_counter() - decoded)
 
     def _run_window(self, window: list[Prepared | Failure]) -> list[R | Failure]:
@@ -96,7 +96,10 @@ class Pipeline(Generic[R]):
             feeds = {key: np.concatenate([item.feeds[key] for item in items]) for key in items[0].feeds}
             outputs = self.session.run(self.card, feeds)
         except LandmarkError as error:
-            return {position: Failure(image=item.name, error=str(error)) for position, item in members}
+            return {
+                position: Failure(image=item.name, error=f"{item.name}: {error}", kind=type(error))
+                for position, item in members
+            }
         seconds = (time.perf_counter() - start) / len(members)
         return {
             position: self._finish(item, outputs if len(members) == 1 else _row(outputs, row), seconds)
@@ -108,7 +111,7 @@ class Pipeline(Generic[R]):
         try:
             answer = self.answer(item.feeds, outputs)
         except LandmarkError as error:
-            return Failure(image=item.name, error=f"{item.name}: {error}")
+            return Failure(image=item.name, error=f"{item.name}: {error}", kind=type(error))
         timing = Timing(item.decode, item.preprocess, inference, time.perf_counter() - start)
         return answer.of(item.name, timing)
 

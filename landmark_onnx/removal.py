@@ -1,13 +1,15 @@
 """Taking files out of the store: a model that is not wanted any more, and what killed processes left behind."""
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.errors import LandmarkError, ModelFileError
+from landmark_onnx.errors import ModelFileError
 from landmark_onnx.locks import all_locked, locked
+from landmark_onnx.seal import read_seal
 from landmark_onnx.store import exported_path, external_data, home, record_path, source_path, stored_model
 
 
@@ -61,13 +63,14 @@ def _litter(*, idle: bool) -> Iterator[Path]:
 
 def _orphans(models: Path) -> Iterator[Path]:
     """Files of weights that belong to no model."""
-    used: set[Path] = set()
+    used: set[Path | None] = set()
     unreadable = []
     for model in models.glob("*.onnx"):
-        try:
-            used |= set(filter(None, [external_data(model)]))
-        except LandmarkError:
-            unreadable.append(f"{model.stem}-")
+        with contextlib.suppress(ModelFileError):
+            if read_seal(model):
+                used |= {external_data(model)}
+                continue
+        unreadable.append(f"{model.stem}-")
     for path in models.glob("*.onnx.data"):
         if path not in used and not path.name.startswith(tuple(unreadable)):
             yield path

@@ -7,6 +7,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from landmark_onnx.errors import ImageError, LandmarkError
+
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
@@ -104,10 +106,11 @@ class Detections(Result):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An image that got no answer, and why."""
+    """An image that got no answer, and why. kind: what a call with this image alone raises."""
 
     image: str
     error: str
+    kind: type[LandmarkError] = ImageError
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""

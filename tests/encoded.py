@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
+
 from fakes import photo
 
 WIDTH, HEIGHT = 120, 90

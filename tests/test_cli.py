@@ -16,10 +16,10 @@ import types
 from pathlib import Path
 
 import cv2
-import fakes
 import numpy as np
 import pytest
 
+import fakes
 from landmark_onnx import Classifier, Detector, Retriever
 from landmark_onnx.agreement import Agreement
 from landmark_onnx.cards import cards

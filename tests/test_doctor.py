@@ -12,11 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from landmark_onnx import installation, trials
+from landmark_onnx import doctor, installation, trials
 from landmark_onnx.cards import CARDS_VARIABLE
 from landmark_onnx.doctor import examine
 from landmark_onnx.installation import DISABLE_TELEMETRY, TENSORRT_LIBRARIES, cuda_libraries
-from landmark_onnx.providers import CPU, CUDA, TENSORRT
+from landmark_onnx.providers import CPU, CUDA, TENSORRT, install_hint
 
 FAKE_RUNTIME = '''
 """An onnxruntime whose providers do what how.json says, and whose CPU always works."""
@@ -283,28 +283,66 @@ def test_a_cuda_that_silently_falls_back(site):
     assert [trial["provider"] for trial in diagnosis["trials"]] == [CUDA], "the others were not asked for"
 
 
+OUTCOMES = {
+    "runs": "runs; a session gets runsExecutionProvider, CPUExecutionProvider; first answer after",
+    "elsewhere": "starts, but it left the Conv to CPUExecutionProvider",
+    "refused": "does not start: RuntimeError: CUDA failure 35: CUDA driver version is insufficient",
+    "replaced": "does not start, and ONNX Runtime falls back: libcublasLt.so.13: cannot open",
+    "wrong": "answers wrongly: a Conv gave",
+    "crashed": "crashes: the process died (SIGSEGV): about to die",
+}
+
+
+def test_what_comes_of_providers(site, monkeypatch):
+    how = {f"{outcome}ExecutionProvider": outcome for outcome in OUTCOMES}
+    diagnosis = diagnose(site, monkeypatch, how | {CPU: "runs"})
+    assert diagnosis["provider"] == CPU
+    for name, outcome in how.items():
+        found = finding(diagnosis, name)
+        assert found["text"].startswith(OUTCOMES[outcome])
+        assert found["facts"]["state"] == outcome
+        assert found["level"] == ("ok" if outcome in ("runs", "elsewhere") else "warning")
+        assert bool(found["remedy"]) == (found["level"] == "warning")
+
+
 @pytest.mark.parametrize(
-    ("how", "runs", "text", "remedy"),
+    ("how", "runs", "level"),
     [
-        ("runs", CUDA, "runs; a session gets CUDAExecutionProvider, CPUExecutionProvider", ""),
-        ("elsewhere", CPU, "starts, but it left the Conv to CPUExecutionProvider", "landmark-onnx[gpu]"),
-        ("refused", CPU, "does not start: RuntimeError: CUDA failure 35: CUDA driver version is insu", "update NVIDIA"),
-        ("wrong", None, "answers wrongly: a Conv gave", "landmark-onnx[gpu]"),
-        ("crashed", None, "crashes: the process died (SIGSEGV): about to die", "nvidia-smi"),
+        ("runs", CUDA, "ok"),
+        ("elsewhere", CPU, "warning"),
+        ("refused", CPU, "warning"),
+        ("wrong", None, "error"),
+        ("crashed", None, "error"),
+        ("hung", None, "error"),
     ],
 )
-def test_auto_takes_what_a_session_would(site, monkeypatch, how, runs, text, remedy):
+def test_auto_takes_what_a_session_would(how, runs, level, monkeypatch):
     """The CPU takes over from what does not start; what dies or lies takes the whole program with it."""
-    diagnosis = diagnose(site, monkeypatch, {TENSORRT: "replaced", CUDA: how, CPU: "runs"})
-    cuda = finding(diagnosis, CUDA)
-    assert diagnosis["provider"] == runs
-    assert diagnosis["runs"] == (runs is not None)
-    assert cuda["text"].startswith(text)
-    assert remedy in cuda["remedy"]
-    assert cuda["level"] == {CUDA: "ok", CPU: "warning", None: "error"}[runs]
-    assert cuda["facts"]["state"] == how
-    assert finding(diagnosis, TENSORRT)["level"] == "warning"
-    assert finding(diagnosis, CPU)["level"] == "ok"
+    states = {TENSORRT: "refused", CUDA: how, CPU: "runs"}
+    answer = {"version": "1.32.0", "file": "", "providers": list(states), "cuda": "13.0"}
+    monkeypatch.setattr(doctor, "ask", lambda *question, timeout: trials.Reply(answer, "answered"))
+    monkeypatch.setattr(doctor, "try_provider", lambda name, timeout: trials.Trial(provider=name, state=states[name]))
+    diagnosis = examine()
+    assert diagnosis.provider == runs
+    assert diagnosis.runs == (runs is not None)
+    levels = {found.name: found.level for found in diagnosis.findings}
+    assert (levels[TENSORRT], levels[CUDA], levels[CPU]) == ("warning", level, "ok")
+
+
+@pytest.mark.parametrize(
+    ("provider", "state", "reason", "remedy"),
+    [
+        (CUDA, "replaced", "libcuda.so.1: cannot open shared object file", installation.DRIVER_HINT),
+        (CUDA, "refused", "CUDA driver version is insufficient", installation.DRIVER_HINT),
+        (CUDA, "refused", "no CUDA-capable device is detected", "check CUDA_VISIBLE_DEVICES"),
+        (TENSORRT, "crashed", "the process died (SIGSEGV)", "check the GPU with nvidia-smi"),
+        (TENSORRT, "refused", "libnvinfer.so.10: cannot open shared object file", install_hint(TENSORRT)),
+        (CPU, "crashed", "the process died (SIGILL)", "pip install --force-reinstall onnxruntime"),
+    ],
+)
+def test_each_failure_has_its_remedy(provider, state, reason, remedy):
+    trial = trials.Trial(provider=provider, state=state, reason=reason)
+    assert doctor._provider("auto", trial, None).remedy.startswith(remedy)
 
 
 def test_a_provider_that_hangs(site, monkeypatch):
@@ -357,7 +395,7 @@ def test_a_child_that_is_late_is_ended(site, monkeypatch):
     code = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
     site.add_package("numpy", code)
     monkeypatch.setenv("PYTHONPATH", str(site.boot))
-    reply = trials.ask("package", "numpy", timeout=4)
+    reply = trials.ask("package", "numpy", timeout=2)
     assert reply.end == "hung"
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)

@@ -3,8 +3,8 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from fakes import photo
 
+from fakes import photo
 from landmark_onnx.draw import MIN_SHORT_SIDE, DrawnCopies, class_colour, contact_sheet, draw_detections, write_image
 from landmark_onnx.errors import ImageError
 from landmark_onnx.results import Detections

@@ -2,10 +2,10 @@ import struct
 import time
 
 import pytest
-from encoded import HEIGHT, PICTURE, WIDTH, encoded, jpeg_with_exif, png_chunk, png_claiming, tiff
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoded import HEIGHT, PICTURE, WIDTH, encoded, jpeg_with_exif, png_chunk, png_claiming, tiff
 from landmark_onnx.headers import damage, image_size
 
 VARIANTS = sorted(encoded())

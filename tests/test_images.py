@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from encoded import EXACT, GREY, HEIGHT, PICTURE, WIDTH, encoded, exif, jpeg_with_exif, png_chunk, png_claiming
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encoded import EXACT, GREY, HEIGHT, PICTURE, WIDTH, encoded, exif, jpeg_with_exif, png_chunk, png_claiming
 from landmark_onnx import images
 from landmark_onnx.errors import ImageError
 from landmark_onnx.headers import image_size

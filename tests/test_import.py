@@ -8,9 +8,9 @@ import subprocess
 import sys
 import types
 
-import fakes
 import pytest
 
+import fakes
 import landmark_onnx
 
 EXPORT = {"paddle", "paddle2onnx", "onnx", "onnxscript", "onnx_ir", "landmark_onnx_export"}

@@ -1,11 +1,11 @@
 import dataclasses
 
 import cv2
-import fakes
 import numpy as np
 import onnx
 import pytest
 
+import fakes
 from landmark_onnx.errors import CardError, ImageError, ModelFileError, SessionError, UnknownModelError
 from landmark_onnx.model import Classifier, Detector, Retriever, similarity
 from landmark_onnx.postprocess import cosine
@@ -130,9 +130,15 @@ def test_the_limit_of_pixels(kind, tmp_path, photos):
         model(photos[0])
 
 
-def test_a_model_is_a_context(kind, tmp_path, photos):
-    with kind(MAKE[kind](tmp_path / "model.onnx")) as model:
-        assert model(photos[0]).image == str(photos[0])
+def test_one_image_that_cannot_be_run_is_a_session_error(tmp_path, monkeypatch):
+    model = Retriever(fakes.make_retrieval(tmp_path / "model.onnx"))
+
+    def out_of_memory(*_):
+        raise SessionError("out of memory")
+
+    monkeypatch.setattr(type(model.session), "run", out_of_memory)
+    with pytest.raises(SessionError, match=r"^<array 0>: out of memory$"):
+        model(fakes.photo())
 
 
 def test_what_a_retriever_answers(tmp_path, photos):

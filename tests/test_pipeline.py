@@ -4,10 +4,10 @@ import threading
 import time
 import weakref
 
-import fakes
 import numpy as np
 import pytest
 
+import fakes
 from landmark_onnx import pipeline as module
 from landmark_onnx.errors import SessionError
 from landmark_onnx.pipeline import Pipeline
@@ -188,7 +188,7 @@ def test_a_run_that_fails_fails_its_images_and_no_others():
     session = FakeSession(refuse={(32, 64)})
     results = list(make(session).run([plain(0), plain(1, (40, 80)), plain(2, (40, 80)), plain(3)]))
     assert [type(result) for result in results] == [Embedding, Failure, Failure, Embedding]
-    assert results[1] == Failure(image="<array 1>", error="too large: (2, 3, 32, 64)")
+    assert results[1] == Failure(image="<array 1>", error="<array 1>: too large: (2, 3, 32, 64)", kind=SessionError)
 
 
 def test_an_answer_that_fails_fails_its_image_alone():
@@ -199,7 +199,7 @@ def test_an_answer_that_fails_fails_its_image_alone():
 
     results = list(make(FakeSession(), answer=answer).run([plain(0), plain(255), plain(1)]))
     assert [type(result) for result in results] == [Embedding, Failure, Embedding]
-    assert results[1] == Failure(image="<array 1>", error="<array 1>: not finite")
+    assert results[1] == Failure(image="<array 1>", error="<array 1>: not finite", kind=SessionError)
 
 
 def test_names_of_files_and_the_limit_of_pixels(tmp_path):

@@ -6,10 +6,10 @@ import decimal
 import cv2
 import numpy as np
 import pytest
-from fakes import photo
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from fakes import photo
 from landmark_onnx.cards import Preprocess, card, cards
 from landmark_onnx.preprocess import INTERPOLATIONS, RESIZES, floored_size, normalise, preprocess, round_half_away
 

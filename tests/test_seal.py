@@ -1,11 +1,11 @@
 import json
 
-import fakes
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fakes
 from landmark_onnx import seal as module
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.seal import SEAL_KEY, append_metadata, check_seal, decode_metadata, read_metadata, read_seal

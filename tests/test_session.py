@@ -2,12 +2,12 @@ import dataclasses
 import sys
 import types
 
-import fakes
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
+import fakes
 from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError
 from landmark_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, ProviderRequest
 from landmark_onnx.session import ERROR, Session, first_line

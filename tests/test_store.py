@@ -1,10 +1,30 @@
+import dataclasses
+import hashlib
+import os
 from pathlib import Path
 
 import platformdirs
 import pytest
 
+import fakes
+import landmark_onnx.store as module
+from landmark_onnx.cards import cards
 from landmark_onnx.errors import ModelFileError, UnknownModelError
-from landmark_onnx.store import HOME_VARIABLE, exported_path, find_model, home
+from landmark_onnx.store import (
+    HOME_VARIABLE,
+    embedded_card,
+    exported_path,
+    external_data,
+    find_model,
+    home,
+    read_record,
+    record_path,
+    record_verified,
+    source_path,
+    stored_model,
+    stored_models,
+)
+from landmark_onnx.verify import verify
 
 NAME = "res152_arcmargin"
 
@@ -81,3 +101,144 @@ def test_a_bare_file_name_without_the_usual_suffix(here):
 def test_a_path_without_a_file(model, here):
     with pytest.raises((ModelFileError, UnknownModelError), match="no such file"):
         find_model(model)
+
+
+# --- What is there ---
+
+
+def state(name=NAME):
+    return stored_model(name).state
+
+
+def test_an_empty_store_has_nothing_of_any_card(store):
+    assert [found.name for found in stored_models()] == list(cards())
+    assert {found.state for found in stored_models()} == {"nothing"}
+    assert not store.exists()
+    assert stored_model(NAME).to_json() == {
+        "model": NAME,
+        "task": "retrieval",
+        "state": "nothing",
+        "path": None,
+        "bytes": 0,
+        "source": None,
+        "source_bytes": 0,
+    }
+
+
+def test_states_and_sizes():
+    touch(source_path(NAME)).write_bytes(b"12345")
+    assert state() == "source"
+    path = fakes.make_retrieval(exported_path(NAME))
+    found = stored_model(NAME)
+    assert found.to_json() == {
+        "model": NAME,
+        "task": "retrieval",
+        "state": "exported",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "source": str(source_path(NAME)),
+        "source_bytes": 5,
+    }
+
+
+def test_a_model_is_verified_until_it_changes():
+    path = fakes.make_retrieval(exported_path(NAME))
+    record_verified(path, verify(path).sha256)
+    assert state() == "verified"
+    fakes.make_retrieval(path, seed=7)
+    assert state() == "exported"
+    record_verified(path, "0" * 64)
+    assert state() == "exported", "of another seal"
+    record_verified(path, verify(path).sha256)
+    os.utime(path, ns=(0, 0))
+    assert state() == "exported", "written since"
+
+
+def test_a_model_elsewhere_gets_no_record(tmp_path):
+    path = fakes.make_retrieval(tmp_path / "model.onnx")
+    record_verified(path, verify(path).sha256)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_that_cannot_be_written_is_no_error(monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no")
+
+    path = fakes.make_retrieval(exported_path(NAME))
+    monkeypatch.setattr(module, "write_record", refuse)
+    record_verified(path, verify(path).sha256)
+    assert state() == "exported"
+
+
+@pytest.mark.parametrize("size", [0, 10, -1, -100])
+def test_a_model_that_is_cut_is_damaged(size):
+    path = fakes.make_retrieval(exported_path(NAME))
+    path.write_bytes(path.read_bytes()[:size])
+    assert state() == "damaged"
+
+
+def with_data(path, *, name=None, keep=True):
+    """A model that says its weights are beside it; they are not read here."""
+    data = b"weights" * 100
+    sha256 = hashlib.sha256(data).hexdigest()
+    model = fakes.unsealed(fakes.make_retrieval(path))
+    path.write_bytes(model.SerializeToString())
+    name = name or f"{path.stem}-{sha256[:12]}.onnx.data"
+    fakes.write_sealed(path, {"card": fakes.small_card(NAME).to_dict(), "data": {"file": name, "sha256": sha256}})
+    if keep:
+        path.with_name(name).write_bytes(data)
+    return path
+
+
+def test_weights_beside_a_model_count():
+    path = with_data(exported_path(NAME))
+    assert external_data(path).is_file()
+    assert stored_model(NAME).model_bytes == path.stat().st_size + 700
+    external_data(path).unlink()
+    assert state() == "damaged"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../escape-{}.onnx.data", "/etc/x-{}.onnx.data", ".hidden-{}.onnx.data", "x.onnx.data", "a\\b-{}.onnx.data"],
+)
+def test_weights_elsewhere_are_refused(name):
+    sha256 = hashlib.sha256(b"weights" * 100).hexdigest()
+    path = with_data(exported_path(NAME), name=name.format(sha256[:12]), keep=False)
+    with pytest.raises(ModelFileError, match="refused: wanted its weights in"):
+        external_data(path)
+    assert state() == "damaged"
+
+
+def test_models_of_no_card_are_listed_by_their_own(store):
+    card = dataclasses.replace(fakes.small_card(fakes.CLS), name="mine")
+    fakes.make_cls(exported_path("mine"), model_card=card)
+    touch(source_path("other")).write_bytes(b"x")
+    touch(store / "models" / "not a name.onnx")
+    found = {each.name: each for each in stored_models()}
+    assert (found["mine"].task, found["mine"].state) == ("cls", "exported")
+    assert (found["other"].task, found["other"].state) == ("unknown", "source")
+    assert list(found) == sorted([*cards(), "mine", "other"])
+
+
+@pytest.mark.parametrize("name", ["none", "..", "../models/x", ""])
+def test_what_nobody_knows_is_not_stored(name, store):
+    touch(store / "models" / "x.onnx")
+    with pytest.raises(UnknownModelError, match="no model is called"):
+        stored_model(name)
+
+
+def test_a_model_without_a_card_inside(store):
+    path = touch(exported_path("mine"))
+    with pytest.raises(ModelFileError, match="no model card inside"):
+        embedded_card(path)
+    assert stored_model("mine").task == "unknown"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "\xff"])
+def test_a_damaged_record(text):
+    path = fakes.make_retrieval(exported_path(NAME))
+    record_path(path).write_text(text, encoding="latin-1")
+    with pytest.raises(ModelFileError, match="damaged"):
+        read_record(path)
+    assert state() == "exported"

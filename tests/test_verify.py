@@ -2,12 +2,12 @@ import copy
 import hashlib
 import json
 
-import fakes
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
+import fakes
 from landmark_onnx.cards import card
 from landmark_onnx.errors import CardError, ModelFileError, SessionError
 from landmark_onnx.providers import CPU, ProviderRequest

@@ -34,8 +34,8 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
 LOD_TENSOR = 7
 """`VarType.Type` of a tensor: LOD_TENSOR to Paddle 3.0, DENSE_TENSOR after."""
 
-MAX_PROGRAM_BYTES = 32 << 20
-"""Released programs have under 1 MB. Parsed messages take up to 30 times their bytes, so this bounds memory at 1 GB."""
+MAX_PROGRAM_BYTES = 16 << 20
+"""Released programs have under 1 MB. The worst bytes of this size take 6 s and 300 MB to parse."""
 
 CHUNK_BYTES = 4 << 20
 _PREFIX = struct.Struct("<IQIi")

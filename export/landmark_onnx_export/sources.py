@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from landmark_onnx.cards import cards
 from landmark_onnx.errors import ExportError
@@ -30,6 +30,10 @@ MAX_TEXT_BYTES = 16 << 20
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 PARAMS_NAMES = {"model": "params", "__model__": "__params__"}
 """Program file -> its params file. `x.pdmodel` goes with `x.pdiparams`."""
+
+
+_Parsed: TypeAlias = tuple[bytes, Mapping[str, tuple[int, ...]]]
+"""A program's bytes, and the shapes it declares of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +129,14 @@ def _from_folder(path: Path) -> Source:
 def _from_program(path: Path) -> Source:
     entries = _folder_entries(path.parent, deep=False)
     program = next(entry for entry in entries if entry.path.name == path.name)
-    if (data := _program(program)) is None:
+    if (parsed := _program(program)) is None:
         raise _unrecognised(path, [program])
-    contents = _binary(path, program, data, entries)
+    contents = _binary(path, program, parsed, entries)
     return contents.source(path, _folder_name(path.parent), contents.digest())
 
 
 def _recognise(path: Path, entries: Sequence[Entry]) -> _Contents:
-    programs = [(entry, data) for entry in entries if (data := _program(entry))]
+    programs = [(entry, parsed) for entry in entries if (parsed := _program(entry))]
     if len(programs) > 1:
         listed = ", ".join(entry.name for entry, _ in programs)
         raise ExportError(f"{path}: wanted one program, got {len(programs)}: {listed}; name one of these files")
@@ -151,9 +155,9 @@ def _recognise(path: Path, entries: Sequence[Entry]) -> _Contents:
     return _Contents(None, _separate(found), frozenset(entry.name for entry in found), _by_name(entries))
 
 
-def _binary(path: Path, program: Entry, data: bytes, entries: Sequence[Entry]) -> _Contents:
+def _binary(path: Path, program: Entry, parsed: _Parsed, entries: Sequence[Entry]) -> _Contents:
     """A program and its parameters, in one file or in one each, all in the program's folder."""
-    shapes = declared_shapes(parse_program(data))
+    data, shapes = parsed
     folder = PurePosixPath(program.name).parent
     beside = {
         PurePosixPath(entry.name).name: entry
@@ -190,8 +194,8 @@ def _params_file(path: Path, program: Entry, beside: Mapping[str, Entry]) -> Ent
     return streams[0]
 
 
-def _program(entry: Entry) -> bytes | None:
-    """The bytes of a program file; None for any other file. Raises: ExportError if only the name is a program's."""
+def _program(entry: Entry) -> _Parsed | None:
+    """A program file; None for any other file. Raises: ExportError if only the name is a program's."""
     name = PurePosixPath(entry.name)
     expected = name.name in PARAMS_NAMES or name.suffix == ".pdmodel"
     head = entry.read(16)
@@ -200,12 +204,11 @@ def _program(entry: Entry) -> bytes | None:
         return None
     data = entry.read(MAX_PROGRAM_BYTES + 1)
     try:
-        parse_program(data, f"{entry.path}: {entry.name}")
+        return data, declared_shapes(parse_program(data, f"{entry.path}: {entry.name}"))
     except ExportError:
         if expected:
             raise
         return None
-    return data
 
 
 def _is_stream(entry: Entry) -> bool:

@@ -15,8 +15,11 @@ from landmark_onnx.files import sync
 from landmark_onnx_export.fluid import Variable
 from landmark_onnx_export.graph import weight_names
 
-INLINE_LIMIT = (1 << 31) - (64 << 20)
-"""Bytes of weights beyond which they go to a file beside the model: a protobuf message ends at 2 GiB."""
+INLINE_LIMIT = 1 << 30
+"""Bytes of weights beyond which they go to a file beside the model.
+
+A protobuf message ends at 2 GiB, and ONNX Runtime holds two copies of what is inside while it loads.
+"""
 
 ALIGNMENT = 4096
 """Of each weight in that file, so that it can be memory-mapped."""

@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from landmark_onnx.cli.bundle import make_bundle
 from landmark_onnx.cli.cls import classify
 from landmark_onnx.cli.demo import show
 from landmark_onnx.cli.det import detect
 from landmark_onnx.cli.doctor import examine_installation
 from landmark_onnx.cli.export import export_releases
+from landmark_onnx.cli.models import app as models
 from landmark_onnx.cli.names import listing
 from landmark_onnx.cli.report import complain
 from landmark_onnx.cli.retrieval import compare
@@ -29,6 +31,8 @@ app.command("cls", cls=listing("cls"))(classify)
 app.command("det", cls=listing("det"))(detect)
 app.command("demo")(show)
 app.command("doctor")(examine_installation)
+app.command("bundle")(make_bundle)
+app.add_typer(models)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.names import ModelName
-from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
+from landmark_onnx.cli.options import Batch, Engine, Output, Supply, unfolded
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
 
@@ -35,6 +35,7 @@ Labels = Annotated[
 def classify(
     images: ImageArguments,
     model: ModelName,
+    supply: Supply,
     engine: Engine,
     batch: Batch,
     output: Output,
@@ -48,7 +49,7 @@ def classify(
     names = read_labels(labels) if labels else None
     sources = expand(images)
     with reporting(output) as report:
-        classifier = load(Classifier, model, engine, batch, report)
+        classifier = load(Classifier, model, engine, batch, report, supply)
         classifier.top = top
         if names is not None:
             classifier.names = names

@@ -9,7 +9,7 @@ import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.names import OptionalModelName, default_model
-from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
+from landmark_onnx.cli.options import Batch, Engine, Output, Supply, unfolded
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
 from landmark_onnx.errors import ImageError
@@ -54,6 +54,7 @@ Keep = Annotated[int | None, typer.Option(min=1, help="Most boxes of an image; t
 @unfolded
 def detect(
     images: ImageArguments,
+    supply: Supply,
     engine: Engine,
     batch: Batch,
     output: Output,
@@ -69,7 +70,7 @@ def detect(
 
     sources = expand(images)
     with reporting(output) as report:
-        detector = load(Detector, model or default_model("det"), engine, batch, report)
+        detector = load(Detector, model or default_model("det"), engine, batch, report, supply)
         detector.card = with_thresholds(detector.card, score, iou, keep)
         answers = detector.stream(sources)
         if draw:

@@ -14,6 +14,7 @@ from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.errors import ExportError, LandmarkError, MissingExtraError
 
 if TYPE_CHECKING:
+    from landmark_onnx.cards import ModelCard
     from landmark_onnx_export.convert import ExportReport
 
 
@@ -44,6 +45,10 @@ Parity = Annotated[
     bool,
     typer.Option(help="Run the model in Paddle and in ONNX Runtime, and write no file unless both answer alike."),
 ]
+CardFile = Annotated[
+    Path | None,
+    typer.Option("--card", metavar="FILE", exists=True, dir_okay=False, help="The card of a model of your own."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List the variables that the network does not use.")]
 
 
@@ -53,21 +58,23 @@ def export_releases(
     every: Every = False,
     output: Target = None,
     parity: Parity = True,
+    card: CardFile = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a released Paddle model into an ONNX file that needs no Paddle, and check that both answer alike."""
-    if every and name:
-        raise typer.BadParameter("--all exports whatever is there; give NAME or --all")
+    if every and (name or card):
+        raise typer.BadParameter("--all exports whatever is there; give NAME, --card or --all")
+    own = _own_card(card, name)
     with extra("export"):
         from landmark_onnx_export.sources import find_releases
-    releases = find_releases(source) if every else [(name or recognised(source), source)]
+    releases = find_releases(source) if every else [(own.name if own else name or recognised(source), source)]
     if not releases:
         raise ExportError(f"{source}: no release here: wanted <name>.tar or a folder <name> of a known model")
     with reporting(Output(quiet=quiet), bar=True) as report:
         for model, path in releases:
             try:
-                made = export_one(model, path, output, folder=every, parity=parity, report=report)
+                made = export_one(model, path, output, folder=every, parity=parity, report=report, own=own)
             except (LandmarkError, OSError) as error:
                 if not every or isinstance(error, MissingExtraError):
                     raise
@@ -80,11 +87,31 @@ def export_releases(
             report.note(f"{len(releases) - report.failures} of {len(releases)} exported")
 
 
+def _own_card(path: Path | None, name: str | None) -> "ModelCard | None":
+    from landmark_onnx.cards import read_card
+
+    own = read_card(path) if path else None
+    if own and name and name != own.name:
+        raise typer.BadParameter(f"the card is called {own.name!r}, not {name!r}")
+    return own
+
+
 def export_one(
-    name: str, source: Path, output: Path | None, *, parity: bool, report: Reporter, folder: bool = False
+    name: str,
+    source: Path,
+    output: Path | None,
+    *,
+    parity: bool,
+    report: Reporter,
+    folder: bool = False,
+    own: "ModelCard | None" = None,
 ) -> "ExportReport":
-    """Export one release, telling `report` each stage. folder: `output` is one even if it is not there yet."""
+    """Export one release, telling `report` each stage.
+
+    folder: `output` is one even if it is not there yet. own: the card, where it is none of the known ones.
+    """
     from landmark_onnx.cards import card
+    from landmark_onnx.locks import file_locked
     from landmark_onnx.store import exported_path
 
     with extra("export"):
@@ -97,9 +124,12 @@ def export_one(
     target = output or exported_path(name)
     if output and (folder or output.is_dir()):
         target = output / f"{name}.onnx"
-    return export_model(
-        card(name), source, target, check_parity=parity, say=lambda stage: report.stage(f"{name}: {stage}")
-    )
+
+    def say(stage: str) -> None:
+        report.stage(f"{name}: {stage}")
+
+    with file_locked(target, waiting=lambda: say("waiting for another process")):
+        return export_model(own or card(name), source, target, check_parity=parity, say=say)
 
 
 def recognised(source: Path) -> str:

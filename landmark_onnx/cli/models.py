@@ -2,31 +2,29 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from landmark_onnx.cli.names import complete_model
-from landmark_onnx.cli.options import Format, Output, Quiet
+from landmark_onnx.cli.options import Engine, Format, Output, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
-from landmark_onnx.cli.run import Refusal, emit, reporting, watching
+from landmark_onnx.cli.run import Answer, emit, reporting, watching
 from landmark_onnx.cli.sinks import Column, Record, View
-from landmark_onnx.cli.verify import check
+from landmark_onnx.cli.verify import VIEW as VERIFIED
+from landmark_onnx.cli.verify import Refusal, verified
 from landmark_onnx.errors import LandmarkError
-
-if TYPE_CHECKING:
-    from landmark_onnx.cli.run import Answer
 
 app = typer.Typer(
     name="models", no_args_is_help=True, help="What models there are, and the store: list, pull, add, verify, remove."
 )
-app.command("verify")(check)
 
 Names = Annotated[
     list[str],
-    typer.Argument(metavar="NAME...", help="Names of models.", autocompletion=complete_model, show_default=False),
+    typer.Argument(metavar="NAME", help="Names of models.", autocompletion=complete_model, show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="A JSON array on standard output, an object a line.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Download nothing; export what the store has.")]
 CardFile = Annotated[
     Path | None,
     typer.Option("--card", metavar="FILE", exists=True, dir_okay=False, help="The model's card; it joins your cards."),
@@ -57,7 +55,6 @@ MODELS = View(
     _models,
 )
 FILES = View((Column("path"), Column("MB", ".1f")), _files)
-PATHS = View((Column("path"),), lambda record: [record])
 
 
 @app.command("list")
@@ -69,7 +66,7 @@ def list_models(as_json: Json = False) -> None:
 
 
 @app.command("pull")
-def pull_models(names: Names, offline: bool = False, as_json: Json = False, quiet: Quiet = False) -> None:
+def pull_models(names: Names, offline: Offline = False, as_json: Json = False, quiet: Quiet = False) -> None:
     """Download models' releases and export them; what the store has already is not done again.
 
     $LANDMARK_ONNX_MIRROR, a URL or a file:// folder, is asked before the release's own host.
@@ -77,7 +74,7 @@ def pull_models(names: Names, offline: bool = False, as_json: Json = False, quie
     from landmark_onnx.pull import pull
     from landmark_onnx.store import stored_model
 
-    def pulled(name: str, report: Reporter) -> "Answer":
+    def pulled(name: str, report: Reporter) -> Answer:
         pull(name, offline=offline, watch=watching(name, report))
         return stored_model(name)
 
@@ -124,6 +121,13 @@ def print_path(
         typer.echo(found.model)
 
 
+@app.command("verify")
+@unfolded
+def verify_models(names: Names, engine: Engine, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Check exported models as the command verify does; the store remembers which have passed."""
+    _tell(lambda report: verified(names, engine, report), VERIFIED, as_json=as_json, quiet=quiet)
+
+
 @app.command("rm")
 def remove_models(
     names: Names,
@@ -141,7 +145,7 @@ def remove_models(
     for name in names:
         stored_model(name)
 
-    def removed(report: Reporter) -> Iterator["Answer"]:
+    def removed(report: Reporter) -> Iterator[Answer]:
         for name in names:
             yield from remove(name, source=source, model=exported, forget=forget)
 
@@ -156,9 +160,7 @@ def prune_store(as_json: Json = False) -> None:
     _tell(lambda report: prune(), FILES, as_json=as_json)
 
 
-def _each(
-    names: list[str], work: Callable[[str, Reporter], "Answer"], report: Reporter
-) -> Iterator["Answer"]:
+def _each(names: list[str], work: Callable[[str, Reporter], Answer], report: Reporter) -> Iterator[Answer]:
     """What `work` answers for each name; one that fails stops no other."""
     for name in names:
         try:
@@ -167,9 +169,7 @@ def _each(
             yield Refusal(name, error)
 
 
-def _tell(
-    answers: Callable[[Reporter], Iterable["Answer"]], view: View, *, as_json: bool, quiet: bool = False
-) -> None:
+def _tell(answers: Callable[[Reporter], Iterable[Answer]], view: View, *, as_json: bool, quiet: bool = False) -> None:
     output = Output(format=Format.JSON if as_json else Format.TABLE, quiet=quiet)
     with reporting(output, bar=True) as report:
         emit(answers(report), view, output, report)

@@ -13,9 +13,12 @@ def listing(*tasks: str) -> type[TyperCommand]:
 
     class ListingCommand(TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:
+            from rich.markup import escape
+
             from landmark_onnx.cards import cards
 
-            lines = [f"[bold]{card.name}[/]  {card.summary}" for card in cards().values() if card.task in tasks]
+            shown = [card for card in cards().values() if card.task in tasks]
+            lines = [f"[bold]{card.name}[/]  {escape(card.summary)}" for card in shown]
             self.epilog = "\n\n".join(["Models:", *lines])
             super().format_help(ctx, formatter)
 
@@ -31,15 +34,15 @@ def complete_model(incomplete: str) -> list[str]:
 
 def default_model(task: str) -> str:
     """The only shipped model of a task. Raises: LandmarkError if it has several."""
-    from landmark_onnx.cards import cards
+    from landmark_onnx.cards import shipped_cards
 
-    names = [card.name for card in cards().values() if card.task == task]
+    names = [card.name for card in shipped_cards().values() if card.task == task]
     if len(names) != 1:
         raise LandmarkError(f"name a model with --model: {', '.join(names)}")
     return names[0]
 
 
-MODEL_HELP = "Name of an exported model in the store, or a path to an .onnx file."
+MODEL_HELP = "Name of a model, which is pulled if the store has it not, or a path to an .onnx file."
 
 ModelName = Annotated[
     str,

@@ -6,11 +6,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from landmark_onnx.providers import ProviderRequest
+
+if TYPE_CHECKING:
+    from landmark_onnx.cards import ModelCard
 
 ENGINE, IMAGES, OUTPUT = "Where it runs", "Images", "Output"
 
@@ -66,6 +69,36 @@ class Engine:
         """The same, as the runtime takes it."""
         options = {key: value for key, _, value in (pair.partition("=") for pair in self.provider_option or [])}
         return ProviderRequest(name=self.provider, options=options, device_id=self.device_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """How a model is come by."""
+
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Download nothing: fail if the store has neither the model nor its release.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = False
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A model card to use in place of the one inside the .onnx file.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+
+    def read_card(self) -> "ModelCard | None":
+        """The card, if one was given. Raises: CardError."""
+        from landmark_onnx.cards import read_card
+
+        return read_card(self.card) if self.card else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

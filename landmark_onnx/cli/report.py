@@ -1,13 +1,15 @@
 """What the command line says on standard error: errors, notes, and a progress bar where a person is watching."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from landmark_onnx.session import Session
 
@@ -31,6 +33,9 @@ class Reporter:
         self._done = 0
         self._quiet = quiet
         self._bar = _make_bar() if bar and not quiet and sys.stderr.isatty() else None
+        self._download: TaskID | None = None
+        self._announcement = ""
+        self._late = False
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -73,8 +78,39 @@ class Reporter:
 
     def stage(self, text: str) -> None:
         """What is being done now."""
+        if self._announcement:
+            self.note(self._announcement)
+            self._announcement = ""
+            if self._late:
+                self._bar = _make_bar()
+                self._bar.start()
         if self._bar:
+            if self._download is not None:
+                self._bar.remove_task(self._download)
+                self._download = None
             self._bar.update(self._bar.task_ids[0], description=shown(text))
+
+    @contextlib.contextmanager
+    def lengthy(self, announcement: str) -> Iterator[None]:
+        """If this block tells of a stage, it takes long: say so, and show a bar even where there would be none."""
+        self._announcement = announcement
+        self._late = self._bar is None and not self._quiet and sys.stderr.isatty()
+        try:
+            yield
+        finally:
+            self._announcement = ""
+            if self._late and self._bar:
+                self._bar.stop()
+                self._bar = self._download = None
+
+    def received(self, text: str, done: int, total: int | None) -> None:
+        """How far a download is, in bytes: a bar of its own, until there is another stage."""
+        if not self._bar:
+            return
+        if self._download is None:
+            self._download = self._bar.add_task("")
+        size = f"{done / 1e6:.1f} MB" if total is None else f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+        self._bar.update(self._download, description=shown(f"{text} {size}"), completed=done, total=total)
 
     def advance(self) -> None:
         """One more is done."""
@@ -90,9 +126,15 @@ class Reporter:
 
 def _make_bar() -> "Progress":
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    class KnownBarColumn(BarColumn):
+        """A bar for what has a known end; nothing for the rest."""
+
+        def render(self, task: Any) -> Any:
+            return super().render(task) if task.total is not None else ""
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), KnownBarColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
     bar.add_task("", total=None)
     return bar

@@ -9,7 +9,7 @@ import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.names import ModelName
-from landmark_onnx.cli.options import Batch, Engine, Output, unfolded
+from landmark_onnx.cli.options import Batch, Engine, Output, Supply, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, View
@@ -51,6 +51,7 @@ Save = Annotated[
 def compare(
     query: Query,
     model: ModelName,
+    supply: Supply,
     engine: Engine,
     batch: Batch,
     output: Output,
@@ -64,7 +65,7 @@ def compare(
     sources = expand([query, *(others or [])])
     with reporting(output) as report:
         with feature_file(save) if save else contextlib.nullcontext() as add:
-            retriever = load(Retriever, model, engine, batch, report)
+            retriever = load(Retriever, model, engine, batch, report, supply)
             answers = _compared(retriever.stream(sources), add, report, timed=batch.time)
             emit(answers, VIEW, output, report, timed=batch.time)
         if save:

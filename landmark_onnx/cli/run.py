@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
-from landmark_onnx.cli.options import Batch, Engine, Output
+from landmark_onnx.cli.options import Batch, Engine, Output, Supply
 from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.cli.sinks import View, open_sink
 
 if TYPE_CHECKING:
     from landmark_onnx.model import Model
+    from landmark_onnx.pull import Watch
 
     M = TypeVar("M", bound=Model[Any])
 
@@ -36,17 +38,38 @@ def reporting(output: Output, *, bar: bool = False) -> Iterator[Reporter]:
         raise typer.Exit(1)
 
 
-def load(kind: "type[M]", name: str, engine: Engine, batch: Batch, report: Reporter) -> "M":
-    """The model `name` as a `kind`, and a note on the provider that "auto" took."""
+def load(
+    kind: "type[M]", name: str, engine: Engine, batch: Batch, report: Reporter, supply: Supply | None = None
+) -> "M":
+    """The model `name` as a `kind`, pulled first if need be, and a note on the provider that "auto" took."""
+    from landmark_onnx.pull import ensure
+
+    supply = supply or Supply()
+    card = supply.read_card()
+    with report.lengthy(f"{name} is not in the store yet: pulling it"):
+        path = ensure(name, offline=supply.offline, watch=watching(name, report))
     model = kind(
-        name,
+        path,
         provider=engine.request(),
         threads=engine.threads,
         batch_size=batch.batch_size,
         max_pixels=batch.max_pixels,
+        card=card,
     )
     report.took(model.session, engine.provider)
     return model
+
+
+def watching(name: str, report: Reporter) -> "Watch":
+    """What `pull` tells of a model, for the progress bar."""
+    from landmark_onnx.pull import Watch
+
+    def stage(text: str) -> None:
+        # Paddle takes SIGTERM over when an export imports it.
+        interruptible()
+        report.stage(f"{name}: {text}")
+
+    return Watch(stage=stage, received=lambda done, total: report.received(f"{name}: download", done, total))
 
 
 def emit(answers: Iterable[Answer], view: View, output: Output, report: Reporter, *, timed: bool = False) -> None:

@@ -61,15 +61,20 @@ def check(
 ) -> None:
     """Check exported files without Paddle: their bytes, their card, and a stored question with Paddle's answer."""
     with reporting(output) as report:
-        emit(_verified(models, engine, report), VIEW, output, report)
+        emit(verified(models, engine, report), VIEW, output, report)
 
 
-def _verified(models: list[str], engine: Engine, report: Reporter) -> "Iterator[Verification | Refusal]":
+def verified(models: list[str], engine: Engine, report: Reporter) -> "Iterator[Verification | Refusal]":
+    """What came of each model; the store remembers those of its own that passed."""
+    from landmark_onnx.store import record_verified
     from landmark_onnx.verify import verify
 
     for model in models:
         report.stage(model)
         try:
-            yield verify(model, engine.request(), threads=engine.threads)
+            found = verify(model, engine.request(), threads=engine.threads)
         except LandmarkError as error:
             yield Refusal(model, error)
+            continue
+        record_verified(found.path, found.sha256)
+        yield found

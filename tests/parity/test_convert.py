@@ -10,14 +10,6 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx_export import convert, parity, weights
-from landmark_onnx_export.child import run_child
-from landmark_onnx_export.convert import export_model
-from landmark_onnx_export.fluid import parse_program, read_params
-from landmark_onnx_export.networks import build, write_binary_model
-from landmark_onnx_export.sources import open_source
-from landmark_onnx_export.synthetic import write_fpn_detector
-
 from landmark_onnx.cards import ModelCard, Source, card
 from landmark_onnx.errors import ExportError, ModelFileError
 from landmark_onnx.model import Classifier, Detector, Retriever
@@ -25,6 +17,13 @@ from landmark_onnx.results import Failure
 from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS
 from landmark_onnx.verify import verify
+from landmark_onnx_export import convert, parity, weights
+from landmark_onnx_export.child import run_child
+from landmark_onnx_export.convert import export_model
+from landmark_onnx_export.fluid import parse_program, read_params
+from landmark_onnx_export.networks import build, write_binary_model
+from landmark_onnx_export.sources import open_source
+from landmark_onnx_export.synthetic import write_fpn_detector
 
 pytestmark = pytest.mark.paddle
 

@@ -47,7 +47,9 @@ def export(name, folder, classes=1000):
     size = source.stat().st_size
     figures = json.loads(run(EXPORT, name, source, folder / f"{name}.onnx").splitlines()[-1])
     source.unlink()
-    return figures | {"size": size}
+    figures |= {"size": size}
+    sys.stderr.write(f"{name}, {classes} classes: {figures}\n")
+    return figures
 
 
 def clear(folder):
@@ -56,21 +58,19 @@ def clear(folder):
 
 
 @pytest.mark.parametrize("name", list(cards()))
-def test_full_width(name, tmp_path, record_property):
+def test_full_width(name, tmp_path):
     figures = export(name, tmp_path)
-    record_property("figures", figures)
     assert figures["peak"] < 6e9
     verify(tmp_path / f"{name}.onnx")
     clear(tmp_path)
 
 
 @pytest.mark.parametrize("classes", [203_094, 250_000])
-def test_every_landmark_as_a_class(classes, tmp_path, record_property):
-    """The most classes a release can have, and a model over 2 GB."""
+def test_every_landmark_as_a_class(classes, tmp_path):
+    """About as many classes as Google Landmarks v2 has, and a model over 2 GB."""
     name = "res152_softmax_v2"
     figures = export(name, tmp_path, classes)
-    record_property("figures", figures)
     assert figures["peak"] < 3 * figures["size"]
-    assert any(path.suffix == ".data" for path in tmp_path.iterdir()) == (figures["size"] > 1 << 31)
+    assert any(path.suffix == ".data" for path in tmp_path.iterdir())
     verify(tmp_path / f"{name}.onnx")
     clear(tmp_path)

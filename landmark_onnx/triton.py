@@ -1,0 +1,158 @@
+"""A model as Triton Inference Server wants it: `NAME/1/model.onnx` and `NAME/config.pbtxt`.
+
+Triton runs the network alone: clients send what `landmark_onnx.preprocess` makes, by the card in the configuration.
+Sources: Triton's model_config.proto; its onnxruntime_backend, onnxruntime.cc and onnxruntime_utils.cc (CompareDims).
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ModelFileError
+from landmark_onnx.providers import CPU, onnxruntime
+from landmark_onnx.session import ERROR
+
+MODEL_FILE = "model.onnx"
+LABELS_FILE = "labels.txt"
+MAX_CLASSES = 1_000_000
+CARD_PARAMETER = "landmark_onnx.card"
+
+DATA_TYPES: Mapping[str, str] = {
+    "tensor(float)": "TYPE_FP32",
+    "tensor(float16)": "TYPE_FP16",
+    "tensor(double)": "TYPE_FP64",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(uint8)": "TYPE_UINT8",
+}
+"""ONNX Runtime's name of a type -> Triton's."""
+
+_HEURISTIC = "1"
+"""Of cudnn_conv_algo_search, as in `landmark_onnx.providers`. The newer way to say this, an execution accelerator, is
+overruled by the default, exhaustive search as soon as a configuration has any parameter."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How Triton runs a model. kind: of the instances. count: instances a device. max_batch: images of one batch."""
+
+    kind: Literal["cpu", "gpu"] = "cpu"
+    count: int = 1
+    max_batch: int = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output. shape: -1 where any size will do."""
+
+    name: str
+    data_type: str
+    shape: tuple[int, ...]
+
+
+class Word(str):
+    """Text without quotes: a protobuf enum's value."""
+
+    __slots__ = ()
+
+
+def configuration(card: ModelCard, model: Path, labels: Mapping[int, str], serving: Serving) -> str:
+    """The text of config.pbtxt. Raises: ModelFileError if Triton cannot serve the file's tensors."""
+    inputs, outputs = _tensors(model)
+    outputs = [tensor for tensor in outputs if tensor.name in card.output_names()]
+    batched = card.task != "det" and all(tensor.shape[0] == -1 for tensor in (*inputs, *outputs))
+    image = card.input_names()[0]
+    fixed = _narrowed(card, {tensor.name: tensor for tensor in inputs}[image].shape)
+    inputs = [dataclasses.replace(tensor, shape=fixed if tensor.name == image else tensor.shape) for tensor in inputs]
+    if card.task == "det":
+        # One image has one im_info, and the rois of several could not be told apart.
+        inputs = [dataclasses.replace(tensor, shape=(1, *tensor.shape[1:])) for tensor in inputs]
+    described = [_described(tensor, batched=batched) for tensor in outputs]
+    if labels and card.task == "cls":
+        described[0]["label_filename"] = LABELS_FILE
+    message: dict[str, Any] = {
+        "name": card.name,
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "default_model_filename": MODEL_FILE,
+        "max_batch_size": serving.max_batch if batched else 0,
+        "input": [_described(tensor, batched=batched) for tensor in inputs],
+        "output": described,
+        "instance_group": [{"count": serving.count, "kind": Word(f"KIND_{serving.kind.upper()}")}],
+        "parameters": _parameters(card, serving, varying=-1 in fixed[2:]),
+    }
+    if batched:
+        # Triton puts requests of equal shapes alone into a batch, unless allow_ragged_batch says otherwise.
+        message["dynamic_batching"] = {}
+    return "".join(f"{line}\n" for line in _lines(message))
+
+
+def label_lines(labels: Mapping[int, str]) -> str:
+    """One name a line, from class 0 on; a class without a name has its number."""
+    names = (labels.get(index, str(index)) for index in range(min(max(labels) + 1, MAX_CLASSES)))
+    return "".join(f"{' '.join(name.split())}\n" for name in names)
+
+
+def _tensors(model: Path) -> tuple[list[Tensor], list[Tensor]]:
+    """The file's inputs and outputs, as Triton's ONNX Runtime sees them."""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = ERROR
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(model), options, providers=[CPU])
+    return [_tensor(model, each) for each in session.get_inputs()], [
+        _tensor(model, each) for each in session.get_outputs()
+    ]
+
+
+def _tensor(model: Path, value: Any) -> Tensor:
+    if value.type not in DATA_TYPES or len(value.shape) < 2:
+        raise ModelFileError(f"{model}: {value.name}: {value.type} of shape {value.shape} is not for Triton")
+    return Tensor(value.name, DATA_TYPES[value.type], tuple(dim if isinstance(dim, int) else -1 for dim in value.shape))
+
+
+def _narrowed(card: ModelCard, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The image's shape, with the sides that the card's preprocessing always makes."""
+    rule = card.preprocess
+    side = rule.crop or (rule.size if rule.resize == "exact" else -1)
+    return *shape[:2], *(side if dim == -1 else dim for dim in shape[2:])
+
+
+def _described(tensor: Tensor, *, batched: bool) -> dict[str, Any]:
+    """A ModelInput or ModelOutput; the batch's own dimension is implied."""
+    dims = tensor.shape[1:] if batched else tensor.shape
+    return {"name": tensor.name, "data_type": Word(tensor.data_type), "dims": list(dims)}
+
+
+def _parameters(card: ModelCard, serving: Serving, *, varying: bool) -> list[dict[str, Any]]:
+    values = {CARD_PARAMETER: json.dumps(card.to_dict(), sort_keys=True)}
+    if varying:
+        values["enable_mem_pattern"] = "0"  # as in `landmark_onnx.session`
+        if serving.kind == "gpu":
+            values["cudnn_conv_algo_search"] = _HEURISTIC
+    return [{"key": key, "value": {"string_value": value}} for key, value in values.items()]
+
+
+def _lines(message: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Protobuf's text format. A list is a repeated field; a map is a list of key and value."""
+    for name, value in message.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, Mapping):
+                yield f"{indent}{name} {{"
+                yield from _lines(each, f"{indent}  ")
+                yield f"{indent}}}"
+            else:
+                yield f"{indent}{name}: {each if isinstance(each, int | Word) else _quoted(each)}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(c if c.isprintable() and c not in '"\\' else _escaped(c) for c in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return "".join(f"\\{byte:03o}" for byte in character.encode())
