@@ -153,6 +153,8 @@ def parse_program(data: bytes, origin: str = "program") -> ProgramDesc:
         program.ParseFromString(data)
     except DecodeError as error:
         raise ExportError(f"{origin}: not a Paddle program: {error}") from error
+    if missing := program.FindInitializationErrors():
+        raise ExportError(f"{origin}: not a Paddle program: {missing[0]} is missing")
     if not any(block.ops for block in program.blocks):
         raise ExportError(f"{origin}: not a Paddle program: it has no ops")
     # What is not UTF-8 comes back as bytes, which nobody behind this boundary expects.

@@ -8,7 +8,10 @@ from typing import Any
 from landmark_onnx.errors import ExportError
 from landmark_onnx.types import INPUTS, OUTPUTS, Task
 from landmark_onnx_export.fitting import BODIES, prepare
-from landmark_onnx_export.fluid import LOD_TENSOR, parse_program, persistable_names, tensor_desc
+from landmark_onnx_export.fluid import LOD_TENSOR, framework_pb2, parse_program, persistable_names, tensor_desc
+
+INT_ATTRIBUTE = 0
+"""AttrType of a whole number."""
 
 RANKS: types.MappingProxyType[str, int] = types.MappingProxyType({"image": 4, "im_info": 2})
 
@@ -25,8 +28,8 @@ def tensors(program: Any, task: Task) -> Tensors:
     """Which feed and fetch is which. Raises: ExportError where their number or rank is not the task's."""
     block = program.blocks[0]
     ranks = {var.name: len(tensor_desc(var.type).dims) for var in block.vars if var.type.type == LOD_TENSOR}
-    feeds = _columns((op, op.outputs[0].arguments[0]) for op in block.ops if op.type == "feed")
-    fetches = _columns((op, op.inputs[0].arguments[0]) for op in block.ops if op.type == "fetch")
+    feeds = _columns((op, _fed(op)) for op in block.ops if op.type == "feed")
+    fetches = _columns((op, _only(op, op.inputs)) for op in block.ops if op.type == "fetch")
     wanted = INPUTS[task]
     if len(feeds) != len(wanted) or len(fetches) != len(OUTPUTS[task]):
         raise ExportError(
@@ -43,13 +46,12 @@ def tensors(program: Any, task: Task) -> Tensors:
 def with_open_sizes(data: bytes) -> bytes:
     """Batch, height and width of every input unknown; the shapes that follow from them are to be inferred anew."""
     program = parse_program(data)
-    feeds = {op.outputs[0].arguments[0] for op in program.blocks[0].ops if op.type == "feed"}
+    feeds = {_fed(op) for op in program.blocks[0].ops if op.type == "feed"}
     for var in program.blocks[0].vars:
         if var.name in feeds:
             dims = tensor_desc(var.type).dims
-            dims[0] = -1
-            if len(dims) == RANKS["image"]:
-                dims[2] = dims[3] = -1
+            for axis in (0, 2, 3) if len(dims) == RANKS["image"] else (0,)[: len(dims)]:
+                dims[axis] = -1
     return bytes(program.SerializeToString())
 
 
@@ -65,11 +67,10 @@ def converter_input(data: bytes) -> bytes:
     others = [op for op in block.ops if op.type != "feed"]
     lifted = []
     for column, name in enumerate(names, start=len(feeds)):
-        feed = type(feeds[0])()
-        feed.CopyFrom(feeds[0])
-        del feed.outputs[0].arguments[:]
-        feed.outputs[0].arguments.append(name)
-        next(attr for attr in feed.attrs if attr.name == "col").i = column
+        feed = framework_pb2().OpDesc(type="feed")
+        feed.inputs.add(parameter="X", arguments=["feed"])
+        feed.outputs.add(parameter="Out", arguments=[name])
+        feed.attrs.add(name="col", type=INT_ATTRIBUTE, i=column)
         lifted.append(feed)
     for var in block.vars:
         if var.name in names:
@@ -88,6 +89,19 @@ def converter_input(data: bytes) -> bytes:
 def op_types(data: bytes) -> set[str]:
     """The kinds of op in all blocks of a program, but for feed and fetch."""
     return {op.type for block in parse_program(data).blocks for op in block.ops} - {"feed", "fetch"}
+
+
+def _fed(op: Any) -> str:
+    """The variable that a feed op fills."""
+    return _only(op, op.outputs)
+
+
+def _only(op: Any, slots: Any) -> str:
+    """The one argument of a feed's or fetch's slot. Raises: ExportError if there is none or another."""
+    arguments = [argument for slot in slots for argument in slot.arguments]
+    if len(arguments) != 1:
+        raise ExportError(f"not a Paddle program: a {op.type} op has the variables {arguments}, wanted one")
+    return str(arguments[0])
 
 
 def _columns(ops: Iterable[tuple[Any, str]]) -> list[str]:

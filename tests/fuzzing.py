@@ -1,0 +1,215 @@
+"""Use mutated files of one kind: `python fuzzing.py KIND COUNT FOLDER`. Run by test_fuzz.py, in a process of its own.
+
+The alarm kills the process after ten seconds on one file; a file that crashed it is `current` in the folder.
+"""
+
+import contextlib
+import gzip
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from random import Random
+
+import cv2
+import numpy as np
+
+from landmark_onnx.cards import card, read_card
+from landmark_onnx.errors import LandmarkError
+from landmark_onnx.images import read_image
+from landmark_onnx.preprocess import preprocess
+from landmark_onnx_export.fluid import parse_program, read_params, read_variable
+from landmark_onnx_export.networks import build
+from landmark_onnx_export.programs import converter_input, op_types, tensors, with_open_sizes
+from landmark_onnx_export.sources import open_source
+from landmark_onnx_export.synthetic import write_release
+
+RETRIEVAL, CLS, DET = "res152_arcmargin", "res152_softmax_v1", "res50_oid_v4_detector"
+MAX_GROWTH = 1024
+"""MB."""
+
+random = Random(2019)
+
+
+def edited_bytes(data: bytes) -> bytes:
+    """One to four edits: flipped bits, extreme integers, cuts, repeats, insertions, mostly near the start."""
+    mutant = bytearray(data)
+    for _ in range(random.randint(1, 4)):
+        spread = 1 + len(mutant) / random.choice([1, 8, 64, 512])
+        at = min(int(random.expovariate(1 / spread)), max(len(mutant) - 1, 0))
+        size = random.choice([1, 2, 4, 8, 64, 1024])
+        match random.randrange(6):
+            case 0 if mutant:
+                mutant[at] ^= 1 << random.randrange(8)
+            case 1:
+                mutant[at : at + size] = random.choice([b"\xff", b"\x00", b"\x7f", b"\x80"]) * size
+            case 2:
+                del mutant[at:]
+            case 3:
+                del mutant[at : at + size]
+            case 4:
+                mutant[at:at] = mutant[at : at + size]
+            case _:
+                mutant[at:at] = random.randbytes(size)
+    return bytes(mutant)
+
+
+def edited_program(data: bytes) -> bytes:
+    """A program that parses, but for one thing that is missing, doubled or renamed in it."""
+    program = parse_program(data)
+    block = program.blocks[0]
+    kind = random.choice(["feed", "fetch", "any", "any"])
+    op = random.choice([op for op in block.ops if kind in ("any", op.type)])
+    var = random.choice(block.vars)
+    slots = random.choice([op.inputs, op.outputs])
+    match random.randrange(9):
+        case 0:
+            del slots[:]
+        case 1 if slots:
+            del random.choice(slots).arguments[:]
+        case 2 if slots:
+            random.choice(slots).arguments.append(random.choice(block.vars).name)
+        case 3:
+            del op.attrs[:]
+        case 4 if op.attrs:
+            random.choice(op.attrs).ClearField(random.choice(["i", "f", "ints", "floats", "s", "b"]))
+        case 5:
+            var.type.ClearField(var.type.DESCRIPTOR.fields_by_number[3].name)
+        case 6:
+            var.persistable = not var.persistable
+        case 7:
+            op.type = random.choice(["feed", "fetch", "roi_align", "multiclass_nms", "box_coder", "unheard_of"])
+        case _:
+            var.name = random.choice(block.vars).name
+    return bytes(program.SerializeToString())
+
+
+def run(
+    name: str,
+    seeds: list[bytes],
+    use: Callable[[bytes], object],
+    count: int,
+    folder: Path,
+    edit: Callable[[bytes], bytes] = edited_bytes,
+) -> None:
+    """Use `count` mutants; says how many were accepted and how many refused, and what memory they cost."""
+    use(seeds[0])  # whatever is imported or allocated once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    accepted = 0
+    refusals = set()
+    for _ in range(count):
+        mutant = edit(random.choice(seeds))
+        (folder / "current").write_bytes(mutant)
+        signal.alarm(10)
+        try:
+            use(mutant)
+            accepted += 1
+        except LandmarkError as error:
+            refusals.add(str(error))
+        signal.alarm(0)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < MAX_GROWTH, f"{grown:.0f} MB more"
+    assert refusals, "no mutant was refused"
+    assert all(len(reason.splitlines()) == 1 for reason in refusals), refusals
+    sys.stderr.write(f"{name}: {accepted} accepted, {count - accepted} refused, {grown:.0f} MB more\n")
+
+
+def variables(count: int, folder: Path) -> None:
+    """Variable files, alone and joined to a params file."""
+    streams = []
+    with open_source(write_release(card(CLS), folder)) as source:
+        for name in ("fc_0.w_0", "fc_0.b_0", "conv1_1_weights"):
+            with (folder / name).open("wb") as out:
+                source.variables[name].copy_stream(out)
+            streams.append((folder / name).read_bytes())
+    path = folder / "mutant"
+
+    def use_variable(data: bytes) -> None:
+        path.write_bytes(data)
+        variable = read_variable(path, "variable")
+        assert variable.read().nbytes == variable.nbytes <= len(data)
+
+    def use_params(data: bytes) -> None:
+        path.write_bytes(data)
+        read_params(path, ["a", "b", "c"])
+
+    run("variables", streams, use_variable, count // 2, folder)
+    run("params", [b"".join(streams)], use_params, count // 2, folder)
+
+
+def programs(count: int, folder: Path) -> None:
+    """Programs whose bytes are edited, and programs that parse all the same."""
+    seeds = []
+    for name in (DET, RETRIEVAL):
+        facts = card(name)
+        with open_source(write_release(facts, folder)) as source:
+            seeds.append(source.program or build(facts.source.network, facts.task, source.variables))
+
+    def use(data: bytes) -> None:
+        program = parse_program(data)
+        tensors(program, "det" if len(program.blocks[0].ops) < 300 else "retrieval")
+        op_types(with_open_sizes(data))
+        converter_input(data)
+
+    run("programs", seeds, use, count // 2, folder)
+    run("programs that parse", seeds, use, count // 2, folder, edited_program)
+
+
+def tars(count: int, folder: Path) -> None:
+    """Releases of both kinds, plain and compressed."""
+    train, binary = (write_release(card(name), folder).read_bytes() for name in (CLS, DET))
+    path = folder / "release.tar"
+
+    def use(data: bytes) -> None:
+        path.write_bytes(data)
+        with open_source(path) as source:
+            assert all(variable.read().nbytes == variable.nbytes for variable in source.variables.values())
+            source.read_text(card(DET).source.labels)
+
+    run("tars", [train, binary, gzip.compress(train, 1)], use, count, folder)
+
+
+def cards(count: int, folder: Path) -> None:
+    """The shipped cards."""
+    entries = resources.files("landmark_onnx_models").iterdir()
+    path = folder / "card.toml"
+
+    def use(data: bytes) -> None:
+        path.write_bytes(data)
+        read_card(path)
+
+    run("cards", [entry.read_bytes() for entry in entries if entry.name.endswith(".toml")], use, count, folder)
+
+
+@contextlib.contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Without OpenCV's own word on each damaged file."""
+    level = cv2.getLogLevel() if hasattr(cv2, "getLogLevel") else None
+    if level is not None:
+        cv2.setLogLevel(0)
+    yield
+    if level is not None:
+        cv2.setLogLevel(level)
+
+
+def images(count: int, folder: Path) -> None:
+    """Encoded images of six formats."""
+    image = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8), (120, 90))
+    suffixes = (".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm")
+
+    def use(data: bytes) -> None:
+        pixels = read_image(data, max_pixels=4_000_000)
+        assert (pixels.dtype, pixels.ndim) == (np.uint8, 3)
+        for name in (RETRIEVAL, CLS):
+            preprocess(card(name).preprocess, pixels)
+
+    with quiet_opencv():
+        run("images", [cv2.imencode(suffix, image)[1].tobytes() for suffix in suffixes], use, count, folder)
+
+
+KINDS = {kind.__name__: kind for kind in (variables, programs, tars, cards, images)}
+
+if __name__ == "__main__":
+    KINDS[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))
