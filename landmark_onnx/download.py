@@ -46,7 +46,7 @@ class Rules:
     margin: what must stay free on the disk.
     """
 
-    attempts: int = 6
+    attempts: int = 5
     progress: int = 1 << 20
     backoff: float = 1.0
     longest_wait: float = 60.0

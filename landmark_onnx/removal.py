@@ -94,7 +94,10 @@ def _is_of(path: Path, name: str) -> bool:
 def _remove(path: Path) -> Removed:
     if path.is_dir() and not path.is_symlink():
         size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
-        shutil.rmtree(path)
+        # The children of a killed export may write there for a moment yet.
+        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path)
     else:
         size = path.lstat().st_size
         path.unlink()

@@ -11,6 +11,7 @@ import pytest
 from landmark_onnx.cards import CARDS_VARIABLE
 from landmark_onnx.pull import OFFLINE_VARIABLE
 from landmark_onnx.store import HOME_VARIABLE
+from landmark_onnx_export.paddle_runtime import ENVIRONMENT
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
@@ -20,7 +21,8 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """An empty folder for the user's cards: tests are made for each card before any fixture could see to it."""
+    """What must hold before any test is collected: Paddle's old program format, and no cards of the user's."""
+    os.environ.update(ENVIRONMENT)
     folder = tempfile.mkdtemp(prefix="landmark-onnx-cards-")
     config.add_cleanup(lambda: shutil.rmtree(folder))
     os.environ[CARDS_VARIABLE] = folder

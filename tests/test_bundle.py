@@ -244,8 +244,10 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(models, tmp_path):
     for content in (None, "{}", '{"format": "landmark-onnx bundle", "version": 2, "layout": "store"}'):
         if content is not None:
             (target / FILE).write_text(content)
+        stages = []
         with pytest.raises(ModelFileError, match="refused to overwrite what is no bundle"):
-            bundle(models, target)
+            bundle(models, target, say=stages.append)
+        assert stages == [], "it is known before the work begins"
         assert (target / "sub" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("x")
     with pytest.raises(ModelFileError, match="refused to overwrite"):
@@ -458,6 +460,25 @@ def test_a_detector_takes_one_image_and_is_not_batched(models):
     assert not config.HasField("dynamic_batching")
     assert dims(config.input) == {"image": [1, 3, -1, -1], "im_info": [1, 3]}
     assert dims(config.output) == {"rois": [12, 4], "probability": [12, 5], "deltas": [12, 20]}
+
+
+def test_a_detector_of_open_sizes_takes_one_image_all_the_same(models, tmp_path):
+    """As the exported ones are: the first dimension of their rois is no batch."""
+    model = fakes.unsealed(models[2])
+    graph = model.graph
+    graph.initializer.append(onnx.numpy_helper.from_array(np.ones(12, bool), "keep"))
+    for node in [*graph.node]:
+        (name,) = node.output
+        if name in [value.name for value in graph.output]:
+            node.output[0] = f"all_{name}"
+            graph.node.append(onnx.helper.make_node("Compress", [f"all_{name}", "keep"], [name], axis=0))
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = f"first_{value.name}"
+    onnx.save(model, tmp_path / "open.onnx")
+    config = configuration(tmp_path / "open.onnx", fakes.small_card(fakes.DET))
+    assert (config.max_batch_size, config.HasField("dynamic_batching")) == (0, False)
+    assert dims(config.input) == {"image": [1, 3, -1, -1], "im_info": [1, 3]}
+    assert dims(config.output) == {"rois": [-1, 4], "probability": [-1, 5], "deltas": [-1, 20]}
 
 
 def test_a_model_of_a_fixed_batch_is_not_batched(models, tmp_path):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 import types
 from pathlib import Path
@@ -293,7 +294,10 @@ def test_answers_come_before_the_list_on_standard_input_ends(photos):
     with start(*CLS, "--top", "1", "--batch-size", "1", "--quiet", "-") as process:
         process.stdin.write(b"0.png\n" * 16)
         process.stdin.flush()
+        impatience = threading.Timer(20, process.kill)
+        impatience.start()
         first = json.loads(process.stdout.readline())
+        impatience.cancel()
         process.stdin.close()
         rest = process.stdout.read().splitlines()
     assert first["image"] == "0.png"
@@ -305,8 +309,8 @@ def test_answers_come_before_the_list_on_standard_input_ends(photos):
 
 def test_retrieval_compares_the_first_image_with_the_others(photos, run):
     done = run(*RETRIEVAL, *GOOD, "--format", "json")
-    with Retriever(fakes.RETRIEVAL) as retriever:
-        wanted = [answer.to_json() for answer in retriever.compare(GOOD[0], GOOD[1:])]
+    retriever = Retriever(fakes.RETRIEVAL)
+    wanted = [answer.to_json() for answer in retriever.compare(GOOD[0], GOOD[1:])]
     assert done.code == 0
     assert [list(row) for row in done.json] == [["query", "image", "cosine"]] * 3
     assert [(row["query"], row["image"]) for row in done.json] == [("0.png", name) for name in GOOD[1:]]
@@ -315,8 +319,8 @@ def test_retrieval_compares_the_first_image_with_the_others(photos, run):
 
 def test_cls_names_the_best_classes(photos, run):
     done = run(*CLS, *GOOD, "--top", "3", "--format", "json")
-    with Classifier(fakes.CLS) as classifier:
-        wanted = [answer.to_json()["labels"][:3] for answer in classifier(GOOD)]
+    classifier = Classifier(fakes.CLS)
+    wanted = [answer.to_json()["labels"][:3] for answer in classifier(GOOD)]
     assert [row["image"] for row in done.json] == list(GOOD)
     for row, labels in zip(done.json, wanted, strict=True):
         assert [(label["index"], label["name"]) for label in row["labels"]] == [
@@ -342,8 +346,8 @@ def test_cls_takes_names_from_a_file(photos, run):
 
 def test_det_lists_boxes(photos, run):
     done = run(*DET, *GOOD, "--format", "json")
-    with Detector(fakes.DET) as detector:
-        wanted = [answer.to_json() for answer in detector(GOOD)]
+    detector = Detector(fakes.DET)
+    wanted = [answer.to_json() for answer in detector(GOOD)]
     assert done.json == wanted
     assert sum(len(row["detections"]) for row in done.json) > 4
     assert list(done.json[0]["detections"][0]) == ["category_id", "name", "bbox", "score"]
@@ -649,8 +653,8 @@ def test_options_reach_the_provider(photos, run, monkeypatch):
 
 @pytest.fixture
 def vectors(photos):
-    with Retriever(fakes.RETRIEVAL) as retriever:
-        return np.stack([answer.vector for answer in retriever(GOOD)])
+    retriever = Retriever(fakes.RETRIEVAL)
+    return np.stack([answer.vector for answer in retriever(GOOD)])
 
 
 def test_save_npz(photos, vectors, run):

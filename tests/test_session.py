@@ -13,6 +13,16 @@ from landmark_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, ProviderReque
 from landmark_onnx.session import ERROR, Session, first_line
 
 
+class FakeOptions(types.SimpleNamespace):
+    """Takes any attribute, and keeps the configuration entries."""
+
+    def __init__(self):
+        super().__init__(entries={})
+
+    def add_session_config_entry(self, key, value):
+        self.entries[key] = value
+
+
 class FakeRuntime(types.ModuleType):
     """An onnxruntime that has `available` compiled in and, as the real one does, runs on `works` without a word.
 
@@ -46,7 +56,7 @@ class FakeRuntime(types.ModuleType):
                 return [types.SimpleNamespace(name="embedding", shape=["n", 512])]
 
         self.InferenceSession = InferenceSession
-        self.SessionOptions = types.SimpleNamespace
+        self.SessionOptions = FakeOptions
         self.get_available_providers = lambda: available
 
     def preload_dlls(self):
@@ -149,6 +159,7 @@ def test_options_of_the_session(runtime, some_file):
     assert options.intra_op_num_threads == 3
     assert options.log_severity_level == ERROR
     assert options.enable_mem_pattern is False
+    assert options.entries == {"session.disable_prepacking": "1"}
     assert session.metadata == {"a": "b"}
 
 

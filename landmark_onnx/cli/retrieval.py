@@ -85,7 +85,7 @@ def _compared(
     query = next(results)
     if isinstance(query, Failure):
         if add is None:
-            raise ImageError(query.error)
+            raise query.kind(query.error)
         yield query
     else:
         if add:

@@ -1,6 +1,5 @@
 """Every ONNX body against the Paddle op it stands for: one-op programs through Paddle and through ONNX Runtime."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +12,6 @@ from hypothesis import strategies as st
 
 from landmark_onnx.errors import ExportError
 
-# Before Paddle is imported: these ops live in its old program format.
-os.environ.update({"FLAGS_enable_pir_api": "0", "GLOG_minloglevel": "2", "ORT_DISABLE_TELEMETRY": "1"})
 paddle = pytest.importorskip("paddle")
 framework_pb2 = pytest.importorskip("paddle.base.proto.framework_pb2")
 onnx = pytest.importorskip("onnx")
