@@ -39,7 +39,7 @@ class Source:
 class Preprocess:
     """How a BGR uint8 image becomes the network's input. `landmark_onnx.preprocess` says what each rule computes.
 
-    size: pixels of the short side, or of both sides for the "exact" rule.
+    size: pixels of the short side, or of both sides for the "exact" rule; width: of that, where it is not square.
     multiple, min_side: each side is floored to a multiple, but not below min_side pixels ("short_side_floor"), or
     padded to one ("short_side_capped").
     max_ratio: images longer than this get a smaller target; 0 for no limit.
@@ -50,6 +50,7 @@ class Preprocess:
     resize: Literal["short_side_floor", "short_side_capped", "exact"]
     size: int
     interpolation: Literal["nearest", "linear", "cubic", "area", "lanczos4"]
+    width: int = 0
     multiple: int = 1
     min_side: int = 1
     max_ratio: float = 0.0
@@ -253,10 +254,13 @@ def _check(card: ModelCard, origin: str) -> None:
     prep, post = card.preprocess, card.postprocess
     # Long images come out smaller where max_ratio is set; else every short side is the floored size.
     floored = 0 if prep.max_ratio else prep.size // max(prep.multiple, 1) * prep.multiple
-    shortest = prep.size if prep.resize == "exact" else max(prep.min_side, floored)
+    shortest = min(prep.size, prep.width or prep.size) if prep.resize == "exact" else max(prep.min_side, floored)
     rules = {
         "name: wanted letters, digits, '.', '_' and '-'": re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", card.name, re.ASCII),
         "preprocess: size: wanted 1 to 16384": 1 <= prep.size <= 16384,
+        "preprocess: width: wanted up to 16384, and for the exact resize alone": (
+            0 <= prep.width <= (16384 if prep.resize == "exact" else 0)
+        ),
         "preprocess: multiple: wanted 1 to 4096": 1 <= prep.multiple <= 4096,
         "preprocess: min_side: wanted 1 to 4096": 1 <= prep.min_side <= 4096,
         "preprocess: crop: wanted at most the shortest side that the resize leaves": 0 <= prep.crop <= shortest,

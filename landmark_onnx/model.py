@@ -62,7 +62,11 @@ class Model(ABC, Generic[R]):
         self.session.bind(self.card)
         self.names: Mapping[int, str] = {int(index): name for index, name in metadata.get("labels", {}).items()}
         self._pipeline = Pipeline(
-            session=self.session, card=self.card, answer=self._answer, batch_size=batch_size, max_pixels=max_pixels
+            session=self.session,
+            card=self.card,
+            answer=self._answer,
+            batch_size=self.session.largest_batch(self.card, batch_size),
+            max_pixels=max_pixels,
         )
 
     @overload

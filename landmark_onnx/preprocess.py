@@ -44,8 +44,8 @@ def short_side_floor(rule: Preprocess, image: Image) -> Tensors:
 
 
 def exact(rule: Preprocess, image: Image) -> Tensors:
-    """Resize on uint8 to `size` x `size` whatever the ratio, crop the centre, normalise."""
-    resized = _resize(rule, image, (rule.size, rule.size))
+    """Resize on uint8 to height `size` and `width`, or to a square, whatever the ratio; crop the centre, normalise."""
+    resized = _resize(rule, image, (rule.width or rule.size, rule.size))
     if rule.crop:
         resized = _centre_crop(resized, rule.crop)
     return {"image": normalise(rule, resized)}

@@ -63,6 +63,15 @@ class Session:
             if missing := [name for name in wanted if name not in got]:
                 raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
 
+    def largest_batch(self, card: ModelCard, wanted: int) -> int:
+        """`wanted`, or 1 if the file takes one image at a time. Raises: ModelFileError if it takes more, and no less."""
+        batch = self._inputs[card.input_names()[0]][0]
+        if not isinstance(batch, int):
+            return wanted
+        if batch != 1:
+            raise ModelFileError(f"{self.path}: takes {batch} images at once, wanted a free batch or 1")
+        return 1
+
     def run(self, card: ModelCard, feeds: Tensors) -> Tensors:
         """Feed our named tensors, answer our named tensors. Raises: SessionError from ONNX Runtime's own error."""
         renamed = {

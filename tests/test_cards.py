@@ -32,6 +32,7 @@ FULL = {
     "preprocess": {
         "resize": "short_side_floor",
         "size": 300,
+        "width": 0,
         "interpolation": "cubic",
         "multiple": 16,
         "min_side": 16,
