@@ -65,12 +65,13 @@ class Preprocess:
 class Postprocess:
     """What turns outputs into a result.
 
-    normalise: divide embeddings by their L2 norm.
+    normalise: divide embeddings by their L2 norm. softmax: the classifier answers logits, not probabilities.
     score, iou, keep: detection thresholds and the most boxes of an image.
     variances: scale of the box deltas dx, dy, dw, dh.
     """
 
     normalise: bool = False
+    softmax: bool = False
     score: float = 0.1
     iou: float = 0.5
     keep: int = 100

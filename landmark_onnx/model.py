@@ -116,7 +116,7 @@ class Classifier(Model[Classification]):
     top: int = 5
 
     def _answer(self, feeds: Tensors, outputs: Tensors) -> Classification:
-        return to_classification(outputs, self.top, self.names)
+        return to_classification(self.card.postprocess, outputs, self.top, self.names)
 
 
 class Detector(Model[Detections]):

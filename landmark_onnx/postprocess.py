@@ -39,9 +39,12 @@ def cosine(a: Array, b: Array) -> float:
     return min(max(float(a @ b) / length, 0.0), 1.0) if length else 0.0
 
 
-def to_classification(outputs: Tensors, top: int, names: Mapping[int, str]) -> Classification:
+def to_classification(rule: Postprocess, outputs: Tensors, top: int, names: Mapping[int, str]) -> Classification:
     """{"probability": (1, C)} -> the `top` best classes; of equal ones the lower index first."""
     probability = _finite(outputs["probability"].reshape(-1), "probability")
+    if rule.softmax:
+        exponentials = np.exp(probability - probability.max())
+        probability = exponentials / exponentials.sum()
     order = np.argsort(-probability, kind="stable")[:top]
     return Classification(indices=order, scores=probability[order].astype(np.float32), names=named(names, order))
 

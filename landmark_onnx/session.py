@@ -64,7 +64,7 @@ class Session:
                 raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
 
     def largest_batch(self, card: ModelCard, wanted: int) -> int:
-        """`wanted`, or 1 if the file takes one image at a time. Raises: ModelFileError if it takes more, and no less."""
+        """`wanted`, or 1 if the file takes one image at a time. Raises: ModelFileError if it takes only more."""
         batch = self._inputs[card.input_names()[0]][0]
         if not isinstance(batch, int):
             return wanted

@@ -1,5 +1,6 @@
 """Postprocessing against a loop over classes, written again from `get_dt_res_common` of infer_recognition.py."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -252,7 +253,7 @@ def test_nms_of_all_groups_at_once_is_that_of_each(seed, count, groups, threshol
 
 def test_classes_come_best_first_and_of_equal_ones_the_lower():
     probability = np.array([[0.1, 0.3, 0.1, 0.3, 0.2]], f32)
-    got = to_classification({"probability": probability}, 4, {3: "three"})
+    got = to_classification(RULE, {"probability": probability}, 4, {3: "three"})
     assert got.indices.tolist() == [1, 3, 4, 0]
     assert got.indices.dtype == np.int64
     assert got.scores.dtype == f32
@@ -262,19 +263,26 @@ def test_classes_come_best_first_and_of_equal_ones_the_lower():
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 50))
 def test_top_is_a_stable_sort(steps, top):
-    got = to_classification({"probability": np.array([steps], f32) / 10}, top, {})
+    got = to_classification(RULE, {"probability": np.array([steps], f32) / 10}, top, {})
     assert got.indices.tolist() == sorted(range(len(steps)), key=lambda index: (-steps[index], index))[:top]
 
 
+def test_logits_become_probabilities():
+    logits = np.array([[2.0, -1.0, 700.0, 699.0]], f32)
+    got = to_classification(dataclasses.replace(RULE, softmax=True), {"probability": logits}, 2, {})
+    assert got.indices.tolist() == [2, 3]
+    np.testing.assert_allclose(got.scores, [1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))], rtol=1e-6)
+
+
 def test_more_classes_than_there_are():
-    assert len(to_classification({"probability": np.ones((1, 3), f32)}, 5, {}).indices) == 3
+    assert len(to_classification(RULE, {"probability": np.ones((1, 3), f32)}, 5, {}).indices) == 3
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_a_probability_or_embedding_that_is_not_finite_is_an_error(value):
     values = np.array([[0.5, value]], f32)
     with pytest.raises(SessionError, match="probability has values that are not finite"):
-        to_classification({"probability": values}, 1, {})
+        to_classification(RULE, {"probability": values}, 1, {})
     with pytest.raises(SessionError, match="embedding has values that are not finite"):
         to_embedding(RULE, {"embedding": values})
 
