@@ -71,17 +71,10 @@ def export_model(
             files = write_binary_model(program, opened.variables, folder)
             paddle = parity.PaddleModel(*files, tensors.inputs, tensors.outputs)
             measured = parity.measure(card, paddle, written.model, folder)
-        with written.model.open("r+b") as file:
-            append_metadata(file, _metadata(card, opened, written, measured))
-            sync(file)
+        _seal(written.model, _metadata(card, opened, written, measured))
         _publish(written, output)
-    return ExportReport(
-        path=output,
-        card=card,
-        seconds=time.perf_counter() - start,
-        agreement=measured.agreement if measured else None,
-        unused=unused,
-    )
+    agreed = measured.agreement if measured else None
+    return ExportReport(path=output, card=card, seconds=time.perf_counter() - start, agreement=agreed, unused=unused)
 
 
 def _program(card: ModelCard, source: Source, folder: Path) -> tuple[bytes, tuple[str, ...]]:
@@ -131,6 +124,12 @@ def _metadata(card: ModelCard, source: Source, written: Written, measured: parit
 def _version(package: str) -> Iterator[str]:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         yield importlib.metadata.version(package)
+
+
+def _seal(model: Path, metadata: dict[str, Any]) -> None:
+    with model.open("r+b") as file:
+        append_metadata(file, metadata)
+        sync(file)
 
 
 def _publish(written: Written, output: Path) -> None:

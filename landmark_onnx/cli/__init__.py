@@ -3,6 +3,7 @@
 Exit codes: 0 all answered; 1 something failed, others may be answered; 2 wrong usage; 130 interrupted.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -38,6 +39,8 @@ app.add_typer(models)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always leaves by SystemExit."""
     interruptible()
+    # A damaged image is told of in our words; OpenCV reads this when it is imported.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         app(args=arguments, prog_name="landmark-onnx")
     except (LandmarkError, OSError) as error:
