@@ -308,3 +308,23 @@ def test_the_real_session_does_not_fall_back_in_run(model):
 def test_first_line():
     assert first_line(ValueError("one\ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize("kind", ["relative", "absolute", "link"])
+def test_weights_outside_the_models_folder_are_refused(kind, tmp_path):
+    secret = tmp_path / "secret.bin"
+    np.ones(4, np.float32).tofile(secret)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(secret)
+    location = {"relative": "../secret.bin", "absolute": str(secret), "link": "link.bin"}[kind]
+    weight = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
+    for key, value in {"location": location, "offset": "0", "length": "16"}.items():
+        weight.external_data.add(key=key, value=value)
+    sides = [onnx.helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
+    node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "graph", sides[:1], sides[1:], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match=r"model\.onnx: not a usable ONNX model"):
+        Session(folder / "model.onnx")
