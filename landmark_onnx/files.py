@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,11 +15,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Until then its `name` is the path of a hidden file beside.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        os.close(handle)
-        with temporary.open("w+b") as file:
+        with temporary.open("x+b") as file:
             yield file
             sync(file)
         publish(temporary, path)
@@ -35,10 +33,7 @@ def sync(file: BinaryIO) -> None:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Rename a finished, synced file into place, with the permissions that an ordinary new file has."""
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)
+    """Rename a finished, synced file into place."""
     temporary.replace(path)
     with contextlib.suppress(OSError):  # a folder cannot be opened, let alone synced, on Windows
         folder = os.open(path.parent, os.O_RDONLY)

@@ -37,6 +37,7 @@ from landmark_onnx.store import exported_path
 
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "landmark-onnx"))
 LIGHT = ("numpy", "cv2", "onnxruntime", "pyarrow", "landmark_onnx_export")
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OFFLINE = ("paddle", "paddle2onnx", "onnx", "onnxscript", "landmark_onnx_export", "skimage", "sklearn")
 
 
@@ -69,7 +70,7 @@ def run(capsys):
         printed = capsys.readouterr()
         return Done(left.value.code or 0, printed.out, printed.err)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     yield call
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -78,12 +79,13 @@ def run(capsys):
 def start(*arguments, **settings) -> subprocess.Popen:
     """The installed program."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A shell's background job ignores SIGINT, and so would what it starts.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A background job of a shell, or of nohup, ignores some of these, and so would what it starts.
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
     try:
         return subprocess.Popen([PROGRAM, *map(str, arguments)], **(pipes | settings))
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def installed(*arguments, stdin: bytes = b"", **settings) -> Done:
@@ -657,7 +659,7 @@ def vectors(photos):
     return np.stack([answer.vector for answer in retriever(GOOD)])
 
 
-def test_save_npz(photos, vectors, run):
+def test_save_npz(photos, vectors, run, monkeypatch):
     done = run(*RETRIEVAL, *GOOD[:2], "broken.jpg", *GOOD[2:], "--save", "sub/f.npz")
     assert done.code == 1
     assert len(done.lines) == 4
@@ -667,8 +669,9 @@ def test_save_npz(photos, vectors, run):
         assert saved["features"].dtype == np.float32
         np.testing.assert_allclose(saved["features"], vectors, rtol=0, atol=1e-6)
     first = Path("sub/f.npz").read_bytes()
+    monkeypatch.setattr("time.time", lambda: 2_000_000_000)
     run(*RETRIEVAL, *GOOD, "--save", "sub/f.npz")
-    assert Path("sub/f.npz").read_bytes() == first
+    assert Path("sub/f.npz").read_bytes() == first, "the hour is in the file"
     assert [path.name for path in Path("sub").iterdir()] == ["f.npz"]
 
 
@@ -753,7 +756,7 @@ def test_a_reader_that_leaves_is_no_error(photos):
         assert process.wait(timeout=60) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ENDING)
 def test_an_interrupt_leaves_nothing_behind(photos, number):
     before = sorted(Path().iterdir())
     with start(*RETRIEVAL, "--quiet", "-o", "answers.json", "--save", "f.npz", "-") as process:
@@ -958,19 +961,19 @@ def running() -> list[str]:
 
 
 @pytest.mark.paddle
-def test_demo_goes_the_whole_road(temporary, tmp_path, monkeypatch):
+def test_demo_goes_the_whole_road(temporary, tmp_path, monkeypatch, run):
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
-    with start("demo", "-o", "shown") as process:
-        out, err = map(os.fsdecode, process.communicate(timeout=600))
-    assert (process.returncode, err) == (0, "")
-    assert out.startswith("The models of this demo are made up")
-    assert out.count("parity with Paddle") == 3
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    done = run("demo", "-o", "shown")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("The models of this demo are made up")
+    assert done.out.count("parity with Paddle") == 3
     photos = sorted(path.name for path in Path("shown/photos").iterdir())
     assert len(photos) >= 6
     assert sorted(path.name for path in Path("shown/detections").iterdir()) == photos
-    assert all(out.count(f"shown/photos/{name}") >= 2 for name in photos)
+    assert all(done.out.count(f"shown/photos/{name}") >= 2 for name in photos)
     for name in photos:
         plain, drawn = (cv2.imread(f"shown/{folder}/{name}") for folder in ("photos", "detections"))
         assert plain.shape == drawn.shape

@@ -116,9 +116,9 @@ def test_a_class_without_a_name_is_numbered(monkeypatch):
 
 def test_copies_keep_the_stem_and_do_not_replace_each_other(tmp_path):
     copies = DrawnCopies(tmp_path / "out")
-    sources = ["a/0.jpg", "b/0.jpeg", "c/0.JPG", "d/0-2.jpg", "a/0.webp", "e/0.png"]
+    sources = ["a/0.jpg", "b/0.jpeg", "c/0.JPG", "d/0-2.jpg", "a/0.webp", "e/0.png", "a.png", "A.png"]
     written = [copies.write(photo(), found([], image=source)).name for source in sources]
-    assert written == ["0.jpg", "0-2.jpg", "0-3.jpg", "0-2-2.jpg", "0.png", "0-2.png"]
+    assert written == ["0.jpg", "0-2.jpg", "0-3.jpg", "0-2-2.jpg", "0.png", "0-2.png", "a.png", "A-2.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(written)
     assert (tmp_path / "out" / "0.jpg").read_bytes().startswith(b"\xff\xd8\xff")
     assert (cv2.imread(str(tmp_path / "out" / "0.png"))[::3, ::3] == photo()).all()

@@ -73,8 +73,11 @@ def test_a_release_is_called_after_its_file(file, tmp_path):
     }
 
 
-def test_the_longest_name_fits_best(tmp_path):
+def test_the_longest_name_fits_best(tmp_path, own_cards):
     assert add(make_tar(tmp_path / f"{NAME}_index.tar")).name == f"{NAME}_index"
+    write_card(own_cards / "mine.toml")
+    write_card(own_cards / "mine.v2.toml", name="mine.v2")
+    assert add(make_tar(tmp_path / "mine.v2.tar")).name == "mine.v2"
 
 
 def test_a_release_by_another_name(tmp_path):
@@ -177,7 +180,7 @@ def test_a_model_that_was_changed(tmp_path, store):
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ModelFileError, match="damaged: wanted sha256"):
+    with pytest.raises(ModelFileError, match=f"^{path}: damaged: wanted sha256"):
         add(path)
     assert files(store) == []
 

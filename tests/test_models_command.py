@@ -12,12 +12,13 @@ import fakes
 from landmark_onnx.cards import CARDS_VARIABLE, cards
 from landmark_onnx.cli import main
 from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.run import watching
 from landmark_onnx.draw import write_image
 from landmark_onnx.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.store import exported_path, source_path, stored_model
 from servers import serving, slowly, status
 from test_intake import make_foreign, make_tar, write_card
-from test_pull import NAME, PULL, TAR, host_is
+from test_pull import NAME, PULL, TAR, background, hold, host_is
 from test_store import touch
 
 
@@ -224,6 +225,45 @@ def test_a_model_is_pulled_when_it_is_first_used(run, mirror, exporter, tmp_path
     assert len(mirror.seen) == 1
 
 
+@pytest.mark.parametrize("into_store", [True, False])
+def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter, tmp_path, monkeypatch):
+    """Else prune would take its temporary files away."""
+    busy = []
+
+    def export_model(card, source, output, *, say, check_parity):
+        entered = []
+        background(lambda: hold(entered, card.name)).join(0.3)
+        busy.append(not entered)
+        report = types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())
+        fakes.make_retrieval(output, model_card=fakes.small_card(card.name))
+        return report
+
+    monkeypatch.setattr(sys.modules["landmark_onnx_export.convert"], "export_model", export_model)
+    monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_module", lambda: None)
+    where = [] if into_store else ["-o", tmp_path / "out.onnx"]
+    assert run("export", NAME, "--from", make_tar(tmp_path / "x.tar"), *where)[0] == 0
+    assert busy == [into_store]
+
+
+def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch):
+    given = []
+
+    def export_model(card, source, output, *, say, check_parity):
+        given.append(card)
+        fakes.make_retrieval(output, model_card=card)
+        return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())
+
+    monkeypatch.setattr(sys.modules["landmark_onnx_export.convert"], "export_model", export_model)
+    monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_module", lambda: None)
+    card = write_card(tmp_path / "card.toml")
+    release = make_tar(tmp_path / "x.tar")
+    assert run("export", "--from", release, "--card", card)[0] == 0
+    assert given[0].summary == "somebody's"
+    assert exported_path("mine").exists()
+    code, _, err = run("export", NAME, "--from", release, "--card", card)
+    assert (code, "the card is called 'mine'" in err) == (2, True)
+
+
 def test_rm_knows_its_names_before_it_begins(run):
     touch(source_path(NAME))
     code, _, err = run("models", "rm", NAME, "none")
@@ -277,6 +317,12 @@ def test_sigterm_ends_a_pull_and_the_next_goes_on(mirror, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert NAME in done.stdout
     assert mirror.ranges == [None, f"bytes={size}-"]
+
+
+def test_an_export_does_not_keep_sigterm_to_itself(run):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    watching(NAME, Reporter(quiet=True)).stage("convert")
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 
 
 class Terminal:

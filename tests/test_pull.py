@@ -25,7 +25,7 @@ from landmark_onnx.errors import (
     ModelFileError,
     UnknownModelError,
 )
-from landmark_onnx.locks import locked
+from landmark_onnx.locks import file_locked, locked
 from landmark_onnx.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE, Watch, ensure, is_offline, pull
 from landmark_onnx.store import exported_path, read_record, source_path, stored_model, write_record
 from servers import cut, redirect, serving, slowly, status
@@ -398,35 +398,59 @@ def test_a_killed_pull_leaves_no_lock_and_the_next_goes_on(mirror, exports, tmp_
     assert source_path(NAME).read_bytes() == TAR
 
 
+def background(work) -> threading.Thread:
+    """Start `work` in a thread that the tests do not wait for if it hangs."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def hold(entered: list[str], name: str = NAME) -> None:
+    with locked(name):
+        entered.append(name)
+
+
 def test_a_thread_may_nest_a_lock():
-    with locked(NAME), locked(NAME):
-        entered = []
+    entered = []
 
-        def enter():
-            with locked(NAME):
-                entered.append(True)
+    def nest():
+        with locked(NAME):
+            hold(entered)
 
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join(0.3)
-        assert not entered
-    thread.join()
-    assert entered
+    background(nest).join(5)
+    assert entered == [NAME]
+
+
+def test_other_threads_wait_but_not_for_other_names():
+    entered = []
+    with locked(NAME):
+        waiting = background(lambda: hold(entered))
+        background(lambda: hold(entered, "other")).join(5)
+        waiting.join(0.2)
+        assert entered == ["other"]
+    waiting.join(5)
+    assert entered == ["other", NAME]
+
+
+def test_a_file_has_the_lock_of_its_model_if_it_is_in_the_store(tmp_path):
+    entered = []
+    with file_locked(tmp_path / "models" / "a.b.onnx"):
+        background(lambda: hold(entered, "a.b")).join(5)
+    assert entered == ["a.b"]
+    with file_locked(exported_path("a.b")):
+        waiting = background(lambda: hold(entered, "a.b"))
+        waiting.join(0.2)
+        assert entered == ["a.b"]
+    waiting.join(5)
+    assert entered == ["a.b"] * 2
 
 
 def test_an_error_gives_the_lock_back():
     with contextlib.suppress(ZeroDivisionError), locked(NAME):
         1 / 0  # noqa: B018
-    done = []
-
-    def enter():
-        with locked(NAME):
-            done.append(True)
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join(5)
-    assert done
+    entered = []
+    background(lambda: hold(entered)).join(5)
+    assert entered
 
 
 def test_a_cut_line_costs_no_more_than_what_is_missing(mirror, exports):

@@ -139,15 +139,17 @@ with locked({NAME!r}):
     assert {each.path for each in prune()} == mine.keys() | orphans
 
 
-def test_nobody_begins_while_all_is_locked():
+@pytest.mark.parametrize("known", [True, False])
+def test_nobody_begins_while_all_is_locked(known):
     program = f"""
 from landmark_onnx.locks import locked
 print("begin", flush=True)
 with locked({NAME!r}):
     print("locked", flush=True)
 """
-    with locked(NAME):
-        pass
+    if known:
+        with locked(NAME):
+            pass
     with all_locked() as busy:
         assert busy == set()
         process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
