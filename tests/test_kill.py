@@ -248,15 +248,15 @@ def test_an_export_that_is_killed(nursery, store, release):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False])
-def test_a_pull_that_is_killed_at_many_moments(inline, store, release, pulling):
-    victim = Victim(store, release, *pulling, inline=inline)
+def test_a_pull_that_is_killed_at_many_moments(inline, nursery, store, release, pulling):
+    victim = Forked(nursery, store, release, *pulling, inline=inline)
     slay(victim, 50, each_completes=True)
     assert victim.seen == {"temporary", "part", "sources", "models"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False])
-def test_an_export_that_is_killed_at_many_moments(inline, store, release):
-    victim = Victim(store, release, *exporting(release), inline=inline)
+def test_an_export_that_is_killed_at_many_moments(inline, nursery, store, release):
+    victim = Forked(nursery, store, release, *exporting(release), "--no-parity", inline=inline)
     slay(victim, 50, each_completes=True)
     assert victim.seen == {"temporary", "models"}
