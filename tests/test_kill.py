@@ -30,16 +30,6 @@ pytestmark = [
 
 NAME = "res200_arcmargin"
 
-PROGRAM = """
-import sys
-from landmark_onnx_export import weights
-from landmark_onnx.cli import main
-
-limit, *arguments = sys.argv[1:]
-weights.INLINE_LIMIT = int(limit)
-main(arguments)
-"""
-
 NURSERY = """
 import functools, json, os, pathlib, shutil, sys, time
 from landmark_onnx import download, trust
@@ -106,12 +96,15 @@ def release(tmp_path_factory) -> Path:
 class Victim:
     """A command that fills the store, again and again. seen: what its deaths have left there, by kind."""
 
-    def __init__(self, store: Path, release: Path, *arguments: str, inline: bool) -> None:
+    def __init__(self, nursery: "subprocess.Popen[bytes]", store: Path, release: Path, *arguments: str, inline: bool):
+        self.nursery = nursery
         self.arguments = [str(1 << 30 if inline else 0), *arguments]
         self.store = store
         self.release = release.read_bytes()
         self.groups: list[int] = []
         self.seen: set[str] = set()
+        self.complete()  # so that Paddle's part is remembered
+        self.empty()
 
     def complete(self) -> float:
         """Run to the end; the seconds it takes."""
@@ -121,13 +114,14 @@ class Victim:
 
     def run(self, moment: float, *, children: bool = True) -> int:
         """Run; if it lives on after so many seconds, kill it, and `children` too, who else work on."""
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, *self.arguments], start_new_session=True)
-        self.groups.append(process.pid)
-        try:
-            return process.wait(moment)
-        except subprocess.TimeoutExpired:
-            (os.killpg if children else os.kill)(process.pid, signal.SIGKILL)
-            return process.wait()
+        assert self.nursery.stdin
+        assert self.nursery.stdout
+        self.nursery.stdin.write(json.dumps([unmeasured(), *self.arguments]).encode() + b"\n")
+        pid = int(self.nursery.stdout.readline())
+        self.groups.append(pid)
+        if not select.select([self.nursery.stdout], [], [], moment)[0]:
+            (os.killpg if children else os.kill)(pid, signal.SIGKILL)
+        return int(self.nursery.stdout.readline())
 
     def good_files(self) -> dict[str, bytes]:
         """What is in the store under a name of its own."""
@@ -166,30 +160,17 @@ class Victim:
         shutil.rmtree(self.store)
 
 
-class Forked(Victim):
-    """The same in a fraction of the time."""
-
-    def __init__(self, nursery: "subprocess.Popen[bytes]", store: Path, release: Path, *arguments: str, inline: bool):
-        super().__init__(store, release, *arguments, inline=inline)
-        self.nursery = nursery
-        self.complete()  # so that Paddle's part is remembered
-        self.empty()
-
-    def run(self, moment: float, *, children: bool = True) -> int:
-        assert self.nursery.stdin
-        assert self.nursery.stdout
-        self.nursery.stdin.write(json.dumps([dict(os.environ), *self.arguments]).encode() + b"\n")
-        pid = int(self.nursery.stdout.readline())
-        self.groups.append(pid)
-        if not select.select([self.nursery.stdout], [], [], moment)[0]:
-            (os.killpg if children else os.kill)(pid, signal.SIGKILL)
-        return int(self.nursery.stdout.readline())
+def unmeasured() -> dict[str, str]:
+    """The environment without coverage's part: who is killed would leave it half-written data."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 @pytest.fixture(scope="module")
 def nursery(release, tmp_path_factory) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-c", NURSERY, str(tmp_path_factory.mktemp("remembered"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=unmeasured()
+    ) as process:
         yield process
         process.kill()
 
@@ -237,11 +218,11 @@ def exporting(release: Path) -> list[str]:
 
 
 def test_a_pull_that_is_killed(nursery, store, release, pulling):
-    slay(Forked(nursery, store, release, *pulling, inline=True), 6, each_completes=False)
+    slay(Victim(nursery, store, release, *pulling, inline=True), 6, each_completes=False)
 
 
 def test_an_export_that_is_killed(nursery, store, release):
-    victim = Forked(nursery, store, release, *exporting(release), "--no-parity", inline=False)
+    victim = Victim(nursery, store, release, *exporting(release), "--no-parity", inline=False)
     slay(victim, 8, each_completes=False)
     assert len(list((store / "models").glob("*.onnx.data"))) == 1
 
@@ -249,7 +230,7 @@ def test_an_export_that_is_killed(nursery, store, release):
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False])
 def test_a_pull_that_is_killed_at_many_moments(inline, nursery, store, release, pulling):
-    victim = Forked(nursery, store, release, *pulling, inline=inline)
+    victim = Victim(nursery, store, release, *pulling, inline=inline)
     slay(victim, 50, each_completes=True)
     assert victim.seen == {"temporary", "part", "sources", "models"}
 
@@ -257,6 +238,6 @@ def test_a_pull_that_is_killed_at_many_moments(inline, nursery, store, release, 
 @pytest.mark.slow
 @pytest.mark.parametrize("inline", [True, False])
 def test_an_export_that_is_killed_at_many_moments(inline, nursery, store, release):
-    victim = Forked(nursery, store, release, *exporting(release), "--no-parity", inline=inline)
+    victim = Victim(nursery, store, release, *exporting(release), "--no-parity", inline=inline)
     slay(victim, 50, each_completes=True)
     assert victim.seen == {"temporary", "models"}
