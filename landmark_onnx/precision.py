@@ -1,0 +1,46 @@
+"""Reduced precisions: what each is called, where its file lies, and how well it must agree with fp32."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from landmark_onnx.types import Task
+
+Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+STORED: tuple[Precision, ...] = ("fp16", "int8")
+"""Precisions that are a file of their own, beside the fp32 one; bf16 is a setting of the provider that runs fp32's."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The least that a reduced file must reach on held-out images. Which one counts depends on the task.
+
+    cosine: mean cosine with the fp32 embedding. top1: share of images with the same best class. matched: share of the
+    fp32 boxes found again, same class and IoU of at least 0.5.
+    """
+
+    cosine: float
+    top1: float
+    matched: float
+
+
+FLOORS: Mapping[Precision, Floor] = types.MappingProxyType(
+    {
+        "fp16": Floor(cosine=0.999, top1=0.99, matched=0.98),
+        "bf16": Floor(cosine=0.999, top1=0.98, matched=0.98),
+        "int8": Floor(cosine=0.99, top1=0.95, matched=0.95),
+    }
+)
+
+MEASURES: Mapping[Task, str] = types.MappingProxyType({"retrieval": "cosine", "cls": "top1", "det": "matched"})
+"""The field of `Floor` that counts for a task."""
+
+
+def precision_file(path: Path, precision: Precision) -> Path:
+    """Where the file of a precision lies: `NAME.int8.onnx` beside `NAME.onnx`; fp32 and bf16 run NAME.onnx itself."""
+    return path.with_name(f"{path.stem}.{precision}{path.suffix}") if precision in STORED else path
