@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from landmark_onnx.cores import affinity, cpu_quota
 from landmark_onnx.errors import LandmarkError
 
 Level = Literal["ok", "warning", "error"]
@@ -52,11 +53,11 @@ def system() -> Iterator[Finding]:
     text = f"{platform.system()} {platform.release()}, {platform.machine()}" + (f", {libc}" if libc.strip() else "")
     facts = {"system": platform.system(), "release": platform.release(), "machine": platform.machine(), "libc": libc}
     yield Finding(part="system", name="os", level="ok", text=text, facts=facts)
-    yield _cpu(Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max"))
+    yield _cpu(Path("/proc/cpuinfo"), cpu_quota())
 
 
-def _cpu(cpuinfo: Path, quota: Path) -> Finding:
-    """Model, features, and the cores that this process may use."""
+def _cpu(cpuinfo: Path, allowed: float | None) -> Finding:
+    """Model, features, and the cores that this process may use. allowed: the cores of its container's quota."""
     model, flags = platform.processor() or platform.machine(), set[str]()
     with contextlib.suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -66,23 +67,12 @@ def _cpu(cpuinfo: Path, quota: Path) -> Finding:
             elif key.strip() == "model name":
                 model = value.strip()
     known = [flag for flag in FLAGS if flag in flags]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed = _quota(quota)
+    cores = affinity()
     facts = {"model": model, "features": known, "cores": cores, "quota": allowed}
     text = f"{model}, {cores} cores" + (f", {' '.join(known)}" if known else "")
-    if allowed is None or allowed >= cores:
-        return Finding(part="system", name="cpu", level="ok", text=text, facts=facts)
-    remedy = f"run with --threads {max(1, int(allowed))}: more threads than that wait for each other"
-    text = f"{text}; this container may use {allowed:g} of them"
-    return Finding(part="system", name="cpu", level="warning", text=text, remedy=remedy, facts=facts)
-
-
-def _quota(path: Path) -> float | None:
-    """The cores that a container's quota amounts to, None without one."""
-    with contextlib.suppress(OSError, ValueError):
-        share, period = map(int, path.read_text(encoding="ascii").split())
-        return share / period
-    return None
+    if allowed is not None and allowed < cores:
+        text = f"{text}; this container may use {allowed:g} of them, and so many threads run by default"
+    return Finding(part="system", name="cpu", level="ok", text=text, facts=facts)
 
 
 def owners(package: str, *prefixes: str) -> dict[str, str]:

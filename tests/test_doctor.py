@@ -468,17 +468,15 @@ def test_telemetry(version, value, written, level, text, monkeypatch, tmp_path):
 
 
 def test_a_quota_smaller_than_the_machine(tmp_path, monkeypatch):
-    info, quota = tmp_path / "cpuinfo", tmp_path / "cpu.max"
+    info = tmp_path / "cpuinfo"
     info.write_text("model name\t: Fast CPU\nflags\t\t: fpu sse2 avx2 avx512f\n\nflags\t: fpu\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    quota.write_text("max 100000\n")
-    found = installation._cpu(info, quota)
+    found = installation._cpu(info, None)
     assert (found.level, found.text) == ("ok", "Fast CPU, 8 cores, avx2 avx512f")
-    quota.write_text("250000 100000\n")
-    found = installation._cpu(info, quota)
-    assert (found.level, found.facts["quota"]) == ("warning", 2.5)
-    assert "--threads 2" in found.remedy
-    assert installation._cpu(tmp_path / "none", tmp_path / "none").level == "ok"
+    found = installation._cpu(info, 2.5)
+    assert (found.level, found.facts["quota"]) == ("ok", 2.5)
+    assert "this container may use 2.5 of them" in found.text
+    assert installation._cpu(tmp_path / "none", None).level == "ok"
 
 
 def test_the_store(store, monkeypatch):
