@@ -36,6 +36,10 @@ class SessionError(LandmarkError):
     """ONNX Runtime cannot run the model as asked (provider, options, shapes)."""
 
 
+class FeatureError(LandmarkError):
+    """A folder of features that is incomplete, damaged or of something else; names the file and the remedy."""
+
+
 class ExportError(LandmarkError):
     """A Paddle release that cannot be converted; names the model and the variable or op."""
 

@@ -1,0 +1,1 @@
+"""Embeddings of very many images: what to embed, the pass over it, and the folder of features it leaves."""

@@ -1,0 +1,127 @@
+"""`features.json`: which models made a folder of features, from which list of images, and whether it is whole."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from landmark_onnx.errors import FeatureError
+from landmark_onnx.files import atomic_write
+
+if TYPE_CHECKING:
+    from landmark_onnx.cards import ModelCard
+
+FILE = "features.json"
+VERSION = 1
+ROW_COLUMNS = ("id", "source", "error")
+"""The columns of a shard beside one for each model; no model may be called so."""
+
+DType: TypeAlias = Literal["float16", "float32"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What makes embeddings comparable: those of two equal identities are of one space.
+
+    name: of the card. sha256: the model file's seal. dim: values of a vector. preprocess: `card_digest` of the card.
+    """
+
+    name: str
+    sha256: str
+    dim: int
+    preprocess: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The facts of a folder. inputs: SHA-256 of the list of images. failed: of `rows`, known once it is complete."""
+
+    models: tuple[ModelIdentity, ...]
+    dtype: DType
+    shard_size: int
+    inputs: str
+    rows: int
+    failed: int = 0
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises: FeatureError for no model, two of one name, or one that is called like another column."""
+        names = [model.name for model in self.models]
+        if not names:
+            raise FeatureError("no model was given: features need at least one")
+        for name in names:
+            if names.count(name) > 1:
+                raise FeatureError(f"two models are called {name!r}, and a folder has one column of each name")
+            if name in ROW_COLUMNS:
+                raise FeatureError(f"a model may not be called {name!r}: a column of the folder is; rename its card")
+
+    @property
+    def shards(self) -> int:
+        """How many files the rows are in."""
+        return -(-self.rows // self.shard_size)
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """Why work on `self` cannot go on as `other`: one phrase each, then and now."""
+        then = {model.name: model for model in self.models}
+        found = []
+        if [model.name for model in self.models] != [model.name for model in other.models]:
+            found.append(f"models: {', '.join(then)}; now {', '.join(model.name for model in other.models)}")
+        for model in other.models:
+            before = then.get(model.name, model)
+            if before.sha256 != model.sha256 or before.dim != model.dim:
+                found.append(f"{model.name}: file {before.sha256[:12]}; now {model.sha256[:12]}")
+            if before.preprocess != model.preprocess:
+                found.append(f"{model.name}: another preprocessing or normalisation")
+        if self.dtype != other.dtype:
+            found.append(f"--dtype {self.dtype}; now {other.dtype}")
+        if self.shard_size != other.shard_size:
+            found.append(f"--shard-size {self.shard_size}; now {other.shard_size}")
+        if self.inputs != other.inputs:
+            found.append(f"another list of images: {self.rows:,}; now {other.rows:,}")
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write the folder's manifest, whole or not at all."""
+        with atomic_write(folder / FILE) as file:
+            data = {"version": VERSION, **dataclasses.asdict(self)}
+            file.write(json.dumps(data, indent=1).encode() + b"\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """A folder's manifest. Raises: FeatureError if it is missing, damaged or of a version that is not ours."""
+    path = folder / FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data.pop("version")
+    except FileNotFoundError:
+        raise FeatureError(f"{folder}: no {FILE}: not a folder of features; make one: landmark-onnx embed") from None
+    except OSError as error:
+        raise FeatureError(f"{path}: {error.strerror}") from error
+    except (ValueError, AttributeError, KeyError) as error:
+        raise FeatureError(f"{path}: damaged: embed again with --restart") from error
+    if version != VERSION:
+        raise FeatureError(f"{path}: version {version!r}, wanted {VERSION}: another landmark-onnx wrote it")
+    try:
+        return _checked(data)
+    except (TypeError, ValueError, KeyError) as error:
+        raise FeatureError(f"{path}: damaged ({error}): embed again with --restart") from error
+
+
+def _checked(data: dict[str, Any]) -> Manifest:
+    models = tuple(ModelIdentity(**model) for model in data.pop("models"))
+    manifest = Manifest(models=models, **data)
+    numbers = (manifest.rows, manifest.failed, manifest.shard_size, *(model.dim for model in models))
+    if any(type(number) is not int or number < 0 for number in numbers) or not manifest.shard_size:
+        raise ValueError("a count that is none")
+    if manifest.dtype not in get_args(DType) or type(manifest.complete) is not bool:
+        raise ValueError("dtype or complete")
+    if not all(isinstance(text, str) for model in models for text in (model.name, model.sha256, model.preprocess)):
+        raise ValueError("models")
+    return manifest
+
+
+def card_digest(card: "ModelCard") -> str:
+    """SHA-256 of what a card says of preprocessing and postprocessing, as hexadecimal digits."""
+    facts = [dataclasses.asdict(card.preprocess), dataclasses.asdict(card.postprocess)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
