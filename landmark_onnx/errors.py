@@ -40,6 +40,18 @@ class FeatureError(LandmarkError):
     """A folder of features that is incomplete, damaged or of something else; names the file and the remedy."""
 
 
+class StepError(LandmarkError):
+    """A step after the search that is not known or has no such value; names the key and what there is."""
+
+
+class TableError(LandmarkError):
+    """A CSV or ground-truth file that cannot be used, or ids that do not match; names the file and the line."""
+
+
+class RuleError(LandmarkError):
+    """A file of rules on what is no landmark that is malformed; names the file and the key."""
+
+
 class ExportError(LandmarkError):
     """A Paddle release that cannot be converted; names the model and the variable or op."""
 
