@@ -40,6 +40,10 @@ class FeatureError(LandmarkError):
     """A folder of features that is incomplete, damaged or of something else; names the file and the remedy."""
 
 
+class SearchError(LandmarkError):
+    """An index or ensemble that is missing, damaged or of other models than the query; names it and the remedy."""
+
+
 class StepError(LandmarkError):
     """A step after the search that is not known or has no such value; names the key and what there is."""
 

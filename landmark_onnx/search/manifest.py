@@ -1,0 +1,85 @@
+"""`index.json`: what an index holds; replacing this file is what changes an index.
+
+The files that it names only grow, and it says how much of them counts. So whoever has read it has all of one state,
+however much is written meanwhile; and a writer that is killed leaves what no manifest speaks of.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from landmark_onnx.errors import SearchError
+from landmark_onnx.files import atomic_write
+from landmark_onnx.search.ensemble import Ensemble
+
+FILE = "index.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """The approximate index beside. rows: of `file`, dead ones included. recall: share of exact neighbours found.
+
+    positions: the file with the position of each of its rows, -1 for dead ones. at: the k that recall is of. sample:
+    the queries it was measured with. links: neighbours of a node. effort: candidates a search holds.
+    """
+
+    file: str
+    positions: str
+    rows: int
+    links: int
+    effort: int
+    recall: float
+    at: int
+    sample: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """generation: of the files. rows: of each column. id_bytes, source_bytes: of their texts."""
+
+    generation: int
+    rows: int
+    id_bytes: int
+    source_bytes: int
+    ensemble: Ensemble
+    graph: Graph | None = None
+
+    def vectors_path(self, folder: Path) -> Path:
+        """(rows, ensemble.dim) float32, little-endian, no header: it could not say how much of the file counts."""
+        return folder / f"vectors-{self.generation}.f32"
+
+    def write(self, folder: Path) -> None:
+        """Make this the state of the index, whole or not at all."""
+        data = {
+            "format": FORMAT,
+            **{key: getattr(self, key) for key in ("generation", "rows", "id_bytes", "source_bytes")},
+            "dim": self.ensemble.dim,
+            "ensemble": self.ensemble.to_json(folder),
+            "graph": dataclasses.asdict(self.graph) if self.graph else None,
+        }
+        with atomic_write(folder / FILE) as file:
+            file.write(json.dumps(data, indent=1).encode() + b"\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The state of an index. Raises: SearchError if there is none, or it is damaged or of another version."""
+        path = folder / FILE
+        try:
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if data["format"] != FORMAT:
+                raise SearchError(
+                    f"{path}: format {data['format']}, wanted {FORMAT}: made by another version; build it anew"
+                )
+            counts = {key: int(data[key]) for key in ("generation", "rows", "id_bytes", "source_bytes")}
+            graph = Graph(**data["graph"]) if data["graph"] else None
+            return cls(ensemble=Ensemble.from_json(data["ensemble"], folder), graph=graph, **counts)
+        except FileNotFoundError as error:
+            raise SearchError(
+                f"{folder}: no index; make one: landmark-onnx index build FEATURES -o {folder}"
+            ) from error
+        except OSError as error:
+            raise SearchError(f"{path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SearchError(f"{path}: damaged ({error}); build the index anew") from error

@@ -1,0 +1,66 @@
+"""Texts in two files, read where they are mapped: their UTF-8 bytes, and where each one ends.
+
+Both files only grow, so a reader that knows how many texts there were keeps reading them while more are appended.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from landmark_onnx.search.neighbours import Int64
+
+TEXTS_AT_ONCE = 65_536
+
+
+class Texts(Sequence[str]):
+    """ends: (N,) int64, the byte after each text. data: (B,) uint8 with B = ends[-1]."""
+
+    def __init__(self, ends: Int64, data: npt.NDArray[np.uint8]) -> None:
+        """Arrays in memory or mapped."""
+        self._ends = ends
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        position = range(len(self))[at]
+        start = int(self._ends[position - 1]) if position else 0
+        return _decode(self._data[start : int(self._ends[position])].tobytes())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), TEXTS_AT_ONCE):
+            ends = [int(self._ends[start - 1]) if start else 0, *self._ends[start : start + TEXTS_AT_ONCE].tolist()]
+            block = self._data[ends[0] : ends[-1]].tobytes()
+            for begin, end in itertools.pairwise(ends):
+                yield _decode(block[begin - ends[0] : end - ends[0]])
+
+
+def append_texts(texts: Iterable[str], size: int, ends: BinaryIO, data: BinaryIO) -> int:
+    """Append to both files, of which `data` has `size` bytes; the size it has then."""
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogateescape")
+        size += len(encoded)
+        data.write(encoded)
+        ends.write(size.to_bytes(8, "little"))
+    return size
+
+
+def text_files(folder: Path, column: str, generation: int) -> tuple[Path, Path]:
+    """The files of a column: ends, and data."""
+    return folder / f"{column}-{generation}.ends", folder / f"{column}-{generation}.text"
+
+
+def _decode(data: bytes) -> str:
+    # A file's name may hold bytes that are no text; they come out as they went in.
+    return data.decode("utf-8", "surrogateescape")
