@@ -1,0 +1,95 @@
+"""Steps after the search, as text and as a chain: "dba:k=3,self=true", "alpha-qe:k=10", "k-reciprocal:lambda=0.3"."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+
+from landmark_onnx.errors import StepError
+from landmark_onnx.search.diffusion import Diffusion
+from landmark_onnx.search.expansion import AlphaQueryExpansion, DatabaseAugmentation
+from landmark_onnx.search.neighbours import Float32, Neighbours
+from landmark_onnx.search.reciprocal import KReciprocal
+from landmark_onnx.search.state import Search, State, Step
+from landmark_onnx.search.superglobal import SuperGlobal
+
+STEPS: Mapping[str, type[Step]] = {
+    kind.name: kind for kind in (DatabaseAugmentation, AlphaQueryExpansion, KReciprocal, Diffusion, SuperGlobal)
+}
+BOOLEANS = {"true": True, "false": False}
+
+
+def parse_steps(specs: Iterable[str]) -> tuple[Step, ...]:
+    """Each NAME or NAME:key=value,key=value -> a step; what is not given has its default.
+
+    Raises: StepError that names the step or key, and what there is.
+    """
+    return tuple(map(parse_step, specs))
+
+
+def parse_step(spec: str) -> Step:
+    """One step. Raises: StepError."""
+    name, _, rest = spec.partition(":")
+    if name not in STEPS:
+        raise StepError(f"step {spec!r}: no step {name!r}; there are {', '.join(STEPS)}")
+    fields = {_key(field): field for field in dataclasses.fields(STEPS[name])}
+    values: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, equals, text = pair.partition("=")
+        if key not in fields or not equals:
+            raise StepError(f"step {spec!r}: wanted key=value with a key of {', '.join(fields)}; got {pair!r}")
+        if fields[key].name in values:
+            raise StepError(f"step {spec!r}: {key} is given twice")
+        values[fields[key].name] = _value(STEPS[name], fields[key], text, spec)
+    return STEPS[name](**values)
+
+
+def spec(step: Step) -> str:
+    """The text that means this step, with every parameter."""
+    values = {_key(field): getattr(step, field.name) for field in dataclasses.fields(step)}
+    return f"{step.name}:" + ",".join(f"{key}={str(value).lower()}" for key, value in values.items())
+
+
+def run_steps(
+    steps: Sequence[Step], queries: Float32, database: Float32, top: int, *, search: Search | None = None
+) -> Neighbours:
+    """Search, with these steps in their order; without any it is the search alone.
+
+    queries: (Q, D), database: (N, D), float32, L2-normalised. search: exact on NumPy unless given. The answer has
+    min(top, N) neighbours of each query; a step that re-ranks looks at its own number of candidates, whatever `top`.
+    """
+    width = min(len(database), max([top, *(step.reach for step in steps)]))
+    state = State(np.asarray(queries, np.float32), database, search or _exact, width)
+    for step in steps:
+        state = step(state)
+    found = state.neighbours()
+    return Neighbours(found.positions[:, :top], found.scores[:, :top])
+
+
+def _exact(database: Float32, queries: Float32, top: int) -> Neighbours:
+    from landmark_onnx.search.exact import search_exact
+
+    return search_exact(database, queries, top)
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return field.metadata["key"] or field.name
+
+
+def _value(kind: type[Step], field: dataclasses.Field[Any], text: str, spec: str) -> Any:
+    hint = get_type_hints(kind)[field.name]
+    where = f"step {spec!r}: {_key(field)}"
+    if choices := BOOLEANS if hint is bool else {choice: choice for choice in get_args(hint)}:
+        if text not in choices:
+            raise StepError(f"{where}: wanted {' or '.join(choices)}, got {text!r}")
+        return choices[text]
+    try:
+        value = hint(text)
+    except ValueError:
+        raise StepError(f"{where}: wanted {'a whole' if hint is int else 'a'} number, got {text!r}") from None
+    least, most = field.metadata["least"], field.metadata["most"]
+    if not least <= value <= most or value == float("inf"):
+        limits = f"at least {least}" if most == float("inf") else f"{least} to {most}"
+        raise StepError(f"{where}: wanted {limits}, got {text}")
+    return value
