@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
+from landmark_onnx.cli.bench import benchmark
 from landmark_onnx.cli.bundle import make_bundle
 from landmark_onnx.cli.cls import classify
 from landmark_onnx.cli.demo import show
 from landmark_onnx.cli.det import detect
 from landmark_onnx.cli.doctor import examine_installation
+from landmark_onnx.cli.embed import embed_images
 from landmark_onnx.cli.export import export_releases
 from landmark_onnx.cli.models import app as models
 from landmark_onnx.cli.names import listing
@@ -30,9 +32,11 @@ app.command("verify")(check)
 app.command("retrieval", cls=listing("retrieval"))(compare)
 app.command("cls", cls=listing("cls"))(classify)
 app.command("det", cls=listing("det"))(detect)
+app.command("embed", cls=listing("retrieval"))(embed_images)
 app.command("demo")(show)
 app.command("doctor")(examine_installation)
 app.command("bundle")(make_bundle)
+app.command("bench")(benchmark)
 app.add_typer(models)
 
 

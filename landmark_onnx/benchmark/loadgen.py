@@ -1,0 +1,145 @@
+"""MLPerf's own load generator (package mlcommons-loadgen) as the one who asks."""
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from landmark_onnx.benchmark.contestants import Scenario, Workload
+from landmark_onnx.benchmark.scenarios import Answer, Batcher, Clock, offline_count
+from landmark_onnx.benchmark.windows import Window
+
+PACKAGE = "mlcommons-loadgen"
+MODULE = "mlperf_loadgen"
+"""Not mlcommons_loadgen: in release 6.0 that is an empty package, which takes the other's place when it is imported."""
+
+_SAMPLE = re.compile(r'"sample_seq":\d+,"query_seq":(\d+),"sample_idx":\d+,"issue_start_ns":-?\d+,"complete_ns":(\d+)')
+
+
+def harness() -> str:
+    """What asks the queries: the load generator with its version, or "built-in" where it is not installed."""
+    if importlib.util.find_spec(MODULE) is None:
+        return "built-in"
+    return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+
+
+def generate(work: Workload, answer: Answer, batch_size: int, samples: int, rate: float) -> Window:
+    """One window of the load generator; arguments as of `scenarios.BUILT_IN`."""
+    lg = importlib.import_module(MODULE)
+    settings = _settings(lg, work, batch_size, rate)
+    clock, counted = Clock(), [0]
+
+    def complete(ids: list[int]) -> None:
+        clock.answer()
+        counted[0] += len(ids)
+        lg.QuerySamplesComplete([lg.QuerySampleResponse(identity, 0, 0) for identity in ids])
+
+    with tempfile.TemporaryDirectory(prefix="landmark-onnx-loadgen-") as folder:
+        with _system(lg, work.scenario, answer, batch_size, clock, complete) as system:
+            library = lg.ConstructQSL(samples, samples, lambda indices: None, lambda indices: None)
+            try:
+                lg.StartTestWithLogSettings(system, library, settings, _logs(lg, folder), "")
+            finally:
+                lg.DestroyQSL(library)
+        latencies = _latencies(Path(folder, "mlperf_log_trace.json").read_text(encoding="utf-8"))
+    return Window(images=counted[0], seconds=clock.seconds, latencies=latencies)
+
+
+@contextlib.contextmanager
+def _system(
+    lg: Any, scenario: Scenario, answer: Answer, batch_size: int, clock: Clock, complete: Callable[[list[int]], None]
+) -> Iterator[Any]:
+    """The system under test. Raises, at its end, what answering raised: an error must not cross the C++ between."""
+    errors: list[Exception] = []
+    batcher = None
+    if scenario is Scenario.SERVER:
+        batcher = Batcher(answer, batch_size, lambda members: complete([query for query, _ in members]))
+
+    def issue(queries: list[Any]) -> None:
+        clock.query()
+        if batcher:
+            for query in queries:
+                batcher.put(query.id, query.index)
+            return
+        waiting = [query.id for query in queries]
+        try:
+            for number in answer([query.index for query in queries]):
+                complete(waiting[:number])
+                del waiting[:number]
+        except Exception as error:
+            errors.append(error)
+            complete(waiting)
+
+    system = lg.ConstructSUT(issue, lambda: None)
+    try:
+        yield system
+    finally:
+        lg.DestroySUT(system)
+        if batcher:
+            batcher.finish()
+    if errors:
+        raise errors[0]
+
+
+def _settings(lg: Any, work: Workload, batch_size: int, rate: float) -> Any:
+    settings = lg.TestSettings()
+    settings.mode = lg.TestMode.PerformanceOnly
+    settings.min_duration_ms = 0 if work.queries else round(work.seconds * 1000)
+    settings.min_query_count = settings.max_query_count = work.queries
+    settings.min_query_count = work.queries or 1
+    _SCENARIOS[work.scenario](lg, settings, work, batch_size, rate)
+    return settings
+
+
+def _single_stream(lg: Any, settings: Any, work: Workload, batch_size: int, rate: float) -> None:
+    expected = max(1, round(1e9 * batch_size / rate))
+    if batch_size == 1:
+        settings.scenario = lg.TestScenario.SingleStream
+        settings.single_stream_expected_latency_ns = expected
+    else:
+        settings.scenario = lg.TestScenario.MultiStream
+        settings.multi_stream_expected_latency_ns = expected
+        settings.multi_stream_samples_per_query = batch_size
+
+
+def _offline(lg: Any, settings: Any, work: Workload, batch_size: int, rate: float) -> None:
+    settings.scenario = lg.TestScenario.Offline
+    settings.offline_expected_qps = rate
+    # It would make the query larger by a tenth than the duration asks for; all of it is one query.
+    settings.min_duration_ms = 0
+    settings.min_query_count = offline_count(work, batch_size, rate)
+    settings.max_query_count = 0
+
+
+def _server(lg: Any, settings: Any, work: Workload, batch_size: int, rate: float) -> None:
+    settings.scenario = lg.TestScenario.Server
+    settings.server_target_qps = work.target_qps
+
+
+_SCENARIOS: Mapping[Scenario, Callable[[Any, Any, Workload, int, float], None]] = {
+    Scenario.SINGLE_STREAM: _single_stream,
+    Scenario.OFFLINE: _offline,
+    Scenario.SERVER: _server,
+}
+
+
+def _logs(lg: Any, folder: str) -> Any:
+    output = lg.LogOutputSettings()
+    output.outdir = folder
+    logs = lg.LogSettings()
+    logs.log_output = output
+    logs.enable_trace = True  # the only log with every latency
+    return logs
+
+
+def _latencies(trace: str) -> tuple[float, ...]:
+    """Seconds of each query, from when it was due to its last answer."""
+    last: dict[int, int] = {}
+    for query, complete in _SAMPLE.findall(trace):
+        last[int(query)] = max(last.get(int(query), 0), int(complete))
+    return tuple(nanoseconds / 1e9 for _, nanoseconds in sorted(last.items()))
