@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 
 from landmark_onnx.errors import ImageError
+from landmark_onnx.folders import SUFFIXES, walk
+
+__all__ = ["IMAGES_HELP", "STDIN", "SUFFIXES", "ImageArguments", "expand", "matches"]
 
 STDIN = "-"
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".jp2", ".avif"}
-    | {".pbm", ".pgm", ".ppm", ".pnm"}
-)
 
 IMAGES_HELP = "Files, folders (searched in depth, in order), 'patterns*.jpg', or - for a list on standard input."
 
@@ -30,9 +29,9 @@ def expand(arguments: Sequence[str]) -> Iterator[str]:
     other suffixes than SUFFIXES and hidden names are passed over. Lines of standard input are taken as they are.
     Raises: ImageError for a folder without any image, at once; and for no image at all, when that is known.
     """
-    paths = [path for argument in arguments for path in _matches(argument)]
+    paths = [path for argument in arguments for path in matches(argument)]
     for path in paths:
-        if path != STDIN and Path(path).is_dir() and next(_walk(path), None) is None:
+        if path != STDIN and Path(path).is_dir() and next(walk(path), None) is None:
             raise ImageError(f"{path}: no image in this folder")
     return _some(itertools.chain.from_iterable(map(_images, paths)))
 
@@ -45,7 +44,7 @@ def _some(images: Iterator[str]) -> Iterator[str]:
     yield from images
 
 
-def _matches(argument: str) -> list[str]:
+def matches(argument: str) -> list[str]:
     """A pattern that the shell has left alone -> what it matches; anything else, and a pattern in vain -> itself."""
     if argument == STDIN or not glob.has_magic(argument) or Path(argument).exists():
         return [argument]
@@ -57,23 +56,4 @@ def _images(path: str) -> Iterator[str]:
     if path == STDIN:
         lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
         return filter(None, lines)
-    return _walk(path) if Path(path).is_dir() else iter([path])
-
-
-def _walk(folder: str) -> Iterator[str]:
-    refused: list[OSError] = []
-    for parent, folders, files in os.walk(folder, onerror=refused.append):
-        yield from _names(refused)
-        # Changing the list in place is how os.walk is told where to go, and in which order.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield os.path.join(parent, name)  # noqa: PTH118  # Path would drop the leading ./ that was asked for
-    yield from _names(refused)
-
-
-def _names(refused: list[OSError]) -> list[str]:
-    """The folders that could not be read: opening them fails, and is reported as of any image that cannot be read."""
-    names = [os.fsdecode(error.filename) for error in refused]
-    refused.clear()
-    return names
+    return walk(path) if Path(path).is_dir() else iter([path])

@@ -102,7 +102,7 @@ class Supply:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Images:
     """How images go through a model."""
 
     batch_size: Annotated[
@@ -111,6 +111,12 @@ class Batch:
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger images before decoding them.", rich_help_panel=IMAGES)
     ] = 200_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Batch(Images):
+    """The same, with answers that can be timed."""
+
     time: Annotated[
         bool,
         typer.Option(

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from landmark_onnx.session import Session
+
+REMINDER = 60.0
 
 
 def shown(text: str) -> str:
@@ -36,6 +39,7 @@ class Reporter:
         self._download: TaskID | None = None
         self._announcement = ""
         self._late = False
+        self._reminded = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -111,6 +115,14 @@ class Reporter:
             self._download = self._bar.add_task("")
         size = f"{done / 1e6:.1f} MB" if total is None else f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
         self._bar.update(self._download, description=shown(f"{text} {size}"), completed=done, total=total)
+
+    def progress(self, text: str, done: int, total: int | None = None) -> None:
+        """How far the whole is: a bar with a known end; without a terminal, a line every REMINDER seconds."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], description=shown(text), completed=done, total=total)
+        elif time.monotonic() - self._reminded >= REMINDER:
+            self._reminded = time.monotonic()
+            self.note(text)
 
     def advance(self) -> None:
         """One more is done."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
-from landmark_onnx.cli.options import Batch, Engine, Output, Supply
+from landmark_onnx.cli.options import Engine, Images, Output, Supply
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.cli.sinks import View, open_sink
@@ -39,7 +39,7 @@ def reporting(output: Output, *, bar: bool = False) -> Iterator[Reporter]:
 
 
 def load(
-    kind: "type[M]", name: str, engine: Engine, batch: Batch, report: Reporter, supply: Supply | None = None
+    kind: "type[M]", name: str, engine: Engine, batch: Images, report: Reporter, supply: Supply | None = None
 ) -> "M":
     """The model `name` as a `kind`, pulled first if need be, and a note on the provider that "auto" took."""
     from landmark_onnx.pull import ensure

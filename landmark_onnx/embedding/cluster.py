@@ -1,0 +1,145 @@
+"""The same job on a Ray cluster: a shard is the unit of work, and each worker holds the models for as long as it lives.
+
+Workers write their shards where one process would, so a shard that is made twice, because a worker died after it, is
+one file with the same rows; and a job that began on one machine may go on on many, or the other way round.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.embedding.extract import Extractor
+from landmark_onnx.embedding.job import Job, Work
+from landmark_onnx.errors import FeatureError, MissingExtraError
+from landmark_onnx.model import Retriever
+from landmark_onnx.providers import ProviderRequest
+
+LOCAL = "local"
+LOCAL_WORKERS = 2
+STORE_BYTES = 80 << 20
+"""Of a local cluster's object store, about the least that Ray takes: what passes through it are numbers of shards."""
+
+GPU_PROVIDERS = frozenset({"cuda", "tensorrt"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a worker loads a model: the arguments of `Retriever`. path: as every machine of the cluster sees it."""
+
+    path: Path
+    provider: ProviderRequest
+    threads: int
+    batch_size: int
+    max_pixels: int
+    card: ModelCard | None
+
+    def load(self) -> Retriever:
+        """The model."""
+        return Retriever(
+            self.path,
+            provider=self.provider,
+            threads=self.threads,
+            batch_size=self.batch_size,
+            max_pixels=self.max_pixels,
+            card=self.card,
+        )
+
+
+class ShardMaker:
+    """A worker: loads the models once, then makes shards by their numbers."""
+
+    def __init__(self, job: Job, recipes: Sequence[Recipe]) -> None:
+        self._job = job
+        models = {retriever.card.name: retriever for retriever in (recipe.load() for recipe in recipes)}
+        self._extractor = Extractor(manifest=job.manifest, models=models, max_pixels=recipes[0].max_pixels)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        """{"number": shards} -> the same with how many rows of each failed."""
+        numbers = [int(number) for number in batch["number"]]
+        return {"number": numbers, "failed": [self._job.make(number, self._extractor) for number in numbers]}
+
+
+def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
+    """Work on the cluster at `address`, or on one that is started here for the time ("local").
+
+    workers: copies of the models; 0 for one on each machine, or on each GPU where the models run on GPUs.
+    Raises, when it works: MissingExtraError; FeatureError if there is no such cluster, or the work fails there.
+    """
+
+    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[tuple[int, int]]:
+        if not numbers:
+            return
+        job = dataclasses.replace(job, folder=job.folder.resolve(), plan=job.plan.resolve())
+        with _cluster(address, workers) as ray:
+            for number, failed in _made(ray, job, numbers, recipes, workers):
+                told(job.rows(number))
+                yield number, failed
+
+    return work
+
+
+def _made(
+    ray: Any, job: Job, numbers: Sequence[int], recipes: Sequence[Recipe], workers: int
+) -> Iterator[tuple[int, int]]:
+    gpu = any(recipe.provider.name.lower() in GPU_PROVIDERS for recipe in recipes)
+    machines = sum(node["Alive"] for node in ray.nodes())
+    count = workers or (int(ray.cluster_resources().get("GPU", 0)) if gpu else machines) or 1
+    # A block for each shard: a worker that dies has one shard to be done again, not a block of them.
+    rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+    made = rows.map_batches(
+        ShardMaker,
+        batch_size=1,
+        concurrency=min(count, len(numbers)),
+        fn_constructor_args=(job, recipes),
+        num_gpus=1 if gpu else 0,
+        num_cpus=1,
+        scheduling_strategy="SPREAD",
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    try:
+        for row in made.iter_rows():
+            yield int(row["number"]), int(row["failed"])
+    except ray.exceptions.RayError as error:
+        raise FeatureError(f"the work failed on the cluster: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what a worker raised: Ray puts its stack before it."""
+    cause = getattr(error, "cause", None) or error.__cause__ or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+
+
+@contextlib.contextmanager
+def _cluster(address: str, workers: int) -> Iterator[Any]:
+    """Ray, connected, saying nothing and reporting to nobody; disconnected in the end."""
+    # Ray reads these when it is imported or started.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("ray", "ray") from error
+    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address == LOCAL:
+        settings |= {"num_cpus": workers or LOCAL_WORKERS, "object_store_memory": STORE_BYTES}
+        settings["include_dashboard"] = False
+    else:
+        settings["address"] = address
+    try:
+        ray.init(**settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FeatureError(f"--ray {address}: no Ray cluster answers there: {reason}") from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

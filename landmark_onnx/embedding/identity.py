@@ -1,0 +1,26 @@
+"""Which model a loaded retriever is."""
+
+import hashlib
+
+import numpy as np
+
+from landmark_onnx.embedding.manifest import ModelIdentity, card_digest
+from landmark_onnx.model import Retriever
+from landmark_onnx.seal import check_seal, read_seal
+
+_SIDE = 64
+
+
+def identify(retriever: Retriever) -> ModelIdentity:
+    """The identity of what `retriever` answers. Hashes the file, and asks once: only an answer has the dimension.
+
+    Raises: ModelFileError if the file is not what was sealed; SessionError.
+    """
+    path = retriever.session.path
+    if read_seal(path):
+        sha256 = check_seal(path).sha256
+    else:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    answer = retriever(np.full((_SIDE, _SIDE, 3), 128, np.uint8))
+    return ModelIdentity(retriever.card.name, sha256, answer.vector.size, card_digest(retriever.card))

@@ -1,0 +1,65 @@
+"""Arguments -> the images they mean, one by one: files, folders, tars, lists of these."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from landmark_onnx.embedding.items import IdRule, Item, as_text, image_id
+from landmark_onnx.embedding.tars import tar_items
+from landmark_onnx.errors import FeatureError
+from landmark_onnx.folders import SUFFIXES, walk
+
+STDIN = "-"
+TAR = ".tar"
+LISTS = frozenset({".txt", ".lst", ".list"})
+
+
+def list_items(
+    arguments: Iterable[str], rule: IdRule = IdRule.AUTO, *, checking: Callable[[str], None] = lambda path: None
+) -> Iterator[Item]:
+    """The images that `arguments` mean, in their order.
+
+    A folder is searched in depth for images and tars. A .tar is read by its members. A .txt, .lst or .list, or - for
+    standard input, holds one path a line, of an image or a tar, from the working folder. Anything else is an image,
+    there or not. checking: told of each tar that is hashed against its md5.
+    Raises: FeatureError for a list, a tar or a folder that cannot be read, or a folder without an image.
+    """
+    for argument in arguments:
+        if argument == STDIN:
+            yield from _lines(sys.stdin.buffer, rule, checking)
+        elif Path(argument).is_dir():
+            yield from _folder(argument, rule, checking)
+        elif Path(argument).suffix.lower() in LISTS:
+            try:
+                with Path(argument).open("rb") as lines:
+                    yield from _lines(lines, rule, checking)
+            except OSError as error:
+                raise FeatureError(f"{argument}: {error.strerror}") from error
+        else:
+            yield from _file(argument, argument, rule, checking)
+
+
+def _lines(lines: Iterable[bytes], rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
+    for line in lines:
+        if path := os.fsdecode(line.rstrip(b"\r\n")):
+            yield from _file(path, path, rule, checking)
+
+
+def _folder(folder: str, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise FeatureError(f"{folder}: {error.strerror}") from error
+    empty = True
+    for path in walk(folder, SUFFIXES | {TAR}):
+        empty = False
+        yield from _file(path, Path(path).relative_to(folder).as_posix(), rule, checking)
+    if empty:
+        raise FeatureError(f"{folder}: no image and no .tar in this folder")
+
+
+def _file(path: str, name: str, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
+    if path.lower().endswith(TAR):
+        return tar_items(path, rule, checking)
+    return iter([Item(image_id(name, rule), as_text(path), os.path.abspath(path))])  # noqa: PTH100  # links stay
