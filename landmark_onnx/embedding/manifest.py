@@ -78,7 +78,7 @@ class Manifest:
         if self.shard_size != other.shard_size:
             found.append(f"--shard-size {self.shard_size}; now {other.shard_size}")
         if self.inputs != other.inputs:
-            found.append(f"another list of images: {self.rows:,}; now {other.rows:,}")
+            found.append(f"other images or ids: {self.rows:,}; now {other.rows:,}")
         return found
 
     def write(self, folder: Path) -> None:
