@@ -43,7 +43,7 @@ RETRIEVED = {"q2": ["z", "a"], "q3": ["d"], "q4": ["c", "d"]}
 def test_map_of_the_published_case(tmp_path, top, wanted):
     file = write(tmp_path / "s.csv", "id,images\n" + "".join(f"{q},{' '.join(i)}\n" for q, i in RETRIEVED.items()))
     report = retrieval.evaluate_retrieval(file, RETRIEVAL, top, "solution")
-    assert report.rows[-1]["map"] == pytest.approx(wanted, abs=1e-6)
+    assert report.rows[-1][f"map@{top}"] == pytest.approx(wanted, abs=1e-6)
     assert (report.answered, report.wanted) == (3, 4)
 
 
@@ -476,7 +476,7 @@ def test_parts_of_the_solution_are_apart(tmp_path):
     solution = read_solution(write(tmp_path / "s.csv", SOLUTION), "images")
     file = write(tmp_path / "p.csv", "id,images\nq1,a b\nq2,x c\nq3,a\n")
     rows = {row["usage"]: row for row in retrieval.evaluate_retrieval(file, solution, 100, "s").rows}
-    assert {usage: (row["queries"], row["map"]) for usage, row in rows.items()} == {
+    assert {usage: (row["queries"], row["map@100"]) for usage, row in rows.items()} == {
         "Public": (1, 1.0),
         "Private": (1, 0.5),
         "all": (2, 0.75),

@@ -17,6 +17,7 @@ from landmark_onnx.cli.demo import show
 from landmark_onnx.cli.det import detect
 from landmark_onnx.cli.doctor import examine_installation
 from landmark_onnx.cli.embed import embed_images
+from landmark_onnx.cli.evaluate import app as evaluate
 from landmark_onnx.cli.export import export_releases
 from landmark_onnx.cli.models import app as models
 from landmark_onnx.cli.names import listing
@@ -38,6 +39,7 @@ app.command("doctor")(examine_installation)
 app.command("bundle")(make_bundle)
 app.command("bench")(benchmark)
 app.add_typer(models)
+app.add_typer(evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

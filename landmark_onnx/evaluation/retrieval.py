@@ -87,7 +87,7 @@ def _summary(usage: str, part: Sequence[QueryScore], top: int) -> Mapping[str, s
     precisions = zip(*(score.precisions for score in part), strict=True)
     shown = {f"p@{cut}": mean(values) for cut, values in zip(CUTS, precisions, strict=True)}
     average = mean(score.average_precision for score in part)
-    return {"usage": usage, "queries": len(part), "map": average, "at": top, **shown}
+    return {"usage": usage, "queries": len(part), f"map@{top}": average, **shown}
 
 
 def _score(query: str, truth: Truth, images: Sequence[str], top: int) -> QueryScore:

@@ -1,0 +1,144 @@
+"""`landmark-onnx evaluate`: how good submissions are, by the metrics of the challenges and benchmarks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.options import Output, unfolded
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.run import reporting
+from landmark_onnx.cli.sinks import Column, View, open_sink
+
+if TYPE_CHECKING:
+    from landmark_onnx.evaluation.scores import Report, Row
+
+app = typer.Typer(
+    name="evaluate",
+    no_args_is_help=True,
+    help="Score submission files: mAP@100, GAP, mAP and mP@k of the revisited Oxford and Paris.",
+)
+
+Submission = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SUBMISSION",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+        help="CSV with a header, in Kaggle's form: id,images or id,landmarks.",
+    ),
+]
+Solution = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOLUTION",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+        help="CSV with a header, in Kaggle's form: id,images,Usage or id,landmarks,Usage.",
+    ),
+]
+GroundTruthFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="GND",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+        help="gnd_roxford5k.pkl or gnd_rparis6k.pkl; nothing in it is run.",
+    ),
+]
+PerQuery = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", dir_okay=False, help="Also write the score of each query: .csv, .json, or ndjson for others."
+    ),
+]
+
+TEXTS = {"usage", "protocol", "id", "landmark", "correct"}
+COUNTS = {"queries", "images", "landmarks", "right", "found", "place"}
+
+
+@app.command("retrieval")
+@unfolded
+def retrieval(
+    submission: Submission,
+    solution: Solution,
+    output: Output,
+    top: Annotated[int, typer.Option(min=1, help="How many answers of a query count.")] = 100,
+    per_query: PerQuery = None,
+) -> None:
+    """Score a retrieval submission as Google Landmarks does: mAP@100 and P@k of Public, Private and all.
+
+    A query without an answer scores 0; answers to ignored queries are dropped.
+    """
+    from landmark_onnx.evaluation.retrieval import evaluate_retrieval
+    from landmark_onnx.evaluation.solutions import read_solution
+
+    with reporting(output) as report:
+        report.stage(f"{submission}: scoring")
+        found = evaluate_retrieval(submission, read_solution(solution, "images"), top, str(solution))
+        _write(found, "queries", output, per_query, report)
+
+
+@app.command("recognition")
+@unfolded
+def recognition(submission: Submission, solution: Solution, output: Output, per_query: PerQuery = None) -> None:
+    """Score a recognition submission as Google Landmarks does: GAP (micro-AP) and accuracy of Public, Private and all.
+
+    Accuracy is over images that have a landmark.
+    """
+    from landmark_onnx.evaluation.recognition import evaluate_recognition
+    from landmark_onnx.evaluation.solutions import read_solution
+
+    with reporting(output) as report:
+        report.stage(f"{submission}: scoring")
+        found = evaluate_recognition(submission, read_solution(solution, "landmarks"), str(solution))
+        _write(found, "images", output, per_query, report)
+
+
+@app.command("revisited")
+@unfolded
+def revisited(
+    submission: Submission, ground_truth: GroundTruthFile, output: Output, per_query: PerQuery = None
+) -> None:
+    """Score a ranking by the revisited Oxford or Paris: mAP and mP@k, Easy, Medium and Hard.
+
+    The submission is id,images with the ground truth's names, and ranks all of the database: what it leaves out is
+    never found. The protocol's queries are cropped to their boxes first.
+    """
+    from landmark_onnx.evaluation.ground_truth import read_ground_truth
+    from landmark_onnx.evaluation.revisited import evaluate_revisited
+
+    with reporting(output) as report:
+        truth = read_ground_truth(ground_truth)
+        found = evaluate_revisited(submission, truth, str(ground_truth))
+        if found.shortest is not None and found.shortest < len(truth.images):
+            report.note(
+                f"a query has {found.shortest:,} answers of {len(truth.images):,}: what is left out is never found, so "
+                "published numbers are no comparison"
+            )
+        _write(found, "queries", output, per_query, report)
+
+
+def _write(found: "Report", what: str, output: Output, per_query: Path | None, report: Reporter) -> None:
+    if found.answered < found.wanted:
+        report.note(f"{found.wanted - found.answered:,} of {found.wanted:,} {what} have no answer: they score 0")
+    _write_rows(found.rows, output)
+    if per_query:
+        _write_rows(found.images, Output(output=per_query))
+
+
+def _write_rows(rows: "Sequence[Row]", output: Output) -> None:
+    with open_sink(output, _view(rows[0])) as sink:
+        for row in rows:
+            sink.write(row)
+
+
+def _view(row: Mapping[str, object]) -> View:
+    def form(key: str) -> str:
+        return "" if key in TEXTS else "d" if key in COUNTS else ".4f"
+
+    return View(tuple(Column(key, form(key)) for key in row), lambda record: [record])
