@@ -20,6 +20,9 @@ Tensors: TypeAlias = Mapping[str, Array]
 
 Task: TypeAlias = Literal["retrieval", "cls", "det"]
 
+InputKind: TypeAlias = Literal["float32", "uint8"]
+"""What a file's "image" is: (N, 3, H, W) float32 as preprocessing makes it, or (N, H, W, 3) uint8 BGR as resized."""
+
 INPUTS: Mapping[Task, tuple[str, ...]] = {
     "retrieval": ("image",),
     "cls": ("image",),

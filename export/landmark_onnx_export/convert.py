@@ -17,16 +17,18 @@ from landmark_onnx.errors import ExportError
 from landmark_onnx.files import publish, sync
 from landmark_onnx.labels import parse_labels
 from landmark_onnx.seal import append_metadata
-from landmark_onnx.types import INPUTS, OUTPUTS
+from landmark_onnx.types import INPUTS, OUTPUTS, InputKind
 from landmark_onnx_export import graph, parity, programs
 from landmark_onnx_export.child import run_child
 from landmark_onnx_export.fluid import parse_program, persistable_names
+from landmark_onnx_export.lean import lean_model
 from landmark_onnx_export.lowering import CUSTOM_OPS, lower
 from landmark_onnx_export.networks import build, write_binary_model
+from landmark_onnx_export.normalisation import check_card, take_pixels
 from landmark_onnx_export.sources import Source, open_source
 from landmark_onnx_export.weights import Written, write_model
 
-TOOLS = ("landmark-onnx", "paddlepaddle", "paddle2onnx", "onnx", "onnxscript")
+TOOLS = ("landmark-onnx", "paddlepaddle", "paddle2onnx", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +48,20 @@ def export_model(
     output: Path,
     *,
     check_parity: bool = True,
+    raw: bool = False,
+    input_kind: InputKind = "float32",
     say: Callable[[str], None] = lambda stage: None,
 ) -> ExportReport:
     """Export `source` (tar, folder, binary model) to the ONNX file `output`; on any error nothing is left there.
 
+    raw: every op as the program has it, weights the released bits; else `lean` for any machine.
+    input_kind: "uint8" for a graph that normalises by itself, see `landmark_onnx_export.normalisation`.
     say: called with the name of each stage as it begins.
     Raises: ExportError, MissingExtraError.
     """
     start = time.perf_counter()
+    if input_kind == "uint8":
+        check_card(card)
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as work,
@@ -64,14 +72,21 @@ def export_model(
         program, unused = _program(card, opened, folder)
         tensors = programs.tensors(parse_program(program), card.task)
         say("convert")
-        written = write_model(_convert(card, program, tensors, folder), opened.variables, folder / output.name)
+        model, weights = _convert(card, program, tensors, folder, raw=raw), opened.variables
+        if not raw:
+            say("optimise")
+            model, weights = lean_model(model, weights, folder)
+        if input_kind == "uint8":
+            take_pixels(model.graph, card.preprocess)
+        written = write_model(model, weights, folder / output.name)
         measured = None
         if check_parity:
             say("parity")
             files = write_binary_model(program, opened.variables, folder)
             paddle = parity.PaddleModel(*files, tensors.inputs, tensors.outputs)
-            measured = parity.measure(card, paddle, written.model, folder)
-        _seal(written.model, _metadata(card, opened, written, measured))
+            measured = parity.measure(card, paddle, written.model, folder, input_kind)
+        metadata = _metadata(card, opened, written, measured)
+        _seal(written.model, metadata | ({"input": input_kind} if input_kind != "float32" else {}))
         _publish(written, output)
     agreed = measured.agreement if measured else None
     return ExportReport(path=output, card=card, seconds=time.perf_counter() - start, agreement=agreed, unused=unused)
@@ -92,12 +107,12 @@ def _program(card: ModelCard, source: Source, folder: Path) -> tuple[bytes, tupl
     return data, tuple(sorted(set(source.variables) - used))
 
 
-def _convert(card: ModelCard, program: bytes, tensors: programs.Tensors, folder: Path) -> onnx.ModelProto:
+def _convert(card: ModelCard, program: bytes, tensors: programs.Tensors, folder: Path, *, raw: bool) -> onnx.ModelProto:
     """The ONNX model without weights: standard ops alone, our tensor names, weights still among the inputs."""
     given, made = folder / "converter.pdmodel", folder / "converted.onnx"
     given.write_bytes(programs.converter_input(program))
     run_child("paddle2onnx", {"program": str(given), "output": str(made), "custom_ops": dict(CUSTOM_OPS)})
-    model = lower(onnx.load(made))
+    model = lower(onnx.load(made), raw=raw)
     names = zip((*tensors.inputs, *tensors.outputs), (*INPUTS[card.task], *OUTPUTS[card.task]), strict=True)
     graph.name_tensors(model.graph, dict(names))
     model.graph.name, model.doc_string = card.name, card.summary

@@ -91,6 +91,13 @@ def _generate_proposals(call: ProgramOp) -> str:
     return call.type
 
 
+def _mul(call: ProgramOp) -> str:
+    call.require_one_of("y_num_col_dims", 1)
+    if call.attributes.get("x_num_col_dims", 1) != 1:
+        return "mul_columns"
+    return "mul" if len(call.shape("X")) == 2 else "mul_rows"
+
+
 def _multiclass_nms(call: ProgramOp) -> str:
     numbers = call.shape("BBoxes")[-1]
     call.require(numbers in {4, -1}, f"BBoxes of {numbers} numbers have no ONNX body, only 4")
@@ -169,6 +176,7 @@ BODIES: Mapping[str, Fit] = MappingProxyType(
             outputs=("RpnRois", "RpnRoiProbs", "RpnRoisNum"),
             body=_generate_proposals,
         ),
+        "mul": Fit(inputs=("X", "Y"), outputs=("Out",), body=_mul),
         "multiclass_nms": _NMS,
         "multiclass_nms2": _NMS,
         "multiclass_nms3": _NMS,

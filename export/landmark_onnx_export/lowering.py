@@ -11,6 +11,7 @@ from onnx import NodeProto, helper
 from landmark_onnx.errors import ExportError
 from landmark_onnx_export.fitting import PREFIX
 from landmark_onnx_export.ops import FUNCTIONS, PADDLE
+from landmark_onnx_export.strides import skip_unread_bins
 
 Attributes = Mapping[str, Any]
 
@@ -108,20 +109,26 @@ def _expand(node: NodeProto) -> Iterator[NodeProto]:
         yield _call(node.op_type, node.input, node.output, attributes)
 
 
-def lower(model: onnx.ModelProto) -> onnx.ModelProto:
+def lower(model: onnx.ModelProto, *, raw: bool = False) -> onnx.ModelProto:
     """The model paddle2onnx made of a prepared program, with its ops of domain Paddle replaced by standard ones.
 
+    raw: op by op, without the rewrite of `strides`.
     Raises: ExportError naming all ops that have no body, or the op whose attribute is missing, or why the result is not
     valid ONNX.
     """
-    nodes = model.graph.node
-    unknown = sorted({n.op_type for n in nodes if n.domain == PADDLE.domain and PREFIX + n.op_type not in CUSTOM_OPS})
+    own = [node for node in model.graph.node if node.domain == PADDLE.domain]
+    unknown = sorted({node.op_type for node in own if PREFIX + node.op_type not in CUSTOM_OPS})
     if unknown:
         raise ExportError(f"no ONNX body for the Paddle ops {', '.join(unknown)}")
     bodied = onnx.ModelProto()
     bodied.CopyFrom(model)
+    # Noted for Paddle's ops; those that stand for them may have others on the way.
+    del bodied.graph.value_info[:]
+    if not raw:
+        skip_unread_bins(bodied.graph)
+    nodes = [call for node in bodied.graph.node for call in _expand(node)]
     del bodied.graph.node[:]
-    bodied.graph.node.extend(call for node in nodes for call in _expand(node))
+    bodied.graph.node.extend(nodes)
     bodied.functions.extend(FUNCTIONS.values())
     lowered = onnx.inliner.inline_local_functions(bodied)
     imports = [entry for entry in lowered.opset_import if entry.domain != PADDLE.domain]

@@ -289,6 +289,28 @@ def generate_proposals(
     return rois, roi_probs, op.Cast(op.Shape(rois)[0:1], to=INT32.dtype)
 
 
+# --- Products -----------------------------------------------------------------------------------------------------
+
+
+@script(PADDLE, default_opset=op)
+def mul(x: FLOAT, y: FLOAT) -> FLOAT:
+    """(N, K) @ (K, M) -> (N, M). Source: mul_op.h, x_num_col_dims = 1."""
+    return op.MatMul(x, y)
+
+
+@script(PADDLE, default_opset=op)
+def mul_rows(x: FLOAT, y: FLOAT) -> FLOAT:
+    """(N, ...) @ (K, M) -> (N, M), K the product of x's other sides. Source: mul_op.h, x_num_col_dims = 1."""
+    return op.MatMul(op.Flatten(x, axis=1), y)
+
+
+@script(PADDLE, default_opset=op)
+def mul_columns(x: FLOAT, y: FLOAT, x_num_col_dims: int) -> FLOAT:
+    """(A..., B...) @ (K, M) -> (A..., M); A has x_num_col_dims sides, K is the product of B. Source: mul_op.h."""
+    sides = op.Concat(op.Shape(x, end=x_num_col_dims), op.Shape(y, start=1), axis=0)
+    return op.Reshape(op.MatMul(op.Flatten(x, axis=x_num_col_dims), y), sides)
+
+
 # --- Regions of interest ------------------------------------------------------------------------------------------
 
 
@@ -321,6 +343,53 @@ def roi_align(
         sampling_ratio=sampling_ratio,
         spatial_scale=spatial_scale,
     )
+
+
+@script(PADDLE, default_opset=op)
+def one_point_a_bin(rois: FLOAT, pooled: FLOAT, spatial_scale: float) -> BOOL:
+    """(R,): whether adaptive sampling takes one point in each bin. rois: (R, 4); pooled: (2,) width, height.
+
+    Source: roi_align_op.h, roi_bin_grid_h and roi_bin_grid_w.
+    """
+    sides = (rois[:, 2:4] - rois[:, 0:2]) * spatial_scale
+    return op.Cast(op.ReduceMin(op.Cast(sides <= pooled, to=INT32.dtype), axes=[1], keepdims=0), to=BOOL.dtype)
+
+
+@script(PADDLE, default_opset=op)
+def roi_align_bins(
+    rois: FLOAT,
+    x: FLOAT,
+    pooled_height: int,
+    pooled_width: int,
+    height: int,
+    width: int,
+    step: int,
+    spatial_scale: float,
+) -> FLOAT:
+    """Every `step`-th bin a side of `roi_align` with adaptive sampling: (R, C, height, width).
+
+    height, width: pooled_height and pooled_width by `step`, rounded up. Where a bin has one point, a coarser grid moved
+    by (step - 1) / 2 bins has it in the same place; larger rois are pooled in full and thinned. Source: roi_align_op.h.
+    """
+    pooled = op.Cast(op.Concat(op.Reshape(pooled_width, [1]), op.Reshape(pooled_height, [1]), axis=0), to=FLOAT.dtype)
+    coarse = op.Cast(op.Concat(op.Reshape(width, [1]), op.Reshape(height, [1]), axis=0), to=FLOAT.dtype)
+    stride = op.Cast(step, to=FLOAT.dtype)
+    few = one_point_a_bin(rois, pooled, spatial_scale=spatial_scale)
+    small, large = op.Compress(rois, few, axis=0), op.Compress(rois, op.Not(few), axis=0)
+    bins = op.Max(small[:, 2:4] - small[:, 0:2], 1.0 / spatial_scale) / pooled
+    first = small[:, 0:2] - bins * ((stride - 1.0) * 0.5)
+    moved = op.Concat(first, first + bins * (coarse * stride), axis=1)
+    single = roi_align(
+        moved, x, pooled_height=height, pooled_width=width, spatial_scale=spatial_scale, sampling_ratio=1
+    )
+    full = roi_align(
+        large, x, pooled_height=pooled_height, pooled_width=pooled_width, spatial_scale=spatial_scale, sampling_ratio=0
+    )
+    steps = op.Concat(op.Reshape(step, [1]), op.Reshape(step, [1]), axis=0)
+    thinned = op.Slice(full, [0, 0], [2147483647, 2147483647], [2, 3], steps)
+    order = op.Concat(op.Squeeze(op.NonZero(few), [0]), op.Squeeze(op.NonZero(op.Not(few)), [0]), axis=0)
+    places = op.ScatterElements(order, order, op.Range(0, op.Squeeze(op.Shape(order)), 1), axis=0)
+    return op.Gather(op.Concat(single, thinned, axis=0), places, axis=0)
 
 
 @script(PADDLE, default_opset=op)

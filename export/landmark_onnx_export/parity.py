@@ -12,7 +12,7 @@ from landmark_onnx.agreement import Agreement, agreement, worst
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ExportError
 from landmark_onnx.preprocess import normalise, preprocess
-from landmark_onnx.types import INPUTS, OUTPUTS, Image, Task, Tensors
+from landmark_onnx.types import INPUTS, OUTPUTS, Array, Image, InputKind, Task, Tensors
 from landmark_onnx.verify import Probe, probe_rule
 from landmark_onnx_export.child import run_child
 
@@ -50,33 +50,49 @@ class PaddleModel:
     outputs: tuple[str, ...]
 
 
-def measure(card: ModelCard, paddle: PaddleModel, model: Path, folder: Path) -> Parity:
+def measure(
+    card: ModelCard, paddle: PaddleModel, model: Path, folder: Path, input_kind: InputKind = "float32"
+) -> Parity:
     """Run both sides, each in a process of its own. Raises: ExportError if they do not agree."""
-    probe_image = seeded_image(*PROBE_SIZE, seed=SEED)
-    feeds = questions(card) | {"probe": preprocess(probe_rule(card), probe_image)}
-    runs = {name: str(folder / f"run-{name}") for name in feeds}
-    for name, tensors in feeds.items():
-        for position, ours in enumerate(INPUTS[card.task]):
-            np.save(f"{runs[name]}.{position}.npy", tensors[ours])
-    names = {"inputs": list(paddle.inputs), "outputs": list(paddle.outputs), "runs": list(runs.values())}
+    asked = _ask(card, "float32", folder)
+    names = {"inputs": list(paddle.inputs), "outputs": list(paddle.outputs), "runs": list(asked.values())}
     run_child("paddle", {"program": str(paddle.program), "params": str(paddle.params), **names})
-    run_child("onnxruntime", {"model": str(model), "card": card.to_dict(), "runs": list(runs.values())})
+    ours = asked if input_kind == "float32" else _ask(card, input_kind, folder)
+    run_child("onnxruntime", {"model": str(model), "card": card.to_dict(), "runs": list(ours.values())})
     measured = {}
-    for name, run in runs.items():
-        measured[name] = agreement(card.task, _answers(card, run, "paddle"), _answers(card, run, "onnx"))
+    for name, run in asked.items():
+        measured[name] = agreement(card.task, _answers(card, run, "paddle"), _answers(card, ours[name], "onnx"))
         if reason := measured[name].shortfall(card.task):
             raise ExportError(f"{card.name}: ONNX Runtime does not answer as Paddle does on {name}: {reason}")
-    probe = Probe.ask(probe_image, _answers(card, runs["probe"], "paddle"))
+    probe = Probe.ask(_probe_image(), _answers(card, asked["probe"], "paddle"))
     return Parity(worst(list(measured.values())), measured, probe)
 
 
-def questions(card: ModelCard) -> dict[str, Tensors]:
+def _ask(card: ModelCard, input_kind: InputKind, folder: Path) -> dict[str, str]:
+    """Write every question's tensors; run name -> path without the tensor's number."""
+    probe = preprocess(probe_rule(card), _probe_image(), **({"as_uint8": True} if input_kind == "uint8" else {}))
+    runs = {}
+    for name, tensors in {**questions(card, input_kind), "probe": probe}.items():
+        runs[name] = str(folder / f"run-{input_kind}-{name}")
+        for position, ours in enumerate(INPUTS[card.task]):
+            np.save(f"{runs[name]}.{position}.npy", tensors[ours])
+    return runs
+
+
+def _probe_image() -> Image:
+    return seeded_image(*PROBE_SIZE, seed=SEED)
+
+
+def questions(card: ModelCard, input_kind: InputKind = "float32") -> dict[str, Tensors]:
     """The seeded inputs by run name: two sizes, and for tasks that batch, batches of 1 and 3."""
     found: dict[str, Tensors] = {}
     for height, width in SIZES[card.task]:
         for batch in BATCHES if len(INPUTS[card.task]) == 1 else BATCHES[:1]:
             images = [seeded_image(height, width, seed) for seed in range(SEED, SEED + batch)]
-            tensors = {"image": np.concatenate([normalise(card.preprocess, image) for image in images])}
+            pixels = [
+                image[np.newaxis] if input_kind == "uint8" else normalise(card.preprocess, image) for image in images
+            ]
+            tensors: dict[str, Array] = {"image": np.concatenate(pixels)}
             if "im_info" in INPUTS[card.task]:
                 tensors["im_info"] = np.array([[height, width, 1]], np.float32)
             found[f"{batch}x3x{height}x{width}"] = tensors

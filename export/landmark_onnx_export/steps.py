@@ -1,4 +1,4 @@
-"""What child processes do: infer shapes, convert with paddle2onnx, answer with Paddle and with ONNX Runtime."""
+"""What child processes do: infer shapes, convert with paddle2onnx, optimise, answer with Paddle and ONNX Runtime."""
 
 import importlib.machinery
 import importlib.util
@@ -10,8 +10,8 @@ import numpy as np
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ExportError, MissingExtraError
-from landmark_onnx.providers import ProviderRequest
-from landmark_onnx.session import Session
+from landmark_onnx.providers import CPU, ProviderRequest, onnxruntime
+from landmark_onnx.session import ERROR, Session, first_line
 from landmark_onnx.types import INPUTS, OUTPUTS
 from landmark_onnx_export.paddle_runtime import paddle_module
 from landmark_onnx_export.programs import op_types
@@ -105,6 +105,21 @@ def run_paddle(program: str, params: str, inputs: list[str], outputs: list[str],
         raise ExportError(f"Paddle cannot run the program: {_last_line(error)}") from error
 
 
+def optimise(model: str, output: str, data: str) -> None:
+    """Write the model as ONNX Runtime's basic level leaves it, larger weights into the file `data` beside it."""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = ERROR
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = output
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    try:
+        ort.InferenceSession(model, options, providers=[CPU])
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
+        raise ExportError(f"ONNX Runtime cannot optimise the graph: {first_line(error)}") from error
+
+
 def run_onnx(model: str, card: dict[str, Any], runs: list[str]) -> None:
     """Answer the same runs with ONNX Runtime on the CPU, into `<run>.onnx.<output>.npy`."""
     facts = ModelCard.from_dict(card, model)
@@ -120,5 +135,6 @@ STEPS: Mapping[str, Callable[..., None]] = {
     "shapes": infer_shapes,
     "paddle2onnx": convert,
     "paddle": run_paddle,
+    "optimise": optimise,
     "onnxruntime": run_onnx,
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,14 +37,22 @@ class Written:
     data_sha256: str = ""
 
 
-def write_model(model: onnx.ModelProto, variables: Mapping[str, Variable], path: Path) -> Written:
-    """Turn the weights among the graph's inputs into initializers, and write `path`.
+def weight_size(variables: Mapping[str, Variable], name: str) -> int:
+    """Bytes of a weight. Raises: ExportError if the source does not have it."""
+    if name not in variables:
+        raise ExportError(f"the graph wants the weight {name}, which the source does not have")
+    return variables[name].nbytes
+
+
+def write_model(
+    model: onnx.ModelProto, variables: Mapping[str, Variable], path: Path, *, held: Collection[str] = ()
+) -> Written:
+    """Turn the weights among the graph's inputs into initializers, but for those `held` back, and write `path`.
 
     Raises: ExportError if a weight is missing or the graph is not valid ONNX.
     """
-    names = weight_names(model.graph)
-    if missing := [name for name in names if name not in variables]:
-        raise ExportError(f"the graph wants the weight {missing[0]}, which the source does not have")
+    names = [name for name in weight_names(model.graph) if name not in held]
+    size = sum(weight_size(variables, name) for name in names)
     weights = [variables[name] for name in names]
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -53,7 +61,7 @@ def write_model(model: onnx.ModelProto, variables: Mapping[str, Variable], path:
     inputs = [value for value in model.graph.input if value.name not in names]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    if sum(weight.nbytes for weight in weights) > INLINE_LIMIT:
+    if size > INLINE_LIMIT:
         return _write_external(model, weights, path)
     _write_inline(model, weights, path)
     return Written(path)
