@@ -33,10 +33,11 @@ def _jpeg_damage(data: bytes) -> str | None:
     """Whether the end marker is there.
 
     In entropy-coded data 0xFF is always followed by 0x00 or a restart marker (ITU-T T.81, B.1.1.5), and the
-    thumbnails of APP segments lie before the frame header, so the first FFD9 after that header is the image's own.
+    thumbnails of APP segments lie before the frame header, so an FFD9 after that header is the image's own. It is
+    looked for from the end, where it mostly is.
     """
     frame = next((start for marker, start in _jpeg_segments(data) if marker in _JPEG_FRAMES), len(data))
-    return "truncated: its end marker is missing" if data.find(b"\xff\xd9", frame) < 0 else None
+    return "truncated: its end marker is missing" if data.rfind(b"\xff\xd9", frame) < 0 else None
 
 
 def _png_damage(data: bytes) -> str | None:

@@ -51,9 +51,11 @@ def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
 def _read_bytes(path: Path, name: str) -> bytes:
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
                 raise ImageError(f"{name}: larger than {MAX_BYTES >> 20} MiB")
-            return file.read(MAX_BYTES)
+            # Python sets aside as much as is asked for; a pipe has no size.
+            return file.read(size or MAX_BYTES)
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
 

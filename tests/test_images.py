@@ -1,5 +1,6 @@
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -175,6 +176,15 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ImageError, match=r"secret\.png: Permission denied$"):
         read_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_is_read_to_its_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(encoded()["png"],))
+    writer.start()
+    np.testing.assert_array_equal(read_image(tmp_path / "pipe"), PICTURE)
+    writer.join()
 
 
 def test_an_empty_file(tmp_path):

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from fakes import photo
 from landmark_onnx.cards import Preprocess, card, cards
-from landmark_onnx.preprocess import INTERPOLATIONS, RESIZES, floored_size, normalise, preprocess, round_half_away
+from landmark_onnx.errors import CardError
+from landmark_onnx.preprocess import (
+    INTERPOLATIONS,
+    RESIZES,
+    collate,
+    floored_size,
+    normalise,
+    preprocess,
+    resize,
+    round_half_away,
+)
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SIDES = st.one_of(st.integers(2, 60), st.integers(2, 700))
@@ -181,3 +191,42 @@ def test_every_interpolation_has_its_own_result(interpolation):
 
 def test_every_resize_of_a_card_has_its_function():
     assert {shipped.preprocess.resize for shipped in cards().values()} <= set(RESIZES)
+
+
+UINT8_CARDS = [name for name, shipped in cards().items() if shipped.task != "det"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 5), st.sampled_from(UINT8_CARDS), st.integers(0, 99), st.booleans())
+def test_a_batch_is_its_images_one_by_one(count, name, seed, as_uint8):
+    rule = card(name).preprocess
+    images = [draw_image(90, 70, seed + number) for number in range(count)]
+    together = collate(rule, [resize(rule, image) for image in images], as_uint8=as_uint8)["image"]
+    apart = [preprocess(rule, image, as_uint8=as_uint8)["image"] for image in images]
+    np.testing.assert_array_equal(together, np.concatenate(apart))
+    assert together.flags.c_contiguous
+    assert together.dtype == (np.uint8 if as_uint8 else np.float32)
+
+
+@pytest.mark.parametrize("name", UINT8_CARDS)
+def test_bytes_are_the_image_as_resized_before_it_is_normalised(name):
+    rule = card(name).preprocess
+    (pixels,) = preprocess(rule, photo(), as_uint8=True)["image"]
+    np.testing.assert_array_equal(normalised(pixels), preprocess(rule, photo())["image"][0])
+
+
+def test_what_is_resized_in_float_cannot_be_bytes():
+    with pytest.raises(CardError, match=r"^preprocess\.resize: short_side_capped normalises before it resizes"):
+        preprocess(card("res50_oid_v4_detector").preprocess, photo(), as_uint8=True)
+
+
+@pytest.mark.parametrize("multiple", [1, 32])
+def test_padding_is_zeros_right_and_below(multiple):
+    rule = dataclasses.replace(card("res50_oid_v4_detector").preprocess, size=70, max_side=100, multiple=multiple)
+    whole = preprocess(dataclasses.replace(rule, multiple=1), photo(75, 90))["image"]
+    assert whole.shape == (1, 3, 70, 84)
+    got = preprocess(rule, photo(75, 90))["image"]
+    assert got.shape == (1, 3, 70 + -70 % multiple, 84 + -84 % multiple)
+    np.testing.assert_array_equal(got[:, :, :70, :84], whole)
+    assert not got[:, :, 70:].any()
+    assert not got[:, :, :, 84:].any()
