@@ -17,7 +17,7 @@ from landmark_onnx.results import Detections
 from landmark_onnx.seal import read_metadata
 from landmark_onnx.types import Array, Task, Tensors
 
-PHOTOS: Mapping[Task, int] = types.MappingProxyType({"retrieval": 8, "cls": 8, "det": 2})
+PHOTOS: Mapping[Task, int] = types.MappingProxyType({"retrieval": 8, "cls": 32, "det": 2})
 """How many photos are compared: a detector takes seconds for each."""
 
 SAME_BOX = 0.5

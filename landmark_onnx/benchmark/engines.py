@@ -5,6 +5,7 @@ import importlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,17 +18,22 @@ from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.postprocess import to_classification, to_detections, to_embedding
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.results import Failure, Result
+from landmark_onnx.seal import read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, Task, Tensors
 
 KINDS: Mapping[Task, type[Model[Any]]] = {"retrieval": Retriever, "cls": Classifier, "det": Detector}
 
 
 class Engine(Protocol):
-    """A loaded contestant. providers: what really runs it, first one first. batch_size: images it runs together."""
+    """A loaded contestant.
+
+    providers: what really runs it, first one first. batch_size: images it runs together. as_uint8: it takes bytes.
+    """
 
     card: ModelCard
     providers: tuple[str, ...]
     batch_size: int
+    as_uint8: bool
 
     def run(self, feeds: Tensors) -> Tensors:
         """Our named tensors -> our named tensors."""
@@ -52,6 +58,7 @@ class Own:
         self._session = self._model.session
         self.providers = self._session.providers
         self.batch_size = self._session.largest_batch(self.card, contestant.batch_size)
+        self.as_uint8 = takes_bytes(contestant)
 
     def run(self, feeds: Tensors) -> Tensors:
         """As `Engine.run`."""
@@ -73,6 +80,7 @@ class Peer(ABC):
     def __init__(self, contestant: Contestant) -> None:
         self.card = ModelCard.from_dict(contestant.card, contestant.path)
         self.batch_size = contestant.batch_size if len(INPUTS[self.card.task]) == 1 else 1
+        self.as_uint8 = takes_bytes(contestant)
         self._contestant = contestant
 
     @abstractmethod
@@ -83,7 +91,7 @@ class Peer(ABC):
         """As `Engine.answers`; photos of one shape run together."""
         for at in range(0, len(paths), self.batch_size):
             chunk = paths[at : at + self.batch_size]
-            prepared = [preprocess(self.card.preprocess, read_image(path)) for path in chunk]
+            prepared = [preprocess(self.card.preprocess, read_image(path), as_uint8=self.as_uint8) for path in chunk]
             found: dict[int, Result] = {}
             for positions in same_shape(prepared):
                 feeds = stacked([prepared[position] for position in positions])
@@ -182,6 +190,13 @@ ENGINES: Mapping[Runtime, Callable[[Contestant], Engine]] = {
     "openvino": OpenVino,
     "paddle": Paddle,
 }
+
+
+def takes_bytes(contestant: Contestant) -> bool:
+    """Whether the contestant's file normalises by itself; a program of Paddle's never does."""
+    if contestant.runtime == "paddle":
+        return False
+    return (read_metadata(Path(contestant.path)) or {}).get("input") == "uint8"
 
 
 def decode(card: ModelCard, feeds: Tensors, outputs: Tensors) -> Result:

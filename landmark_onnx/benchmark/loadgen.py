@@ -18,6 +18,10 @@ PACKAGE = "mlcommons-loadgen"
 MODULE = "mlperf_loadgen"
 """Not mlcommons_loadgen: in release 6.0 that is an empty package, which takes the other's place when it is imported."""
 
+HASTE = 4
+"""How much faster than its warm-up a contestant may become: the load generator makes its queries beforehand, by the
+latency that it is told to expect, and a window ends early where it runs out of them."""
+
 _SAMPLE = re.compile(r'"sample_seq":\d+,"query_seq":(\d+),"sample_idx":\d+,"issue_start_ns":-?\d+,"complete_ns":(\d+)')
 
 
@@ -97,7 +101,7 @@ def _settings(lg: Any, work: Workload, batch_size: int, rate: float) -> Any:
 
 
 def _single_stream(lg: Any, settings: Any, work: Workload, batch_size: int, rate: float) -> None:
-    expected = max(1, round(1e9 * batch_size / rate))
+    expected = max(1, round(1e9 * batch_size / (rate * HASTE)))
     if batch_size == 1:
         settings.scenario = lg.TestScenario.SingleStream
         settings.single_stream_expected_latency_ns = expected

@@ -25,6 +25,8 @@ from landmark_onnx.images import read_image
 from landmark_onnx.preprocess import preprocess
 
 WARM_SECONDS = 0.2
+MAX_FEEDS = 32
+"""Photos that are kept prepared: of 500 at once the tensors alone would take gigabytes."""
 
 
 class Worker:
@@ -37,7 +39,8 @@ class Worker:
         self.session_seconds = time.perf_counter() - start
         self.loaded_bytes = peak_bytes()
         self._paths = list(paths)
-        self._feeds = [preprocess(self.engine.card.preprocess, read_image(path)) for path in paths]
+        rule, as_uint8 = self.engine.card.preprocess, self.engine.as_uint8
+        self._feeds = [preprocess(rule, read_image(path), as_uint8=as_uint8) for path in paths[:MAX_FEEDS]]
         self._batches = batches(self._feeds, self.engine.batch_size)
         start = time.perf_counter()
         self.engine.run(self._batches[0])

@@ -1,0 +1,346 @@
+"""The figures that the project has to reach, each measured beside what it is measured against, in one run."""
+
+import contextlib
+import dataclasses
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+from made import PROGRAM, Workshop, say
+from original import original_chain
+
+from landmark_onnx.benchmark.child import Child
+from landmark_onnx.benchmark.contest import Contest, Rules, Standing
+from landmark_onnx.benchmark.contestants import Contestant, Scenario, Workload
+from landmark_onnx.benchmark.roster import Entry, own, peer
+from landmark_onnx.benchmark.windows import Ratio, digits, stable
+from landmark_onnx.benchmark.worker import MAX_FEEDS
+from landmark_onnx.cards import card, shipped_cards
+from landmark_onnx.errors import LandmarkError
+from landmark_onnx.images import read_image
+from landmark_onnx.precision import FLOORS, MEASURES
+from landmark_onnx.preprocess import preprocess
+
+RETRIEVAL = tuple(name for name, each in shipped_cards().items() if each.task == "retrieval")
+CLS = tuple(name for name, each in shipped_cards().items() if each.task == "cls")
+DET = tuple(name for name, each in shipped_cards().items() if each.task == "det")
+
+BEST = "paddle-onednn"
+"""The peer that most figures are taken to."""
+
+STARTS = 5
+PHOTOS = 500
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """How the figures are taken. providers: of this package, of which the best counts."""
+
+    shop: Workshop
+    providers: tuple[str, ...]
+    threads: int
+    windows: int
+    seconds: float
+    batch_size: int
+    photos: int
+
+    def rules(self, *targets: str, queries: int = 0, agree: bool = False) -> Rules:
+        """Of a contest."""
+        work = Workload(seconds=self.seconds, queries=queries)
+        return Rules(work=work, targets=targets, max_windows=self.windows, agree=agree)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One figure of one model. wanted: "<= 1.00" or ">= 0.95". measured: None if it could not be had.
+
+    by: who was measured. detail: whatever else explains the number.
+    """
+
+    name: str
+    model: str
+    wanted: str
+    measured: float | None
+    by: str = ""
+    detail: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is reached."""
+        sign, limit = self.wanted.split()
+        if self.measured is None:
+            return False
+        return self.measured <= float(limit) if sign == "<=" else self.measured >= float(limit)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {**dataclasses.asdict(self), "holds": self.holds}
+
+
+Measured = tuple[list[Figure], list[dict[str, Any]]]
+"""Figures, and the rows of the contest that they come from."""
+
+
+def fp32(bench: Bench, name: str) -> Measured:
+    """Latency at fp32 against every peer."""
+    model = bench.shop.model(name)
+    peers = (BEST, "onnxruntime-raw", "openvino", "paddle")
+    held = Held(bench, model, ["fp32"], peers, bench.rules("model"))
+    rivals = [label for label in ("onnxruntime-raw", "openvino") if label in held]
+    best = min(rivals, key=lambda label: held.cost(label), default="onnxruntime-raw")
+    return [
+        held.figure("fp32 / Paddle oneDNN", "<= 1.00", "fp32", BEST),
+        held.figure("fp32 / best of raw export and OpenVINO", "<= 1.03", "fp32", best),
+        held.figure("fp32 / Paddle as the original ran it", "<= 0.25", "fp32", "paddle"),
+    ], held.rows
+
+
+def reduced(bench: Bench, name: str) -> Measured:
+    """Latency and likeness at bf16 and int8."""
+    model = bench.shop.model(name)
+    reason = bench.shop.reduced(name, "int8")
+    held = Held(bench, model, ["fp32", "bf16", "int8"], (BEST,), bench.rules("model", agree=True))
+    measure = MEASURES[model.card.task]
+    found = []
+    for precision, speed in (("bf16", "<= 0.50"), ("int8", "<= 0.28")):
+        detail = reason if precision == "int8" else ""
+        figure = held.figure(f"{precision} / Paddle oneDNN fp32", speed, precision, BEST, detail=detail)
+        found += [
+            figure,
+            held.likeness(
+                f"{precision} like fp32, {measure}", f">= {getattr(FLOORS[precision], measure):g}", figure.by
+            ),
+        ]
+    return found, held.rows
+
+
+def detector(bench: Bench, name: str) -> Measured:
+    """From file to boxes, at fp32 and at the best reduced precision."""
+    model = bench.shop.model(name)
+    reason = bench.shop.reduced(name, "int8")
+    held = Held(bench, model, ["fp32", "bf16", "int8"], (BEST,), bench.rules("file", queries=1, agree=True))
+    labels = [label for label in held if label.split()[-1] in ("bf16", "int8")]
+    precision = min(labels, key=held.cost).split()[-1] if labels else "int8"
+    less = held.figure("detector, reduced precision / Paddle oneDNN fp32", "<= 0.50", precision, BEST, detail=reason)
+    return [
+        held.figure("detector, fp32 / Paddle oneDNN", "<= 0.95", "fp32", BEST),
+        less,
+        held.likeness("detector, boxes matched at that precision", ">= 0.98", less.by),
+    ], held.rows
+
+
+def load(bench: Bench, name: str) -> Measured:
+    """Session creation and the memory it takes at most, in fresh processes, against the raw export."""
+    model = bench.shop.model(name)
+    (ours,) = own(model, ["cpu"], ["fp32"], threads=bench.threads, batch_size=1)
+    raw = peer(model, "onnxruntime-raw", bench.shop.folder, threads=bench.threads, batch_size=1)
+    photo = bench.shop.photos(1)
+    facts: dict[str, list[Mapping[str, Any]]] = {ours.label: [], raw.label: []}
+    for turn in range(STARTS + 1):
+        for contestant in (ours, raw):
+            say(f"{name}: load {contestant.label}, {turn}")
+            with Child(contestant, photo) as child:
+                if turn:  # the first one fills the machine's cache, and the system's of files
+                    facts[contestant.label].append(child.facts)
+    found = []
+    for title, wanted, key in (
+        ("load / raw export", "<= 0.40", "session_seconds"),
+        ("peak memory of the load / raw export", "<= 0.65", "loaded_bytes"),
+    ):
+        values = {label: [each[key] for each in each_facts] for label, each_facts in facts.items()}
+        ratio = Ratio.of(values[ours.label], values[raw.label])
+        medians = [digits(statistics.median(values[label])) for label in (ours.label, raw.label)]
+        detail = f"{medians[0]:g} against {medians[1]:g}"
+        found.append(Figure(name=title, model=name, wanted=wanted, measured=digits(ratio.median), detail=detail))
+    return found, [{"contestant": label, "facts": [dict(each) for each in rows]} for label, rows in facts.items()]
+
+
+def throughput(bench: Bench, name: str) -> Measured:
+    """From files to answers over many photos, against the network alone at the same batch size, before and after."""
+    model = bench.shop.model(name)
+    (ours,) = own(model, ["cpu"], ["fp32"], threads=bench.threads, batch_size=bench.batch_size)
+    whole = -(-bench.photos // bench.batch_size)
+    some = max(1, whole // 5)
+    with Child(ours, bench.shop.photos(bench.photos)) as child:
+        windows = []
+        for target, queries in (("model", some), ("file", whole), ("model", some)):
+            say(f"{name}: {target}, {queries * bench.batch_size} photos")
+            work = Workload(scenario=Scenario.OFFLINE, queries=queries)
+            windows.append((target, child.window(target, work)))
+    alone = statistics.mean(window.rate for target, window in windows if target == "model")
+    (through,) = [window.rate for target, window in windows if target == "file"]
+    figure = Figure(
+        name=f"files to answers / network alone, batch {bench.batch_size}, {bench.photos} photos",
+        model=name,
+        wanted=">= 0.95",
+        measured=digits(through / alone),
+        by=ours.label,
+        detail=f"{digits(through)} against {digits(alone)} images/s",
+    )
+    return [figure], [{"target": target, **window.to_json()} for target, window in windows]
+
+
+def host(bench: Bench, name: str) -> Measured:
+    """From a JPEG of 800 x 533 to the tensor, against the original's chain; one thread of OpenCV each."""
+    rule, path = card(name).preprocess, bench.shop.photos(1)[0]
+    chains: dict[str, Callable[[], object]] = {
+        "ours": lambda: preprocess(rule, read_image(path)),
+        "original": lambda: original_chain(rule, path),
+    }
+    seconds: dict[str, list[float]] = {label: [] for label in chains}
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    for turn in range(101):
+        for label, chain in chains.items():
+            start = time.perf_counter()
+            chain()
+            if turn:
+                seconds[label].append(time.perf_counter() - start)
+    cv2.setNumThreads(threads)
+    ratio = Ratio.of(seconds["ours"], seconds["original"])
+    medians = {label: digits(1000 * statistics.median(values)) for label, values in seconds.items()}
+    detail = f"{medians['ours']} against {medians['original']} ms"
+    figure = Figure(
+        name="host preprocessing / original's chain",
+        model=name,
+        wanted="<= 0.45",
+        measured=digits(ratio.median),
+        detail=detail,
+    )
+    return [figure], [{"ms": medians, "ratio": ratio.to_json()}]
+
+
+def cold(bench: Bench, name: str) -> Measured:
+    """`landmark-onnx cls` from the start of the process to its end, less one inference; files in the page cache."""
+    model, photo = bench.shop.model(name), bench.shop.photos(1)
+    command = [PROGRAM, "cls", "-m", str(model.path), str(photo[0]), "--threads", str(bench.threads), "--quiet"]
+    seconds = []
+    for turn in range(STARTS + 1):
+        say(f"{name}: cold start {turn}")
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, env=bench.shop.environment(), check=False)
+        if done.returncode:
+            raise LandmarkError(f"{' '.join(command)}: {done.stderr.strip()}")
+        if turn:  # the first one fills the machine's cache
+            seconds.append(time.perf_counter() - start)
+    (ours,) = own(model, ["cpu"], ["fp32"], threads=bench.threads, batch_size=1)
+    with Child(ours, photo) as child:
+        inference = child.window("model", Workload(queries=5)).cost
+    median = statistics.median(seconds)
+    figure = Figure(
+        name="cold start of cls in seconds, less one inference",
+        model=name,
+        wanted="<= 2.00",
+        measured=digits(median - inference),
+        detail=f"{digits(median)} s in all, inference {digits(inference)} s",
+    )
+    return [figure], [{"seconds": [digits(value) for value in seconds], "inference": digits(inference)}]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measure:
+    """What one run of a measurement needs. models: those that it is defined for."""
+
+    run: Callable[[Bench, str], Measured]
+    models: Sequence[str]
+
+
+RUNS: Mapping[str, Measure] = {
+    "host": Measure(host, ("res152_arcmargin", "inceptionv4_arcmargin")),
+    "cold": Measure(cold, CLS),
+    "load": Measure(load, (*RETRIEVAL, *CLS, *DET)),
+    "fp32": Measure(fp32, (*RETRIEVAL, *CLS)),
+    "reduced": Measure(reduced, (*RETRIEVAL, *CLS)),
+    "detector": Measure(detector, DET),
+    "throughput": Measure(throughput, RETRIEVAL),
+}
+"""The quick ones first."""
+
+
+class Held:
+    """A contest that was held, and figures of it; iterates over the labels of those who finished."""
+
+    def __init__(
+        self, bench: Bench, model: Entry, precisions: Sequence[str], peers: Sequence[str], rules: Rules
+    ) -> None:
+        self._model = model
+        ours = list(own(model, bench.providers, precisions, threads=bench.threads, batch_size=1))
+        self._reasons: dict[str, str] = {}
+        rivals: list[Contestant] = []
+        for name in peers:
+            with self._noting(name):
+                folder = bench.shop.folder / "paddle"
+                rivals.append(peer(model, name, folder, threads=bench.threads, batch_size=1))
+        # The first one is in every group, should memory part them.
+        contest = Contest(model, [*rivals, *ours], rules, say=say)
+        self._standings: dict[str, Standing] = {
+            each.contestant.label: each for each in contest.hold(bench.shop.photos(MAX_FEEDS))
+        }
+        self._reasons |= {dropout.contestant: dropout.error for dropout in contest.dropouts}
+        self.rows = [each.to_json() for each in self._standings.values()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._standings)
+
+    def cost(self, label: str) -> float:
+        """Median cost in seconds."""
+        return statistics.median(window.cost for window in self._standings[label].windows)
+
+    def figure(self, name: str, wanted: str, precision: str, rival: str, *, detail: str = "") -> Figure:
+        """The ratio of our best provider at `precision` to a rival, window by window."""
+        labels = [label for label in self if label.startswith("landmark-onnx") and label.endswith(precision)]
+        known = [(self._ratio(label, rival), label) for label in labels] if rival in self else []
+        if not known:
+            reasons = [reason for label, reason in self._reasons.items() if label == rival or label.endswith(precision)]
+            reason = "; ".join(filter(None, [detail, *reasons]))
+            return Figure(name=name, model=self._model.name, wanted=wanted, measured=None, detail=reason)
+        ratio, label = min(known, key=lambda pair: pair[0].median)
+        others = [f"{other} {digits(each.median)}" for each, other in known if other != label]
+        unstable = [each for each in (label, rival) if not stable(self._standings[each].windows)]
+        notes = [
+            f"{ratio.low:.3f} to {ratio.high:.3f} in {ratio.rounds} rounds; {1000 * self.cost(label):.5g} against "
+            f"{1000 * self.cost(rival):.5g} ms of {rival}",
+            *others,
+            *([f"not stable: {', '.join(unstable)}"] if unstable else []),
+            detail,
+        ]
+        return Figure(
+            name=name,
+            model=self._model.name,
+            wanted=wanted,
+            measured=digits(ratio.median),
+            by=label,
+            detail="; ".join(filter(None, notes)),
+        )
+
+    def likeness(self, name: str, wanted: str, label: str) -> Figure:
+        """How like fp32 the answers of `label` are."""
+        standing = self._standings.get(label)
+        found = standing.likeness if standing else None
+        detail = f"{found.measure}, {found.photos} photos" if found else "not known"
+        value = round(found.value, 6) if found else None
+        return Figure(name=name, model=self._model.name, wanted=wanted, measured=value, by=label, detail=detail)
+
+    def _ratio(self, label: str, rival: str) -> Ratio:
+        """Of windows in the order of the rounds; a rival in another group of a parted contest has other rounds."""
+        costs = [[window.cost for window in self._standings[each].windows] for each in (label, rival)]
+        rounds = min(map(len, costs))
+        return Ratio.of(*(values[:rounds] for values in costs))
+
+    @contextlib.contextmanager
+    def _noting(self, label: str) -> Iterator[None]:
+        try:
+            yield
+        except LandmarkError as error:
+            self._reasons[label] = str(error)
+
+
+def read_part(path: Path) -> tuple[list[Figure], dict[str, Any]]:
+    """The figures of a part that was measured before, and the whole of it."""
+    part = json.loads(path.read_text(encoding="utf-8"))
+    return [Figure(**{key: value for key, value in each.items() if key != "holds"}) for each in part["figures"]], part

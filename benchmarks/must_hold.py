@@ -1,0 +1,151 @@
+"""Every figure that the project has to reach, side by side with its rival, in one run that can be taken up again.
+
+    python benchmarks/must_hold.py -o benchmarks/results/MACHINE
+    python benchmarks/must_hold.py --only fp32 --models inceptionv4_arcmargin -o out/quick
+    python benchmarks/must_hold.py --width 0.0625 --windows 3 --seconds 0.3 --photos 20 -o out/dry   # a dry run
+
+What was measured stays in DIR/parts, and is not measured again without --again. Models (random weights), photos and
+caches are made once in --work. Run it on a quiet machine: the load of the others is written down, not taken out.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from figures import PHOTOS, RUNS, Bench, Figure, read_part
+from made import Workshop, say
+
+from landmark_onnx.benchmark.machine import load_average, machine
+from landmark_onnx.benchmark.report import markdown_table
+from landmark_onnx.cores import available_cores
+from landmark_onnx.errors import LandmarkError
+from landmark_onnx.files import atomic_write
+
+
+def main() -> None:
+    """Measure what is left to measure, then write the table of everything measured so far."""
+    options = arguments()
+    bench = Bench(
+        shop=Workshop(folder=options.work.resolve() / f"width{options.width:g}", width=options.width),
+        providers=tuple(options.providers),
+        threads=options.threads or available_cores(),
+        windows=options.windows,
+        seconds=options.seconds,
+        batch_size=options.batch_size,
+        photos=options.photos,
+    )
+    os.environ.update(bench.shop.environment())
+    for name in options.only:
+        measure = RUNS[name]
+        for model in measure.models:
+            path = options.output / "parts" / f"{name}.{model}.json"
+            if (not options.models or model in options.models) and (options.again or not done(path)):
+                say(f"== {name} {model}")
+                write_json(path, measured(bench, name, model))
+                write_table(options.output)
+    write_table(options.output)
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--models", nargs="+", help="of those that a figure is defined for")
+    parser.add_argument("--work", type=Path, default=Path("out/benchmarks"), help="where models and photos are made")
+    parser.add_argument("--width", type=float, default=1.0, help="of the networks, 1 as released")
+    parser.add_argument("--providers", nargs="+", default=["cpu", "openvino"], help="of which the best counts")
+    parser.add_argument("--threads", type=int, default=0, help="0 for all cores")
+    parser.add_argument("--windows", type=int, default=7, help="at most, of each contestant")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a window")
+    parser.add_argument("--batch-size", type=int, default=4, help="of throughput")
+    parser.add_argument("--photos", type=int, default=PHOTOS, help="of throughput")
+    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
+    return parser.parse_args()
+
+
+def done(path: Path) -> bool:
+    """Whether a part is there and was no failure."""
+    return path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["failed"]
+
+
+def measured(bench: Bench, name: str, model: str) -> dict[str, Any]:
+    """One part; what fails is a part too, so that the rest goes on."""
+    failed = False
+    begun, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
+    try:
+        figures, rows = RUNS[name].run(bench, model)
+    except (LandmarkError, OSError) as error:
+        say(f"{name} {model}: {error}")
+        failed = True
+        figures, rows = [Figure(name=name, model=model, wanted="<= 0", measured=None, detail=str(error))], []
+    return {
+        "command": ["python", *sys.argv],
+        "begun": begun,
+        "load_before": load,
+        "width": bench.shop.width,
+        "threads": bench.threads,
+        "machine": machine(),
+        "failed": failed,
+        "figures": [figure.to_json() for figure in figures],
+        "rows": rows,
+    }
+
+
+def write_table(folder: Path) -> None:
+    """must_hold.json and must_hold.md of all parts in `folder`."""
+    parts = [read_part(path) for path in sorted((folder / "parts").glob("*.json"))]
+    figures = [(figure, part) for found, part in parts for figure in found]
+    figures.sort(key=lambda pair: pair[0].name)
+    if not figures:
+        return
+    write_json(folder / "must_hold.json", {"figures": [figure.to_json() for figure, _ in figures]})
+    with atomic_write(folder / "must_hold.md") as file:
+        file.write("\n".join(lines([figure for figure, _ in figures], [part for _, part in parts])).encode())
+
+
+def lines(figures: Sequence[Figure], parts: Sequence[dict[str, Any]]) -> list[str]:
+    """The table for people, and what made it."""
+    facts = parts[-1]["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    rows = [
+        (
+            figure.name,
+            figure.model,
+            figure.wanted,
+            "not had" if figure.measured is None else f"{figure.measured:g}",
+            "yes" if figure.holds else "**no**",
+            figure.by,
+            figure.detail,
+        )
+        for figure in figures
+    ]
+    return [
+        "# What must hold",
+        "",
+        *(f"    {command}" for command in dict.fromkeys(" ".join(part["command"]) for part in parts)),
+        "",
+        f"- {parts[0]['begun']} to {parts[-1]['begun']}; {facts['cpu']}, {facts['usable_cores']} cores",
+        f"- {', '.join(facts['flags'])}",
+        f"- {facts['system']}, Python {facts['python']}, {versions}",
+        f"- networks of width {parts[-1]['width']:g} with random weights, {parts[-1]['threads']} threads",
+        f"- {sum(figure.holds for figure in figures)} of {len(figures)} hold",
+        "",
+        *markdown_table(["figure", "model", "wanted", "measured", "holds", "by", "detail"], rows),
+        "",
+    ]
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Whole or not at all: an interrupted run is taken up again from what is there."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(data, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+import math
+import statistics
+import time
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from landmark_onnx.benchmark.comparison import apart, false_alarm
+from landmark_onnx.benchmark.contest import groups
+from landmark_onnx.benchmark.contestants import Contestant, Scenario, Workload
+from landmark_onnx.benchmark.loadgen import MODULE, generate
+from landmark_onnx.benchmark.scenarios import BUILT_IN, sample_order
+from landmark_onnx.benchmark.windows import Ratio, Window, percentile, settled, stable, summary
+
+SECONDS = st.floats(1e-6, 1e3)
+LISTS = st.lists(SECONDS, min_size=1, max_size=60)
+
+
+def window(cost: float, rate: float | None = None) -> Window:
+    """Ten queries of one image that each take `cost` seconds."""
+    return Window(images=10, seconds=10 / rate if rate else 10 * cost, latencies=(cost,) * 10)
+
+
+@given(LISTS, st.integers(0, 100))
+def test_a_percentile_is_the_nearest_rank(values, percent):
+    rank = next(n for n in range(1, len(values) + 1) if n * 100 >= percent * len(values))
+    assert percentile(values, percent) == sorted(values)[rank - 1]
+
+
+@given(LISTS, st.sampled_from([25, 50, 75]))
+def test_a_percentile_is_numpys_inverted_cdf(values, percent):
+    assert percentile(values, percent) == np.percentile(values, percent, method="inverted_cdf")
+
+
+def test_no_values_have_no_percentile():
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 50)
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=8))
+def test_three_windows_within_ten_percent_are_stable(costs):
+    last = costs[-3:]
+    wanted = len(last) == 3 and all(a <= 1.10 * b for a in last for b in last)
+    assume(all(abs(a / b - 1.10) > 1e-9 for a in last for b in last))
+    assert stable([window(cost) for cost in costs]) is wanted
+
+
+def test_latency_alone_does_not_make_windows_stable():
+    assert stable([window(1.0)] * 3)
+    assert not stable([window(1.0), window(1.0), window(1.0, rate=0.8)])
+    assert not stable([window(1.0), window(1.0), window(1.2, rate=1.0)])
+
+
+def test_only_the_last_three_windows_count_once_they_are_stable():
+    unstable = [window(5.0), window(1.0), window(1.01)]
+    assert settled(unstable) == unstable
+    assert settled([*unstable, window(1.02)]) == [window(1.0), window(1.01), window(1.02)]
+    assert summary([*unstable, window(1.02)])["p99_ms"] == 1020
+    assert summary(unstable)["p99_ms"] == 5000
+
+
+@given(st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=30))
+def test_ratios_are_of_windows_of_one_round(pairs):
+    ours, theirs = zip(*pairs, strict=True)
+    ratio, inverse = Ratio.of(ours, theirs), Ratio.of(theirs, ours)
+    each = [a / b for a, b in pairs]
+    assert ratio.median == statistics.median(each)
+    assert math.isclose(ratio.geometric, float(np.prod(np.array(each, np.longdouble)) ** (1 / len(each))), rel_tol=1e-6)
+    assert math.isclose(ratio.geometric * inverse.geometric, 1, rel_tol=1e-9)
+    assert math.isclose(ratio.low * inverse.high, 1, rel_tol=1e-9)
+    assert ratio.low <= ratio.median <= ratio.high
+    assert ratio.rounds == len(pairs)
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=20), st.floats(0.01, 100), st.floats(0.1, 10))
+def test_what_the_machine_does_to_both_leaves_the_ratio_alone(costs, load, true_ratio):
+    theirs = [cost * load for cost in costs]
+    assert math.isclose(Ratio.of([cost * true_ratio for cost in theirs], theirs).median, true_ratio, rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("lengths", [(0, 0), (2, 3)])
+def test_ratios_need_the_same_rounds(lengths):
+    with pytest.raises(ValueError, match=r"no round|shorter|longer"):
+        Ratio.of([1.0] * lengths[0], [1.0] * lengths[1])
+
+
+def test_two_runs_are_apart_by_chance_as_rarely_as_said():
+    random = np.random.default_rng(0)
+    for before, after in ((3, 3), (5, 4)):
+        runs = [apart(*np.split(random.random(before + after), [before])) for _ in range(20_000)]
+        assert abs(np.mean(runs) - false_alarm(before, after)) < 0.008
+
+
+def contestant(tmp_path, number, size):
+    path = tmp_path / f"{number}.onnx"
+    path.write_bytes(bytes(size))
+    shared = {"runtime": "landmark-onnx", "card": {}, "provider": "cpu", "precision": "fp32"}
+    return Contestant(label=str(number), path=str(path), threads=1, batch_size=1, **shared)
+
+
+def test_contestants_that_do_not_fit_meet_the_first_one_by_one(tmp_path):
+    a, b, c = (contestant(tmp_path, number, 1000) for number in range(3))
+    (tmp_path / "2.onnx.data").write_bytes(bytes(3000))
+    enough = 4 * 6000 / 0.8
+    assert groups([a, b, c], None) == groups([a, b, c], enough) == [[a, b, c]]
+    assert groups([a, b, c], enough - 10) == [[a, b], [a, c]]
+    assert groups([a, b], 0) == [[a, b]]
+
+
+class Asked:
+    """What answers, and remembers each batch that it was asked for."""
+
+    def __init__(self, size, pause=0.0):
+        self.size, self.pause, self.batches = size, pause, []
+
+    def __call__(self, samples):
+        for at in range(0, len(samples), self.size):
+            time.sleep(self.pause)
+            self.batches.append(list(samples[at : at + self.size]))
+            yield len(self.batches[-1])
+
+    @property
+    def images(self):
+        return sum(map(len, self.batches))
+
+
+def harnesses():
+    yield pytest.param(lambda work, *rest: BUILT_IN[work.scenario](work, *rest), id="built-in")
+    yield pytest.param(generate, id="loadgen")
+
+
+@pytest.fixture(params=harnesses())
+def ask(request):
+    """A harness: MLPerf's own, and ours with the same definitions."""
+    if request.param is generate:
+        pytest.importorskip(MODULE)
+    return request.param
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_single_stream_asks_one_query_after_another(ask, size):
+    asked = Asked(size)
+    found = ask(Workload(queries=7), asked, size, 12, 1000.0)
+    assert found.images == asked.images == 7 * size
+    assert len(found.latencies) == 7
+    assert all(len(batch) == size for batch in asked.batches)
+    assert all(0 <= sample < 12 for batch in asked.batches for sample in batch)
+    assert 0 < sum(found.latencies) <= found.seconds * 1.5 + 0.01
+
+
+def test_single_stream_goes_on_for_the_time_asked(ask):
+    found = ask(Workload(seconds=0.2), Asked(1, 0.001), 1, 4, 1000.0)
+    assert 0.15 < found.seconds < 5
+    assert found.images > 1
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_offline_asks_everything_at_once(ask, size):
+    asked = Asked(size)
+    found = ask(Workload(scenario=Scenario.OFFLINE, queries=5), asked, size, 8, 100.0)
+    assert found.images == asked.images == 5 * size
+    assert len(found.latencies) == 1
+    assert found.cost == pytest.approx(found.latencies[0] / (5 * size))
+
+
+def test_offline_asks_for_as_much_as_fits_the_time(ask):
+    found = ask(Workload(scenario=Scenario.OFFLINE, seconds=0.5), Asked(4), 4, 8, 100.0)
+    assert found.images == 48
+
+
+def test_server_asks_at_random_times_and_runs_together_what_waits(ask):
+    asked = Asked(4)
+    found = ask(Workload(scenario=Scenario.SERVER, queries=200, target_qps=2000), asked, 4, 8, 1.0)
+    assert found.images == asked.images == len(found.latencies) == 200
+    assert 0.03 < found.seconds < 5
+    assert max(map(len, asked.batches)) <= 4
+    assert min(found.latencies) >= 0
+
+
+@pytest.mark.parametrize("scenario", list(Scenario))
+def test_what_answering_raises_comes_out(ask, scenario):
+    def broken(samples):
+        raise ValueError("broken")
+        yield
+
+    work = Workload(scenario=scenario, queries=2, target_qps=1000)
+    with pytest.raises(ValueError, match="broken"):
+        ask(work, broken, 1, 4, 100.0)
+
+
+def test_samples_are_drawn_from_all_and_the_same_each_time():
+    order = sample_order(1000, 8)
+    assert set(order) == set(range(8))
+    assert order == sample_order(1000, 8)
