@@ -6,7 +6,9 @@ one file with the same rows; and a job that began on one machine may go on on ma
 
 import contextlib
 import dataclasses
+import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.embedding.extract import Extractor
 from landmark_onnx.embedding.job import Job, Work
-from landmark_onnx.errors import FeatureError, MissingExtraError
+from landmark_onnx.errors import FeatureError, LandmarkError, MissingExtraError
 from landmark_onnx.model import Retriever
 from landmark_onnx.providers import ProviderRequest
 
@@ -22,6 +24,8 @@ LOCAL = "local"
 LOCAL_WORKERS = 2
 STORE_BYTES = 80 << 20
 """Of a local cluster's object store, about the least that Ray takes: what passes through it are numbers of shards."""
+
+CONNECT_SECONDS = 10.0
 
 GPU_PROVIDERS = frozenset({"cuda", "tensorrt"})
 
@@ -57,10 +61,19 @@ class ShardMaker:
         models = {retriever.card.name: retriever for retriever in (recipe.load() for recipe in recipes)}
         self._extractor = Extractor(manifest=job.manifest, models=models, max_pixels=recipes[0].max_pixels)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """{"number": shards} -> the same with how many rows of each failed."""
-        numbers = [int(number) for number in batch["number"]]
-        return {"number": numbers, "failed": [self._job.make(number, self._extractor) for number in numbers]}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """{"number": shards} -> the same with how many rows of each failed, or why it could not be made.
+
+        An error goes as data: raised, it would come out of Ray in a stack of its own.
+        """
+        answers = [self._make(int(number)) for number in batch["number"]]
+        return {"number": list(batch["number"]), "failed": [n for n, _ in answers], "error": [e for _, e in answers]}
+
+    def _make(self, number: int) -> tuple[int, str]:
+        try:
+            return self._job.make(number, self._extractor), ""
+        except LandmarkError as error:
+            return 0, str(error)
 
 
 def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
@@ -73,9 +86,10 @@ def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
     def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[tuple[int, int]]:
         if not numbers:
             return
-        job = dataclasses.replace(job, folder=job.folder.resolve(), plan=job.plan.resolve())
-        with _cluster(address, workers) as ray:
-            for number, failed in _made(ray, job, numbers, recipes, workers):
+        everywhere = dataclasses.replace(job, folder=job.folder.resolve(), plan=job.plan.resolve())
+        count = workers or (LOCAL_WORKERS if address == LOCAL else 0)
+        with _cluster(address, count) as ray:
+            for number, failed in _made(ray, everywhere, numbers, recipes, count):
                 told(job.rows(number))
                 yield number, failed
 
@@ -90,28 +104,29 @@ def _made(
     count = workers or (int(ray.cluster_resources().get("GPU", 0)) if gpu else machines) or 1
     # A block for each shard: a worker that dies has one shard to be done again, not a block of them.
     rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+    # Ray Data restarts an actor that died, and gives what it was at to another, as often as it takes.
     made = rows.map_batches(
         ShardMaker,
         batch_size=1,
-        concurrency=min(count, len(numbers)),
+        compute=ray.data.ActorPoolStrategy(size=min(count, len(numbers))),
         fn_constructor_args=(job, recipes),
-        num_gpus=1 if gpu else 0,
         num_cpus=1,
-        scheduling_strategy="SPREAD",
-        max_restarts=-1,
-        max_task_retries=-1,
+        num_gpus=1 if gpu else None,
     )
     try:
         for row in made.iter_rows():
+            if row["error"]:
+                raise FeatureError(f"the work failed on the cluster: {row['error']}")
             yield int(row["number"]), int(row["failed"])
     except ray.exceptions.RayError as error:
         raise FeatureError(f"the work failed on the cluster: {_cause(error)}") from error
 
 
 def _cause(error: BaseException) -> str:
-    """The last line of what a worker raised: Ray puts its stack before it."""
-    cause = getattr(error, "cause", None) or error.__cause__ or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+    """What a worker raised, our own error if there is one: Ray puts its stack before it, and advice after it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    own = [line.partition(": ")[2] for line in lines if line.startswith(f"{LandmarkError.__module__}.")]
+    return (own or lines)[-1]
 
 
 @contextlib.contextmanager
@@ -119,27 +134,35 @@ def _cluster(address: str, workers: int) -> Iterator[Any]:
     """Ray, connected, saying nothing and reporting to nobody; disconnected in the end."""
     # Ray reads these when it is imported or started.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise MissingExtraError("ray", "ray") from error
-    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    settings: dict[str, Any] = {"address": address, "logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
-        settings |= {"num_cpus": workers or LOCAL_WORKERS, "object_store_memory": STORE_BYTES}
-        settings["include_dashboard"] = False
-    else:
-        settings["address"] = address
+        settings |= {"num_cpus": workers, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    _reach(address)
     try:
         ray.init(**settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FeatureError(f"--ray {address}: no Ray cluster answers there: {reason}") from error
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Ray tries an address for minutes before it gives up: ask whether anybody listens there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise FeatureError(f"--ray {address}: no Ray cluster answers there: {error}") from error

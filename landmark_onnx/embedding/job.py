@@ -172,7 +172,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or path
+        where = error.filename2 or error.filename or path
         raise FeatureError(f"{where}: {error.strerror or error}; put that right and run the same again") from error
 
 
