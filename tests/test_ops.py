@@ -1,7 +1,5 @@
 """The ONNX bodies without Paddle: eager, in a graph and in NumPy they agree; what `lower` does to a model."""
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,41 +7,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from graphs import paddle_model, paddle_node, run
 from landmark_onnx.errors import ExportError
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 ops = pytest.importorskip("landmark_onnx_export.ops")
 lowering = pytest.importorskip("landmark_onnx_export.lowering")
 helper = onnx.helper
 
 few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 Array = np.ndarray[Any, Any]
-
-
-def paddle_model(nodes: list[Any], inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
-    """A model as paddle2onnx returns it: our ops in domain Paddle, types and ranks of the given arrays, sizes open."""
-    given, wanted = (
-        [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), [None] * like.ndim)
-            for name, like in values.items()
-        ]
-        for values in (inputs, outputs)
-    )
-    graph = helper.make_graph(nodes, "paddle", given, wanted)
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("Paddle", 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8)
-
-
-def paddle_node(op: str, inputs: list[str], outputs: list[str], **attrs: Any) -> Any:
-    noise = {"op_role": 0, "op_device": "", "op_namescope": "/", "with_quant_attr": 0}
-    return helper.make_node(op, inputs, outputs, domain="Paddle", **noise, **attrs)
-
-
-def run(model: Any, inputs: Mapping[str, Array]) -> list[Array]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, dict(inputs))
 
 
 def agree(body: Any, arrays: list[Array], want: Any, atol: float = 0.0, **attrs: Any) -> None:
