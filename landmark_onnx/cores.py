@@ -1,13 +1,34 @@
-"""How many CPU cores this process may keep busy: its affinity, and the quota of the container that it is in."""
+"""The CPU: its name and features, and how many of its cores this process may keep busy."""
 
 import contextlib
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def cpu_model(cpuinfo: Path = CPUINFO) -> tuple[str, frozenset[str]]:
+    """The CPU's name, and its features as Linux calls them, none where no such file tells."""
+    model, features = platform.processor() or platform.machine(), set[str]()
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                features.update(value.split())
+            elif key.strip() == "model name":
+                model = value.strip()
+    return model, frozenset(features)
+
+
+def default_threads() -> int:
+    """Threads for a runtime to start, 0 for its own choice: one a core, which it knows better where none is denied."""
+    allowed = available_cores()
+    return allowed if allowed < (os.cpu_count() or 1) else 0
 
 
 def available_cores() -> int:

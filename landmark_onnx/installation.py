@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from landmark_onnx.cores import affinity, cpu_quota
+from landmark_onnx.cores import CPUINFO, affinity, cpu_model, cpu_quota
 from landmark_onnx.errors import LandmarkError
 
 Level = Literal["ok", "warning", "error"]
@@ -53,19 +53,12 @@ def system() -> Iterator[Finding]:
     text = f"{platform.system()} {platform.release()}, {platform.machine()}" + (f", {libc}" if libc.strip() else "")
     facts = {"system": platform.system(), "release": platform.release(), "machine": platform.machine(), "libc": libc}
     yield Finding(part="system", name="os", level="ok", text=text, facts=facts)
-    yield _cpu(Path("/proc/cpuinfo"), cpu_quota())
+    yield _cpu(CPUINFO, cpu_quota())
 
 
 def _cpu(cpuinfo: Path, allowed: float | None) -> Finding:
     """Model, features, and the cores that this process may use. allowed: the cores of its container's quota."""
-    model, flags = platform.processor() or platform.machine(), set[str]()
-    with contextlib.suppress(OSError):
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("flags", "Features"):
-                flags.update(value.split())
-            elif key.strip() == "model name":
-                model = value.strip()
+    model, flags = cpu_model(cpuinfo)
     known = [flag for flag in FLAGS if flag in flags]
     cores = affinity()
     facts = {"model": model, "features": known, "cores": cores, "quota": allowed}

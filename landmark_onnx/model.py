@@ -1,5 +1,6 @@
 """The three models a user holds: Retriever, Classifier, Detector."""
 
+import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from landmark_onnx.errors import ModelFileError
 from landmark_onnx.images import MAX_PIXELS
 from landmark_onnx.pipeline import Pipeline
 from landmark_onnx.postprocess import cosine, to_classification, to_detections, to_embedding
+from landmark_onnx.precision import Precision
 from landmark_onnx.providers import ProviderRequest
 from landmark_onnx.pull import ensure
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
@@ -36,6 +38,7 @@ class Model(ABC, Generic[R]):
         model: str | os.PathLike[str],
         *,
         provider: ProviderRequest | str = "auto",
+        precision: Precision | None = None,
         threads: int = 0,
         batch_size: int = 4,
         max_pixels: int = MAX_PIXELS,
@@ -48,11 +51,16 @@ class Model(ABC, Generic[R]):
         "export", unless `offline` or LANDMARK_ONNX_OFFLINE=1. `landmark_onnx.pull.pull` tells how far it is.
 
         provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
+        precision: "fp32", "fp16", "bf16" or "int8"; by default the request's, which is fp32. fp16 and int8 run a file
+        beside the model's, which `landmark-onnx quantize` writes; bf16 takes OpenVINO or TensorRT.
         card: facts to use in place of those inside the file; for a file that has none.
         Raises: UnknownModelError, ModelFileError, DownloadError, ExportError, SessionError, MissingExtraError.
         """
         request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
-        self.session = Session(ensure(model, offline=offline), request, threads=threads)
+        if precision:
+            request = dataclasses.replace(request, precision=precision)
+        path = ensure(model, offline=offline)
+        self.session = Session(path, request, threads=threads, card=card, batch_size=batch_size)
         metadata = decode_metadata(self.session.metadata, str(self.session.path))
         if card is None and "card" not in metadata:
             raise ModelFileError(f"{self.session.path}: no model card inside: not exported by landmark-onnx")
@@ -67,6 +75,7 @@ class Model(ABC, Generic[R]):
             answer=self._answer,
             batch_size=self.session.largest_batch(self.card, batch_size),
             max_pixels=max_pixels,
+            as_uint8=self.session.input_kind == "uint8",
         )
 
     @overload

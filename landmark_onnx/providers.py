@@ -2,34 +2,58 @@
 
 import contextlib
 import dataclasses
+import importlib
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from landmark_onnx.errors import MissingExtraError, SessionError
+from landmark_onnx.gpu_options import Workload, cuda_options, graph_refusal, tensorrt_options
+from landmark_onnx.precision import Precision
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
+"""Of an ONNX Runtime that has it compiled in."""
+OPENVINO_PACKAGE = "OpenVINO"
+"""The openvino package itself, which needs no ONNX Runtime."""
 
 SHORT_NAMES: Mapping[str, str] = types.MappingProxyType(
-    {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO}
+    {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO_PACKAGE}
 )
-EXTRAS: Mapping[str, str] = types.MappingProxyType({CPU: "cpu", CUDA: "gpu", TENSORRT: "gpu", OPENVINO: "openvino"})
-
-# Image sizes vary, and an exhaustive search for each new shape costs more than it saves.
-CUDA_DEFAULTS: Mapping[str, str] = types.MappingProxyType({"cudnn_conv_algo_search": "HEURISTIC"})
+EXTRAS: Mapping[str, str] = types.MappingProxyType(
+    {CPU: "cpu", CUDA: "gpu", TENSORRT: "gpu", OPENVINO_PACKAGE: "openvino"}
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderRequest:
-    """What the user asked for. name: "auto", a short name or ONNX Runtime's own; options go through unchanged."""
+    """What the user asked for. name: "auto", a short name or ONNX Runtime's own; options go through unchanged.
+
+    precision: fp16 and int8 run a file of their own; bf16 is a setting of TensorRT and OpenVINO.
+    """
 
     name: str = "auto"
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     device_id: int | None = None
+    precision: Precision = "fp32"
+
+
+def takes_openvino(request: ProviderRequest) -> bool:
+    """Whether the openvino package is to run the model, and not ONNX Runtime."""
+    return SHORT_NAMES.get(request.name.lower(), request.name) == OPENVINO_PACKAGE
+
+
+def openvino() -> Any:
+    """The openvino package. Raises: SessionError that says how to install it."""
+    try:
+        package = importlib.import_module("openvino")  # an extra, which may be missing when types are checked too
+    except ImportError as error:
+        raise SessionError(f"the openvino package is not installed; {install_hint(OPENVINO_PACKAGE)}") from error
+    return package
 
 
 def onnxruntime() -> Any:
@@ -47,38 +71,58 @@ def onnxruntime() -> Any:
 def full_name(name: str, known: Sequence[str]) -> str:
     """ONNX Runtime's name of a provider. Raises: SessionError if neither we nor ONNX Runtime know it."""
     found = SHORT_NAMES.get(name.lower(), name)
-    if found not in SHORT_NAMES.values() and found not in known:
+    if found not in (*SHORT_NAMES.values(), OPENVINO) and found not in known:
         raise SessionError(f"no execution provider is called {name!r}; there are: auto, {', '.join(SHORT_NAMES)}")
     return found
 
 
-def plan(request: ProviderRequest, available: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def plan(
+    request: ProviderRequest,
+    available: Sequence[str],
+    workload: Workload | None = None,
+    engines: Path | None = None,
+) -> list[tuple[str, dict[str, str]]]:
     """The (provider, options) list for a session, the wanted one first, the CPU last for the ops others leave.
 
-    Raises: SessionError if an explicit provider is not compiled in, or an option has no provider to go to.
+    engines: the folder of TensorRT's caches. What the user set comes before what shapes and precision suggest.
+    Raises: SessionError if an explicit provider is not compiled in, an option has no provider to go to, or the
+    provider has no such precision.
     """
-    automatic = request.name.lower() == "auto"
-    if automatic:
-        wanted = CUDA if CUDA in available else CPU
-    else:
-        wanted = full_name(request.name, available)
-        if wanted not in available:
-            raise SessionError(f"{wanted} is not part of the installed ONNX Runtime; {install_hint(wanted)}")
-    options = dict(CUDA_DEFAULTS) if wanted == CUDA else {}
-    if request.device_id is not None:
-        if wanted not in (CUDA, TENSORRT):
-            raise SessionError(f"a device id means nothing to {wanted}; it takes --provider cuda or tensorrt")
-        options["device_id"] = str(request.device_id)
-    if request.options and wanted == CPU:
-        raise SessionError(f"{CPU} takes no provider options, got: {', '.join(request.options)}")
-    options |= request.options
+    wanted = chosen(request, available)
+    _check(request, wanted)
+    device = {} if request.device_id is None else {"device_id": str(request.device_id)}
+    options = _defaults(wanted, request, workload, engines) | device | dict(request.options)
+    if refusal := graph_refusal(options, workload):
+        raise SessionError(refusal)
     chain = [(wanted, options)]
     if wanted == TENSORRT and CUDA in available:
-        cuda = dict(CUDA_DEFAULTS)
-        if request.device_id is not None:
-            cuda["device_id"] = str(request.device_id)
-        chain.append((CUDA, cuda))
+        chain.append((CUDA, cuda_options(workload) | device))
     return chain if wanted == CPU else [*chain, (CPU, {})]
+
+
+def _defaults(wanted: str, request: ProviderRequest, workload: Workload | None, engines: Path | None) -> dict[str, str]:
+    if wanted == CUDA:
+        return cuda_options(workload)
+    return tensorrt_options(workload, request.precision, engines) if wanted == TENSORRT else {}
+
+
+def chosen(request: ProviderRequest, available: Sequence[str]) -> str:
+    """The provider of ONNX Runtime that is to come first. Raises: SessionError if it is not compiled in."""
+    if request.name.lower() == "auto":
+        return CUDA if CUDA in available else CPU
+    wanted = full_name(request.name, available)
+    if wanted not in available:
+        raise SessionError(f"{wanted} is not part of the installed ONNX Runtime; {install_hint(wanted)}")
+    return wanted
+
+
+def _check(request: ProviderRequest, wanted: str) -> None:
+    if request.precision == "bf16" and wanted != TENSORRT:
+        raise SessionError(f"{wanted} has no bf16; it takes --provider openvino or tensorrt")
+    if request.device_id is not None and wanted not in (CUDA, TENSORRT):
+        raise SessionError(f"a device id means nothing to {wanted}; it takes --provider cuda, tensorrt or openvino")
+    if request.options and wanted == CPU:
+        raise SessionError(f"{CPU} takes no provider options, got: {', '.join(request.options)}")
 
 
 def preload(ort: Any, chain: Sequence[tuple[str, dict[str, str]]]) -> None:

@@ -1,71 +1,103 @@
-"""An ONNX Runtime session behind our tensor names: it runs on what was asked, or says why not."""
+"""A loaded model behind our tensor names: it runs on what was asked, or says why not."""
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from landmark_onnx import onnx_runtime, openvino_runtime
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.errors import ModelFileError, SessionError
-from landmark_onnx.providers import CPU, ProviderRequest, install_hint, onnxruntime, plan, preload
-from landmark_onnx.types import INPUTS, OUTPUTS, Tensors
+from landmark_onnx.cores import default_threads
+from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError
+from landmark_onnx.gpu_options import Workload
+from landmark_onnx.onnx_runtime import ERROR, Chain, OnnxRuntime, Start
+from landmark_onnx.precision import precision_file
+from landmark_onnx.providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    ProviderRequest,
+    chosen,
+    install_hint,
+    onnxruntime,
+    openvino,
+    plan,
+    preload,
+    takes_openvino,
+)
+from landmark_onnx.runners import Runner, first_line
+from landmark_onnx.seal import PREFIX, read_metadata
+from landmark_onnx.types import INPUTS, OUTPUTS, InputKind, Tensors
 
-ERROR = 3  # ONNX Runtime's log level: warnings about shapes and fallback nodes are noise to a user
-
-_FILE_ERRORS = frozenset({"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel", "NotImplemented"})
+__all__ = ["ERROR", "Session", "first_line"]
 
 
 class Session:
     """One loaded model file.
 
-    path: the file. providers: what really runs, best first. metadata: the file's own strings.
+    path: the file that runs, of the precision asked for. providers: what really runs, best first. metadata: the file's
+    own strings. note: what a user may want to know of how it was loaded, or nothing.
     """
 
-    def __init__(self, path: Path, request: ProviderRequest | None = None, *, threads: int = 0) -> None:
-        """Load `path`; threads: of one op, 0 for ONNX Runtime's choice.
+    def __init__(
+        self,
+        path: Path,
+        request: ProviderRequest | None = None,
+        *,
+        threads: int = 0,
+        card: ModelCard | None = None,
+        batch_size: int = 1,
+        machine_cache: bool = True,
+    ) -> None:
+        """Load the fp32 file `path`, or the one of a reduced precision beside it.
 
+        threads: of one op, 0 for the runtime's choice within the container's quota. card, batch_size: what it will be
+        fed, by which a GPU is set up; without a card the file's own counts. machine_cache: whether it may be loaded
+        from, and kept in, a form made for this machine.
         Raises: ModelFileError if the file is missing or damaged; SessionError if an explicit provider does not run.
         """
         request = request or ProviderRequest()
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file")
-        ort = onnxruntime()
-        chain = plan(request, ort.get_available_providers())
-        preload(ort, chain)
-        self.path = path
-        automatic = request.name.lower() == "auto"
-        try:
-            self._session = _create(ort, path, chain, threads)
-        except SessionError:
-            if not automatic or chain[0][0] == CPU:
-                raise
-            self._session = _create(ort, path, [(CPU, {})], threads)
-        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
-        self.lost = chain[0][0] if chain[0][0] not in self.providers else None
-        if self.lost and not automatic:
-            raise SessionError(f"{self.lost} does not start here (ONNX Runtime fell back); {install_hint(self.lost)}")
-        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self._inputs = {value.name: value.shape for value in self._session.get_inputs()}
-        self._outputs = [value.name for value in self._session.get_outputs()]
+        self.path = _reduced(path, request)
+        self.lost: str | None = None
+        threads = threads or default_threads()
+        if takes_openvino(request):
+            self._runner: Runner = openvino_runtime.load(
+                openvino(), self.path, request, threads=threads, machine_cache=machine_cache
+            )
+        else:
+            self._runner = self._on_onnx_runtime(request, threads, card, batch_size, machine_cache)
+        self.providers: tuple[str, ...] = self._runner.providers
+        self.metadata: Mapping[str, str] = self._runner.metadata
+        self.note = self._runner.note
 
     @property
     def provider(self) -> str:
         """The provider that takes the model's nodes first."""
         return self.providers[0]
 
+    @property
+    def input_kind(self) -> InputKind:
+        """What the file's "image" is. Raises: ModelFileError if it says something else."""
+        return _input_kind(self.path, json.loads(self.metadata.get(f"{PREFIX}input", '"float32"')))
+
     def bind(self, card: ModelCard) -> None:
         """Check that the file has the tensors the card names. Raises: ModelFileError with wanted and got."""
         for kind, wanted, got in (
-            ("inputs", card.input_names(), list(self._inputs)),
-            ("outputs", card.output_names(), self._outputs),
+            ("inputs", card.input_names(), list(self._runner.inputs)),
+            ("outputs", card.output_names(), self._runner.outputs),
         ):
             if missing := [name for name in wanted if name not in got]:
                 raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
 
     def largest_batch(self, card: ModelCard, wanted: int) -> int:
         """`wanted`, or 1 if the file takes one image at a time. Raises: ModelFileError if it takes only more."""
-        batch = self._inputs[card.input_names()[0]][0]
+        batch = self._runner.inputs[card.input_names()[0]][0]
         if not isinstance(batch, int):
             return wanted
         if batch != 1:
@@ -73,39 +105,79 @@ class Session:
         return 1
 
     def run(self, card: ModelCard, feeds: Tensors) -> Tensors:
-        """Feed our named tensors, answer our named tensors. Raises: SessionError from ONNX Runtime's own error."""
+        """Feed our named tensors, answer our named tensors. Raises: SessionError from the runtime's own error."""
         renamed = {
             theirs: np.ascontiguousarray(feeds[ours])
             for ours, theirs in zip(INPUTS[card.task], card.input_names(), strict=True)
         }
         try:
-            values = self._session.run(list(card.output_names()), renamed)
-        except Exception as error:  # ONNX Runtime's exceptions have no public base class
+            values = self._runner.run(card.output_names(), renamed)
+        except Exception as error:  # runtimes' exceptions have no public base class
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            raise SessionError(f"{self.path}: ONNX Runtime cannot run {shapes}: {first_line(error)}") from error
+            raise SessionError(f"{self.path}: {self.provider} cannot run {shapes}: {first_line(error)}") from error
         return dict(zip(OUTPUTS[card.task], values, strict=True))
 
+    def _on_onnx_runtime(
+        self, request: ProviderRequest, threads: int, card: ModelCard | None, batch_size: int, machine_cache: bool
+    ) -> Runner:
+        ort = onnxruntime()
+        available = ort.get_available_providers()
+        wanted = chosen(request, available)
+        workload = _workload(self.path, card, batch_size) if wanted in (CUDA, TENSORRT) else None
+        chain = plan(request, available, workload)
+        preload(ort, chain)
+        start = Start(
+            path=self.path,
+            chain=chain,
+            threads=threads,
+            fixed=bool(workload and workload.card.task != "det"),
+            packed=request.precision == "int8",
+        )
+        automatic = request.name.lower() == "auto"
+        try:
+            if wanted == TENSORRT and machine_cache:
+                runner = _with_engines(ort, start, lambda engines: plan(request, available, workload, engines))
+            else:
+                runner = onnx_runtime.load(ort, start, machine_cache=machine_cache)
+        except SessionError:
+            if not automatic or wanted == CPU:
+                raise
+            start = dataclasses.replace(start, chain=[(CPU, {})])
+            runner = onnx_runtime.load(ort, start, machine_cache=machine_cache)
+        self.lost = wanted if wanted not in runner.providers else None
+        if self.lost and not automatic:
+            raise SessionError(f"{self.lost} does not start here (ONNX Runtime fell back); {install_hint(self.lost)}")
+        return runner
 
-def _create(ort: Any, path: Path, chain: list[tuple[str, dict[str, str]]], threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = ERROR
-    options.intra_op_num_threads = threads
-    # A pattern is kept for each input shape, and photos have many.
-    options.enable_mem_pattern = False
-    # A packed copy of a classifier's last layer may take another 1.7 GB, and made no run of ours faster.
-    options.add_session_config_entry("session.disable_prepacking", "1")
+
+def _reduced(path: Path, request: ProviderRequest) -> Path:
+    """The file of the precision that is asked for. Raises: ModelFileError that says how to make it."""
+    wanted = precision_file(path, request.precision)
+    if not wanted.is_file():
+        command = f"landmark-onnx quantize {path.stem} --precision {request.precision} --calibrate FOLDER_OF_PHOTOS"
+        raise ModelFileError(f"{wanted}: no such file; make it once: {command}")
+    return wanted
+
+
+def _workload(path: Path, card: ModelCard | None, batch_size: int) -> Workload | None:
+    """What the file will be fed, None if neither the caller nor the file says."""
     try:
-        # Its own fallback, here and in run(), changes the provider with no more than a print to stdout.
-        return ort.InferenceSession(str(path), options, providers=chain, enable_fallback=False)
-    except Exception as error:  # ONNX Runtime's exceptions have no public base class
-        wanted = chain[0][0]
-        # The CPU can run every sound model.
-        if wanted == CPU or type(error).__name__ in _FILE_ERRORS:
-            raise ModelFileError(f"{path}: not a usable ONNX model: {first_line(error)}") from error
-        reason = f"ONNX Runtime cannot start on {wanted}: {first_line(error)}"
-        raise SessionError(f"{path}: {reason}; {install_hint(wanted)}") from error
+        metadata = read_metadata(path) or {}
+        card = card or ModelCard.from_dict(metadata["card"], f"{path}: card")
+    except (LandmarkError, KeyError):
+        return None
+    return Workload(card=card, batch_size=batch_size, input_kind=_input_kind(path, metadata.get("input", "float32")))
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text: the rest of ONNX Runtime's is a stack."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _input_kind(path: Path, value: Any) -> InputKind:
+    if value not in get_args(InputKind):
+        raise ModelFileError(f"{path}: input: wanted one of {', '.join(get_args(InputKind))}, got {value!r}")
+    kind: InputKind = value
+    return kind
+
+
+def _with_engines(ort: Any, start: Start, chain: Callable[[Path | None], Chain]) -> OnnxRuntime:
+    """Load for TensorRT, whose engines and timings are kept: it makes them while it loads."""
+    entry = onnx_runtime.engines_of(ort, start.path, start.chain[0][1])
+    with entry.workspace() if entry else contextlib.nullcontext() as engines:
+        return onnx_runtime.load(ort, dataclasses.replace(start, chain=chain(engines)), machine_cache=False)

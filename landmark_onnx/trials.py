@@ -121,7 +121,8 @@ def _trial(provider: str) -> dict[str, Any]:
     """Start a session as `landmark_onnx.session` does, run it once, and check its sums."""
     import numpy as np
 
-    from landmark_onnx.session import ERROR, first_line
+    from landmark_onnx.onnx_runtime import ERROR
+    from landmark_onnx.runners import first_line
 
     ort = onnxruntime()
     chain = plan(ProviderRequest(name=provider), ort.get_available_providers())

@@ -4,20 +4,23 @@ import types
 import pytest
 
 from landmark_onnx.errors import MissingExtraError, SessionError
+from landmark_onnx.gpu_options import cuda_options
 from landmark_onnx.providers import (
     CPU,
     CUDA,
-    CUDA_DEFAULTS,
     EXTRAS,
     OPENVINO,
+    OPENVINO_PACKAGE,
     SHORT_NAMES,
     TENSORRT,
     ProviderRequest,
     full_name,
     install_hint,
     onnxruntime,
+    openvino,
     plan,
     preload,
+    takes_openvino,
 )
 
 GPU = [TENSORRT, CUDA, CPU]
@@ -25,13 +28,13 @@ GPU = [TENSORRT, CUDA, CPU]
 
 def test_auto_prefers_cuda_and_keeps_the_cpu_for_the_rest():
     assert plan(ProviderRequest(), [CPU]) == [(CPU, {})]
-    assert plan(ProviderRequest(), GPU) == [(CUDA, dict(CUDA_DEFAULTS)), (CPU, {})]
+    assert plan(ProviderRequest(), GPU) == [(CUDA, cuda_options(None)), (CPU, {})]
     assert plan(ProviderRequest(name="AUTO"), [OPENVINO, CPU]) == [(CPU, {})]
 
 
 @pytest.mark.parametrize(("name", "wanted"), [*SHORT_NAMES.items(), *((full, full) for full in SHORT_NAMES.values())])
 def test_short_and_full_names(name, wanted):
-    available = [*SHORT_NAMES.values(), CPU]
+    available = [*SHORT_NAMES.values(), OPENVINO]
     assert plan(ProviderRequest(name=name), available)[0][0] == wanted
     assert full_name(name, []) == wanted
 
@@ -51,7 +54,7 @@ def test_an_unknown_name_lists_the_names(name):
         plan(ProviderRequest(name=name), [CPU])
 
 
-@pytest.mark.parametrize("name", ["cuda", "tensorrt", "openvino"])
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_a_provider_that_is_not_compiled_in_says_what_to_install(name):
     extra = EXTRAS[SHORT_NAMES[name]]
     with pytest.raises(SessionError) as caught:
@@ -62,17 +65,20 @@ def test_a_provider_that_is_not_compiled_in_says_what_to_install(name):
 
 def test_options_go_to_the_provider_that_was_asked_for():
     request = ProviderRequest(name="cuda", options={"gpu_mem_limit": "1", "cudnn_conv_algo_search": "DEFAULT"})
-    assert plan(request, GPU) == [(CUDA, {"gpu_mem_limit": "1", "cudnn_conv_algo_search": "DEFAULT"}), (CPU, {})]
-    assert plan(ProviderRequest(options={"a": "b"}), GPU)[0] == (CUDA, {**CUDA_DEFAULTS, "a": "b"})
-    openvino = plan(ProviderRequest(name="openvino", options={"device_type": "GPU"}), [OPENVINO, CPU])
-    assert openvino == [(OPENVINO, {"device_type": "GPU"}), (CPU, {})]
+    assert plan(request, GPU) == [
+        (CUDA, {**cuda_options(None), "gpu_mem_limit": "1", "cudnn_conv_algo_search": "DEFAULT"}),
+        (CPU, {}),
+    ]
+    assert plan(ProviderRequest(options={"a": "b"}), GPU)[0] == (CUDA, {**cuda_options(None), "a": "b"})
+    other = plan(ProviderRequest(name=OPENVINO, options={"device_type": "GPU"}), [OPENVINO, CPU])
+    assert other == [(OPENVINO, {"device_type": "GPU"}), (CPU, {})]
 
 
 def test_tensorrt_leaves_to_cuda_what_it_cannot_run():
     request = ProviderRequest(name="tensorrt", options={"trt_fp16_enable": "1"}, device_id=1)
     assert plan(request, GPU) == [
         (TENSORRT, {"device_id": "1", "trt_fp16_enable": "1"}),
-        (CUDA, {**CUDA_DEFAULTS, "device_id": "1"}),
+        (CUDA, {**cuda_options(None), "device_id": "1"}),
         (CPU, {}),
     ]
     assert plan(ProviderRequest(name="tensorrt"), [TENSORRT, CPU]) == [(TENSORRT, {}), (CPU, {})]
@@ -85,7 +91,7 @@ def test_device_id():
     assert plan(given, GPU)[0][1]["device_id"] == "2"
 
 
-@pytest.mark.parametrize("name", ["cpu", "auto", "openvino"])
+@pytest.mark.parametrize("name", ["cpu", "auto", OPENVINO])
 def test_a_device_id_where_it_means_nothing(name):
     with pytest.raises(SessionError, match="a device id means nothing to"):
         plan(ProviderRequest(name=name, device_id=0), [OPENVINO, CPU])
@@ -99,7 +105,6 @@ def test_options_where_the_cpu_takes_none(name):
 
 def test_plans_do_not_share_their_options():
     plan(ProviderRequest(name="cuda"), GPU)[0][1]["x"] = "y"
-    assert "x" not in CUDA_DEFAULTS
     assert "x" not in plan(ProviderRequest(name="cuda"), GPU)[0][1]
 
 
@@ -108,7 +113,7 @@ def test_hints_name_the_extra_and_what_pip_cannot_bring():
     assert "landmark-onnx[gpu-cu12]" in install_hint(CUDA)
     assert "landmark-onnx[gpu]" in install_hint(TENSORRT)
     assert "TensorRT 10" in install_hint(TENSORRT)
-    assert install_hint(OPENVINO).endswith("pip install 'landmark-onnx[openvino]'")
+    assert install_hint(OPENVINO_PACKAGE).endswith("pip install 'landmark-onnx[openvino]'")
     assert install_hint("DmlExecutionProvider") == "install the ONNX Runtime package that brings DmlExecutionProvider"
 
 
@@ -133,7 +138,9 @@ def test_nvidia_libraries_are_loaded_for_nvidia_alone(name, loads, capsys):
     def preload_dlls():
         print("Failed to load libcudnn.so.9")  # noqa: T201
 
-    preload(types.SimpleNamespace(preload_dlls=preload_dlls), plan(ProviderRequest(name=name), [*GPU, OPENVINO]))
+    preload(
+        types.SimpleNamespace(preload_dlls=preload_dlls), plan(ProviderRequest(name=name), [*GPU, OPENVINO_PACKAGE])
+    )
     output = capsys.readouterr()
     assert output.out == "", "stdout is for answers"
     assert ("libcudnn" in output.err) == loads
@@ -141,3 +148,24 @@ def test_nvidia_libraries_are_loaded_for_nvidia_alone(name, loads, capsys):
 
 def test_a_runtime_that_cannot_preload():
     preload(types.SimpleNamespace(), plan(ProviderRequest(name="cuda"), GPU))
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"), [("openvino", True), ("OpenVINO", True), (OPENVINO, False), ("cpu", False), ("auto", False)]
+)
+def test_when_the_openvino_package_runs_models(name, taken):
+    assert takes_openvino(ProviderRequest(name=name)) is taken
+
+
+def test_a_missing_openvino_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(SessionError, match=r"openvino package is not installed; .* 'landmark-onnx\[openvino\]'"):
+        openvino()
+
+
+def test_bf16_is_tensorrts_alone_in_onnx_runtime():
+    for name in ("cpu", "auto", "cuda", OPENVINO):
+        with pytest.raises(SessionError, match="has no bf16; it takes --provider openvino or tensorrt"):
+            plan(ProviderRequest(name=name, precision="bf16"), [*GPU, OPENVINO])
+    chain = plan(ProviderRequest(name="tensorrt", precision="bf16"), GPU)
+    assert chain[0] == (TENSORRT, {"trt_bf16_enable": "1"})

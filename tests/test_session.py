@@ -9,6 +9,7 @@ import pytest
 
 import fakes
 from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError
+from landmark_onnx.gpu_options import cuda_options
 from landmark_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, ProviderRequest
 from landmark_onnx.session import ERROR, Session, first_line
 
@@ -31,6 +32,7 @@ class FakeRuntime(types.ModuleType):
 
     def __init__(self, available, works, fails=None):
         super().__init__("onnxruntime")
+        self.__version__ = "1.32.0"
         self.created, self.preloaded, self.options = [], 0, []
         runtime = self
 
@@ -82,7 +84,7 @@ def some_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "full", "extra"),
-    [("cuda", CUDA, "gpu"), ("tensorrt", TENSORRT, "gpu"), ("openvino", OPENVINO, "openvino"), (CUDA, CUDA, "gpu")],
+    [("cuda", CUDA, "gpu"), ("tensorrt", TENSORRT, "gpu"), (CUDA, CUDA, "gpu")],
 )
 def test_an_explicit_provider_that_is_silently_replaced_is_an_error(name, full, extra, runtime, some_file):
     fake = runtime([TENSORRT, CUDA, OPENVINO, CPU], works=[CPU])
@@ -113,9 +115,7 @@ def test_auto_with_cuda(runtime, some_file):
     assert session.lost is None
     assert session.providers == (CUDA, CPU)
     assert session.provider == CUDA
-    assert fake.created == [
-        [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "device_id": "1", "gpu_mem_limit": "9"}), (CPU, {})]
-    ]
+    assert fake.created == [[(CUDA, {**cuda_options(None), "device_id": "1", "gpu_mem_limit": "9"}), (CPU, {})]]
     assert fake.preloaded == 1
 
 
@@ -252,7 +252,9 @@ def test_a_detector_gives_its_outputs_by_name(tmp_path):
     ],
 )
 def test_what_the_model_does_not_take_is_an_error_with_its_shape(array, shape, model):
-    with pytest.raises(SessionError, match=rf"model\.onnx: ONNX Runtime cannot run image {shape}: .*") as caught:
+    with pytest.raises(
+        SessionError, match=rf"model\.onnx: CPUExecutionProvider cannot run image {shape}: .*"
+    ) as caught:
         Session(model, threads=1).run(CARD, {"image": array})
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
@@ -301,8 +303,8 @@ def test_weights_beside_the_model_that_are_missing_or_cut(model, tmp_path, left)
 
 def test_the_real_session_does_not_fall_back_in_run(model):
     session = Session(model)
-    assert session._session._enable_fallback is False
-    assert isinstance(session._session, onnxruntime.InferenceSession)
+    assert session._runner.session._enable_fallback is False
+    assert isinstance(session._runner.session, onnxruntime.InferenceSession)
 
 
 def test_first_line():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from landmark_onnx.precision import Precision
 from landmark_onnx.providers import ProviderRequest
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ class Format(enum.StrEnum):
     JSON = "json"
     NDJSON = "ndjson"
     CSV = "csv"
+
+
+class PrecisionName(enum.StrEnum):
+    """`landmark_onnx.precision.Precision`, as typer takes it."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
 
 
 SUFFIXES = {".json": Format.JSON, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV}
@@ -61,14 +71,27 @@ class Engine:
         ),
     ] = None
     device_id: Annotated[int | None, typer.Option(min=0, help="Which GPU.", rich_help_panel=ENGINE)] = None
+    precision: Annotated[
+        PrecisionName,
+        typer.Option(
+            help="fp16 and int8 run the file that `landmark-onnx quantize` wrote; bf16 takes openvino or tensorrt.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = PrecisionName.FP32
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads of one inference; 0 leaves it to ONNX Runtime.", rich_help_panel=ENGINE)
+        int,
+        typer.Option(
+            min=0,
+            help="Threads of one inference; 0 leaves it to the runtime, within a container's CPU limit.",
+            rich_help_panel=ENGINE,
+        ),
     ] = 0
 
     def request(self) -> ProviderRequest:
         """The same, as the runtime takes it."""
         options = {key: value for key, _, value in (pair.partition("=") for pair in self.provider_option or [])}
-        return ProviderRequest(name=self.provider, options=options, device_id=self.device_id)
+        precision: Precision = self.precision.value
+        return ProviderRequest(name=self.provider, options=options, device_id=self.device_id, precision=precision)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

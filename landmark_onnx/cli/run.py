@@ -57,6 +57,8 @@ def load(
         card=card,
     )
     report.took(model.session, engine.provider)
+    if model.session.note:
+        report.note(f"{model.session.path.name}: {model.session.note}")
     return model
 
 

@@ -1,0 +1,136 @@
+"""Models on the openvino package itself, with its compiled blobs in the machine cache."""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from landmark_onnx.cores import cpu_model
+from landmark_onnx.errors import ModelFileError, SessionError
+from landmark_onnx.machine_cache import entry_of
+from landmark_onnx.precision import Precision
+from landmark_onnx.providers import OPENVINO_PACKAGE, ProviderRequest
+from landmark_onnx.runners import first_line
+from landmark_onnx.seal import PREFIX, read_metadata
+from landmark_onnx.types import Array, Tensors
+
+DEVICE = "device_type"
+"""The option that chooses the device, as ONNX Runtime's provider calls it; all others are OpenVINO's properties."""
+
+BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert"})
+"""CPU features, one of which bf16 needs; OpenVINO would convert without them, for no gain."""
+
+
+class OpenVino:
+    """A `Runner` on an `openvino.CompiledModel`."""
+
+    def __init__(self, compiled: Any, metadata: Mapping[str, str], note: str = "") -> None:
+        self.providers: tuple[str, ...] = (OPENVINO_PACKAGE,)
+        self.metadata, self.note = metadata, note
+        self.inputs: Mapping[str, Sequence[object]] = {
+            value.get_any_name(): [side.get_length() if side.is_static else None for side in value.partial_shape]
+            for value in compiled.inputs
+        }
+        self.outputs: Sequence[str] = [value.get_any_name() for value in compiled.outputs]
+        self._types = {value.get_any_name(): value.element_type.to_dtype() for value in compiled.inputs}
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+
+    def run(self, outputs: Sequence[str], feeds: Tensors) -> list[Array]:
+        """The named outputs. Raises: OpenVINO's RuntimeError; TypeError where it would convert a type silently."""
+        for name, array in feeds.items():
+            if array.dtype != self._types[name]:
+                raise TypeError(f"{name}: wanted {self._types[name]}, got {array.dtype}")
+        with self._lock:
+            results = self._request.infer(dict(feeds), share_inputs=True)
+            return [results[name] for name in outputs]
+
+
+def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, machine_cache: bool) -> OpenVino:
+    """Load a file, from a compiled blob if it may be kept.
+
+    Raises: ModelFileError if it is damaged; SessionError if OpenVINO does not run it as asked.
+    """
+    core = package.Core()
+    device = _device(request)
+    facts = _facts(core, device)
+    settings = properties(request, device, facts.get("OPTIMIZATION_CAPABILITIES", ()), threads)
+    metadata = {f"{PREFIX}{key}": json.dumps(value) for key, value in (read_metadata(path) or {}).items()}
+
+    def compiled(folder: Path) -> Any:
+        return core.compile_model(str(path), device, {**settings, "CACHE_DIR": str(folder)})
+
+    def write(folder: Path) -> None:
+        compiled(folder)
+
+    made = {"runtime": ["openvino", package.get_version()], "device": facts, "options": settings}
+    cacheable = machine_cache and "CACHE_DIR" not in settings
+    note = ""
+    if entry := entry_of(path, provider=OPENVINO_PACKAGE, **made) if cacheable else None:
+        model = entry.load(compiled)
+        if model is None:
+            note = entry.build(write)
+            model = entry.load(compiled)
+        if model is not None:
+            return OpenVino(model, metadata)
+        note = f"no machine cache: {note or 'what was written there cannot be used'}"
+    return OpenVino(_compile(core, path, device, settings), metadata, note)
+
+
+def properties(request: ProviderRequest, device: str, capabilities: Sequence[str], threads: int) -> dict[str, str]:
+    """OpenVINO's properties for a request. Left alone it would run fp32 models in bf16 where the CPU has it.
+
+    Raises: SessionError if the device has no bf16 and that is asked for.
+    """
+    if request.precision == "bf16" and not _has_bf16(device, capabilities):
+        raise SessionError(f"{device} has no bf16 here; run without --precision bf16")
+    reduced: Mapping[Precision, str] = {"bf16": "bf16", "fp16": "f16" if "FP16" in capabilities else "f32"}
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": reduced.get(request.precision, "f32")}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    return settings | {key: value for key, value in request.options.items() if key != DEVICE}
+
+
+def _device(request: ProviderRequest) -> str:
+    """The device that is asked for, the CPU by default; a device id is the number of a GPU."""
+    device = request.options.get(DEVICE, "CPU" if request.device_id is None else "GPU")
+    return device if request.device_id is None else f"{device}.{request.device_id}"
+
+
+def _facts(core: Any, device: str) -> dict[str, Any]:
+    """Name and abilities of a device; nothing of AUTO, HETERO and other devices made of devices.
+
+    Raises: SessionError if there is no such device.
+    """
+    if device.partition(":")[0] in ("AUTO", "MULTI", "HETERO", "BATCH"):
+        return {"FULL_DEVICE_NAME": device}
+    try:
+        facts = {key: core.get_property(device, key) for key in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")}
+    except RuntimeError as error:
+        there = ", ".join(core.available_devices) or "none"
+        raise SessionError(f"OpenVINO has no device {device} here; there are: {there}") from error
+    return facts
+
+
+def _has_bf16(device: str, capabilities: Sequence[str]) -> bool:
+    features = cpu_model()[1]
+    return "BF16" in capabilities and (device != "CPU" or not features or bool(features & BF16_FEATURES))
+
+
+def _compile(core: Any, path: Path, device: str, settings: Mapping[str, str]) -> Any:
+    try:
+        return core.compile_model(str(path), device, dict(settings))
+    except (RuntimeError, TypeError) as error:
+        reason = _reason(error)
+        try:
+            core.read_model(str(path))
+        except RuntimeError:
+            raise ModelFileError(f"{path}: not a usable ONNX model: {reason}") from error
+        raise SessionError(f"{path}: OpenVINO cannot start on {device}: {reason}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of OpenVINO's text that says something: those before name its source files."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return lines[0] if lines else first_line(error)
