@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from landmark_onnx.errors import StepError
 from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.state import State
-from landmark_onnx.search.steps import STEPS, parse_step, parse_steps, run_steps, spec
+from landmark_onnx.search.steps import STEPS, Chain, parse_step, parse_steps, run_steps, spec
 from vectors import brute_search, clusters, unit
 
 
@@ -116,6 +116,24 @@ def test_steps_work_on_what_the_ones_before_left():
     np.testing.assert_array_equal(chained.positions, apart.positions)
     other = run_steps([expansion, dba], queries, database, 9, search=brute_search)
     assert not np.array_equal(chained.scores, other.scores)
+
+
+@pytest.mark.parametrize("spec", ["dba:k=3", "diffusion:k=8,graph=database"])
+def test_what_is_made_of_the_database_alone_is_made_once(spec):
+    queries, database = clusters(seed=9)
+    searched = []
+
+    def search(database, queries, top):
+        searched.append(len(queries))
+        return brute_search(database, queries, top)
+
+    chain = Chain(parse_steps([spec]), database, search=search)
+    first = chain(queries[:3], 5)
+    before = len(searched)
+    second = chain(queries[3:], 5)
+    assert searched[before:] == [3]
+    whole = run_steps(parse_steps([spec]), queries, database, 5, search=brute_search)
+    np.testing.assert_array_equal(np.concatenate([first.positions, second.positions]), whole.positions)
 
 
 def test_expansion_after_a_re_ranking_takes_the_first_of_its_order():

@@ -71,7 +71,7 @@ class Diffusion:
 
     def __call__(self, state: State) -> State:
         """The next state."""
-        whole = self._whole_graph(state) if self.graph == "database" else None
+        whole = state.once(self, lambda: self._whole_graph(state)) if self.graph == "database" else None
 
         def score(query: Float32, positions: Int64) -> Float32:
             vectors = state.database[positions]

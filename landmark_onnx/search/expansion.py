@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from landmark_onnx.search.neighbours import Float32, Int64
-from landmark_onnx.search.state import State, normalised, parameter
+from landmark_onnx.search.state import Search, State, normalised, parameter
 
 ROWS = 1024
 """Vectors whose neighbours are gathered at once."""
@@ -68,21 +68,24 @@ class DatabaseAugmentation:
 
     def __call__(self, state: State) -> State:
         """The next state."""
-        database = state.database
+        return state.moved(database=state.once(self, lambda: self.augment(state.database, state.search)))
+
+    def augment(self, database: Float32, search: Search) -> Float32:
+        """(N, D) L2-normalised -> (N, D) float32."""
         count = min(self.k, len(database) if self.own else len(database) - 1)
         by_rank = 10.0 ** (-self.decay * np.arange(count) / max(self.k - 1, 1))
         augmented = np.empty(database.shape, np.float32)
         for start in range(0, len(database), ROWS):
             rows = slice(start, start + ROWS)
             own = np.asarray(database[rows])
-            near = state.search(database, own, count + 1).positions
+            near = search(database, own, count + 1).positions
             near = without(np.arange(start, start + len(own)), near)[:, : count - self.own]
             if self.own:
                 near = np.column_stack([np.arange(start, start + len(own)), near])
             others = database[near]
             weights = similarities(own, others) ** np.float32(self.alpha) * by_rank.astype(np.float32)
             augmented[rows] = normalised(weighted_sum(weights, others))
-        return state.moved(database=augmented)
+        return augmented
 
 
 def without(own: Int64, near: Int64) -> Int64:

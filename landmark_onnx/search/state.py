@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
+
+T = TypeVar("T")
 
 Search: TypeAlias = Callable[[Float32, Float32, int], Neighbours]
 """Database (N, D), queries (Q, D), K -> the min(K, N) nearest by inner product."""
@@ -18,7 +20,7 @@ class State:
 
     queries: (Q, D) float32, database: (N, D) float32, both L2-normalised. search: finds the nearest. width: how many
     neighbours the steps and the answer need. ranked: `width` of them after a re-ranking; None before any, or where
-    vectors have changed since.
+    vectors have changed since. kept: what steps have made of the database alone, for the queries that come later.
     """
 
     queries: Float32
@@ -26,10 +28,20 @@ class State:
     search: Search
     width: int
     ranked: Neighbours | None = None
+    kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def neighbours(self) -> Neighbours:
         """The present order: what a re-ranking has left, or a search."""
         return self.ranked or self.search(self.database, self.queries, self.width)
+
+    def once(self, step: "Step", make: Callable[[], T]) -> T:
+        """What `make` makes of the present database, made the first time that this step meets it."""
+        key = (step, id(self.database))
+        if key not in self.kept:
+            # The database is kept too, so that no other one gets its id.
+            self.kept[key] = (make(), self.database)
+        made: T = self.kept[key][0]
+        return made
 
     def moved(self, *, queries: Float32 | None = None, database: Float32 | None = None) -> Self:
         """The same with other vectors, to be searched anew."""

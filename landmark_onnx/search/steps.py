@@ -51,20 +51,34 @@ def spec(step: Step) -> str:
     return f"{step.name}:" + ",".join(f"{key}={str(value).lower()}" for key, value in values.items())
 
 
+class Chain:
+    """Steps around the search of one database; what they make of it alone is made once, with the first queries."""
+
+    def __init__(self, steps: Sequence[Step], database: Float32, *, search: Search | None = None) -> None:
+        """database: (N, D) float32, L2-normalised, memory-mapped or not. search: exact by FAISS unless given."""
+        self._steps = tuple(steps)
+        self._database = database
+        self._search = search or _exact
+        self._kept: dict[Any, Any] = {}
+
+    def __call__(self, queries: Float32, top: int) -> Neighbours:
+        """The min(top, N) first of each of (Q, D) float32 queries, L2-normalised; without steps, the search's own.
+
+        A step that re-ranks looks at its own number of candidates, whatever `top`.
+        """
+        width = min(len(self._database), max([top, *(step.reach for step in self._steps)]))
+        state = State(np.asarray(queries, np.float32), self._database, self._search, width, kept=self._kept)
+        for step in self._steps:
+            state = step(state)
+        found = state.neighbours()
+        return Neighbours(found.positions[:, :top], found.scores[:, :top])
+
+
 def run_steps(
     steps: Sequence[Step], queries: Float32, database: Float32, top: int, *, search: Search | None = None
 ) -> Neighbours:
-    """Search, with these steps in their order; without any it is the search alone.
-
-    queries: (Q, D), database: (N, D), float32, L2-normalised. search: exact on NumPy unless given. The answer has
-    min(top, N) neighbours of each query; a step that re-ranks looks at its own number of candidates, whatever `top`.
-    """
-    width = min(len(database), max([top, *(step.reach for step in steps)]))
-    state = State(np.asarray(queries, np.float32), database, search or _exact, width)
-    for step in steps:
-        state = step(state)
-    found = state.neighbours()
-    return Neighbours(found.positions[:, :top], found.scores[:, :top])
+    """A `Chain` for these queries alone."""
+    return Chain(steps, database, search=search)(queries, top)
 
 
 def _exact(database: Float32, queries: Float32, top: int) -> Neighbours:
