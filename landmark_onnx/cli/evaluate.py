@@ -123,6 +123,28 @@ def revisited(
         _write(found, "queries", output, per_query, report)
 
 
+@app.command("submission")
+def submission(
+    answers: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ANSWERS", exists=True, dir_okay=False, help="NDJSON of search or recognize.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help="The CSV file.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many neighbours of a query.")] = 100,
+) -> None:
+    """Write answers of search or recognize as a submission in Kaggle's form: id,images or id,landmarks.
+
+    The id of an image is its file's name without suffix.
+    """
+    from landmark_onnx.evaluation.submissions import convert
+
+    convert(answers, output, top)
+
+
 def _write(found: "Report", what: str, output: Output, per_query: Path | None, report: Reporter) -> None:
     if found.answered < found.wanted:
         report.note(f"{found.wanted - found.answered:,} of {found.wanted:,} {what} have no answer: they score 0")

@@ -1,0 +1,154 @@
+"""Image -> landmark, with the reasons: an index, classifiers and a detector that look at the same images in step."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from landmark_onnx.embedding.fan import Fan
+from landmark_onnx.model import Classifier, Detector, Model, Retriever
+from landmark_onnx.recognition.rules import Hit, Rule, apply_rules
+from landmark_onnx.recognition.votes import (
+    NEIGHBOURS,
+    Candidate,
+    ClassVote,
+    NeighbourVote,
+    class_votes,
+    combine,
+    neighbour_vote,
+)
+from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result
+from landmark_onnx.search.opening import AnyIndex
+from landmark_onnx.search.queries import Queries
+from landmark_onnx.types import ImageSource, Tensors
+
+AT_ONCE = 16
+"""Images that are searched for together."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recognition(Result):
+    """landmark: the best candidate, or None: no vote at all, or a rule that holds. The rest are the reasons.
+
+    score: the best candidate's. candidates: best first. neighbours: those that voted, nearest first. classes: of each
+    classifier. hits: the rules that hold.
+    """
+
+    landmark: str | None
+    score: float | None
+    candidates: tuple[Candidate, ...]
+    neighbours: tuple[NeighbourVote, ...]
+    classes: tuple[ClassVote, ...]
+    hits: tuple[Hit, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {
+            "image": self.image,
+            "landmark": self.landmark,
+            "score": self.score,
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "neighbours": [vote.to_json() for vote in self.neighbours],
+            "classes": [vote.to_json() for vote in self.classes],
+            "no_landmark": [hit.to_json() for hit in self.hits],
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Framed(Detections):
+    """Boxes, with the width and height of the image in their pixels."""
+
+    frame: tuple[float, float]
+
+
+class FramingDetector(Detector):
+    """A detector that says how large its image is, by its own scaled input: what boxes were clipped to."""
+
+    def _answer(self, feeds: Tensors, outputs: Tensors) -> Framed:
+        found = super()._answer(feeds, outputs)
+        height, width, scale = (float(value) for value in feeds["im_info"][0])
+        return Framed(
+            boxes=found.boxes,
+            classes=found.classes,
+            scores=found.scores,
+            names=found.names,
+            frame=(width / scale, height / scale),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Voter:
+    """A classifier and the weight of its votes."""
+
+    name: str
+    classifier: Classifier
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recognizer:
+    """What looks at an image.
+
+    index, retrievers: one retriever for each model of the index's ensemble, in its order; whether they are the same
+    models is the caller's to check (`Ensemble.check`). landmark_of: id of an index image -> landmark, or None.
+    voters: classifiers whose class names are landmarks. detector, rules: what is no landmark; both or neither.
+    neighbours: how many of the nearest vote. neighbour_weight: of their votes, as the voters have theirs.
+    """
+
+    index: AnyIndex
+    retrievers: Sequence[Retriever]
+    landmark_of: Callable[[str], str | None]
+    voters: Sequence[Voter] = ()
+    detector: FramingDetector | None = None
+    rules: Sequence[Rule] = ()
+    neighbours: int = NEIGHBOURS
+    neighbour_weight: float = 1.0
+
+    def stream(self, images: Iterable[ImageSource]) -> Iterator[Recognition | Failure]:
+        """Answer each image in order; memory does not grow with their number. Each model decodes for itself."""
+        models: list[Model[Any]] = [*self.retrievers, *(voter.classifier for voter in self.voters)]
+        models += [self.detector] if self.detector else []
+        readers = Fan(iter(images), len(models)).readers()
+        rows = zip(*(model.stream(reader) for model, reader in zip(models, readers, strict=True)), strict=True)
+        while group := list(itertools.islice(rows, AT_ONCE)):
+            yield from self._answer(group)
+
+    def _answer(self, group: Sequence[Sequence[Result | Failure]]) -> Iterator[Recognition | Failure]:
+        whole = [row for row in group if not any(isinstance(answer, Failure) for answer in row)]
+        voted = iter(self._neighbours(whole) if whole else [])
+        for row in group:
+            failure = next((answer for answer in row if isinstance(answer, Failure)), None)
+            yield failure or self._conclude(row, next(voted))
+
+    def _neighbours(self, rows: Sequence[Sequence[Any]]) -> list[list[NeighbourVote]]:
+        names = [model.name for model in self.index.ensemble.models]
+        vectors = {name: np.stack([row[at].vector for row in rows]) for at, name in enumerate(names)}
+        images = [row[0].image for row in rows]
+        queries = Queries(images, images, self.index.ensemble(vectors))
+        return [
+            [neighbour_vote(hit.id, self.landmark_of(hit.id), hit.score) for hit in answer.hits]
+            for answer in self.index.answer(queries, self.neighbours)
+        ]
+
+    def _conclude(self, row: Sequence[Any], neighbours: Sequence[NeighbourVote]) -> Recognition:
+        first: Embedding = row[0]
+        answers: Sequence[Classification] = row[len(self.retrievers) : len(self.retrievers) + len(self.voters)]
+        classes = [
+            (vote, voter.weight)
+            for voter, answer in zip(self.voters, answers, strict=True)
+            for vote in class_votes(voter.name, answer)
+        ]
+        candidates = combine(neighbours, classes, neighbour_weight=self.neighbour_weight)
+        hits = apply_rules(self.rules, row[-1], *row[-1].frame) if self.detector else ()
+        best = candidates[0] if candidates and not hits else None
+        return Recognition(
+            image=first.image,
+            landmark=best.landmark if best else None,
+            score=best.score if best else None,
+            candidates=tuple(candidates),
+            neighbours=tuple(neighbours),
+            classes=tuple(vote for vote, _ in classes),
+            hits=hits,
+        )
