@@ -1,5 +1,6 @@
 """The parent's hold on one contestant's child process."""
 
+import contextlib
 import json
 import os
 import signal
@@ -58,8 +59,8 @@ class Child:
 
     def close(self) -> None:
         """Let the process go."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
+        for pipe in filter(None, (self._process.stdin, self._process.stdout)):
+            with contextlib.suppress(BrokenPipeError):  # what a dead child did not read
                 pipe.close()
         try:
             self._process.wait(PATIENCE)
@@ -77,13 +78,10 @@ class Child:
     def _order(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin
         assert self._process.stdout
-        line = ""
-        try:
+        with contextlib.suppress(BrokenPipeError):  # of a child that died: its end is told below
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            pass  # it died before; its end is told below
+        line = self._process.stdout.readline()
         if not line:
             raise SessionError(f"{self.contestant.label}: its process died: {self._last_words()}")
         reply: dict[str, Any] = json.loads(line)

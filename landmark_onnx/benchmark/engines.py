@@ -28,12 +28,14 @@ class Engine(Protocol):
     """A loaded contestant.
 
     providers: what really runs it, first one first. batch_size: images it runs together. as_uint8: it takes bytes.
+    note: what a user may want to know of how it was loaded, or nothing.
     """
 
     card: ModelCard
     providers: tuple[str, ...]
     batch_size: int
     as_uint8: bool
+    note: str
 
     def run(self, feeds: Tensors) -> Tensors:
         """Our named tensors -> our named tensors."""
@@ -51,6 +53,7 @@ class Own:
         self._model = KINDS[self.card.task](
             contestant.path,
             provider=contestant.provider,
+            precision=contestant.precision,
             threads=contestant.threads,
             batch_size=contestant.batch_size,
             offline=True,
@@ -58,7 +61,8 @@ class Own:
         self._session = self._model.session
         self.providers = self._session.providers
         self.batch_size = self._session.largest_batch(self.card, contestant.batch_size)
-        self.as_uint8 = takes_bytes(contestant)
+        self.as_uint8 = self._session.input_kind == "uint8"
+        self.note = self._session.note
 
     def run(self, feeds: Tensors) -> Tensors:
         """As `Engine.run`."""
@@ -76,6 +80,7 @@ class Peer(ABC):
     """Another runtime in the original's way: photos are read, prepared, run and decoded one step after another."""
 
     providers: tuple[str, ...] = ()
+    note = ""
 
     def __init__(self, contestant: Contestant) -> None:
         self.card = ModelCard.from_dict(contestant.card, contestant.path)

@@ -54,6 +54,7 @@ class Worker:
             "batch_size": self.engine.batch_size,
             "input": list(self._batches[0]["image"].shape),
             "harness": harness(),
+            "note": self.engine.note,
             "session_seconds": self.session_seconds,
             "first_run_seconds": self.first_seconds,
             "loaded_bytes": self.loaded_bytes,

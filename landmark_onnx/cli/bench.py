@@ -11,7 +11,7 @@ import typer
 
 from landmark_onnx.benchmark.contestants import PEERS, Scenario
 from landmark_onnx.cli.names import MODEL_HELP, complete_model
-from landmark_onnx.cli.options import Quiet, unfolded
+from landmark_onnx.cli.options import PrecisionName, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.errors import LandmarkError
 
@@ -56,8 +56,7 @@ class Who:
         typer.Option(help="As of the other commands; repeat for more. Default: cpu.", rich_help_panel=WHO),
     ] = None
     precision: Annotated[
-        list[str] | None,
-        typer.Option(help="fp32, fp16, bf16, int8; repeat for more. Default: fp32.", rich_help_panel=WHO),
+        list[PrecisionName] | None, typer.Option(help="Repeat for more. Default: fp32.", rich_help_panel=WHO)
     ] = None
     peer: Annotated[
         list[PeerName] | None,
@@ -84,13 +83,9 @@ class Who:
     ] = None
 
     def precisions(self) -> "tuple[Precision, ...]":
-        """Those asked for, once each. Raises: BadParameter for an unknown one."""
-        from landmark_onnx.precision import PRECISIONS
-
-        asked = dict.fromkeys(self.precision or ["fp32"])
-        if unknown := [name for name in asked if name not in PRECISIONS]:
-            raise typer.BadParameter(f"--precision: wanted one of {', '.join(PRECISIONS)}, got {unknown[0]!r}")
-        return tuple(name for name in PRECISIONS if name in asked)
+        """Those asked for, once each, fp32 first."""
+        asked = self.precision or [PrecisionName.FP32]
+        return tuple(name.value for name in PrecisionName if name in asked)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
