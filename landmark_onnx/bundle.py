@@ -147,7 +147,8 @@ def _proven(
         return found.provider, found.agreement.to_json()
     session = Session(path, provider, threads=threads)
     session.bind(card)
-    session.run(card, preprocess(probe_rule(card), np.zeros((64, 64, 3), np.uint8)))
+    black = np.zeros((64, 64, 3), np.uint8)
+    session.run(card, preprocess(probe_rule(card), black, as_uint8=session.input_kind == "uint8"))
     return session.provider, None
 
 

@@ -112,7 +112,8 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
     if "probe" not in metadata:
         raise ModelFileError(f"{path}: exported without the parity check, so it has no stored answer to compare with")
     probe = Probe.from_json(metadata["probe"], str(path))
-    outputs = session.run(card, preprocess(probe_rule(card), probe.image))
+    feeds = preprocess(probe_rule(card), probe.image, as_uint8=session.input_kind == "uint8")
+    outputs = session.run(card, feeds)
     measured = agreement(card.task, probe.expected, reduce_outputs(outputs, probe.columns))
     if reason := measured.shortfall(card.task):
         raise ModelFileError(f"{path}: on {session.provider} it does not answer as Paddle did: {reason}")

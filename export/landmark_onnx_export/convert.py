@@ -32,6 +32,25 @@ TOOLS = ("landmark-onnx", "paddlepaddle", "paddle2onnx", "onnx", "onnxscript", "
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What file is made of a release.
+
+    raw: every op as the program has it, weights the released bits; else `lean` for any machine.
+    input_kind: "uint8" for a graph that normalises by itself, see `landmark_onnx_export.normalisation`.
+    """
+
+    raw: bool = False
+    input_kind: InputKind = "float32"
+
+    def metadata(self) -> dict[str, Any]:
+        """What the file says of it: "input", where that is not float32."""
+        return {} if self.input_kind == "float32" else {"input": self.input_kind}
+
+
+LEAN = Form()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
     """What an export made. agreement: with Paddle, None if not asked. unused: variables of the source left aside."""
 
@@ -46,21 +65,18 @@ def export_model(
     card: ModelCard,
     source: Path,
     output: Path,
+    form: Form = LEAN,
     *,
     check_parity: bool = True,
-    raw: bool = False,
-    input_kind: InputKind = "float32",
     say: Callable[[str], None] = lambda stage: None,
 ) -> ExportReport:
     """Export `source` (tar, folder, binary model) to the ONNX file `output`; on any error nothing is left there.
 
-    raw: every op as the program has it, weights the released bits; else `lean` for any machine.
-    input_kind: "uint8" for a graph that normalises by itself, see `landmark_onnx_export.normalisation`.
     say: called with the name of each stage as it begins.
     Raises: ExportError, MissingExtraError.
     """
     start = time.perf_counter()
-    if input_kind == "uint8":
+    if form.input_kind == "uint8":
         check_card(card)
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -72,11 +88,11 @@ def export_model(
         program, unused = _program(card, opened, folder)
         tensors = programs.tensors(parse_program(program), card.task)
         say("convert")
-        model, weights = _convert(card, program, tensors, folder, raw=raw), opened.variables
-        if not raw:
+        model, weights = _convert(card, program, tensors, folder, raw=form.raw), opened.variables
+        if not form.raw:
             say("optimise")
             model, weights = lean_model(model, weights, folder)
-        if input_kind == "uint8":
+        if form.input_kind == "uint8":
             take_pixels(model.graph, card.preprocess)
         written = write_model(model, weights, folder / output.name)
         measured = None
@@ -84,9 +100,9 @@ def export_model(
             say("parity")
             files = write_binary_model(program, opened.variables, folder)
             paddle = parity.PaddleModel(*files, tensors.inputs, tensors.outputs)
-            measured = parity.measure(card, paddle, written.model, folder, input_kind)
+            measured = parity.measure(card, paddle, written.model, folder, form.input_kind)
         metadata = _metadata(card, opened, written, measured)
-        _seal(written.model, metadata | ({"input": input_kind} if input_kind != "float32" else {}))
+        _seal(written.model, metadata | form.metadata())
         _publish(written, output)
     agreed = measured.agreement if measured else None
     return ExportReport(path=output, card=card, seconds=time.perf_counter() - start, agreement=agreed, unused=unused)

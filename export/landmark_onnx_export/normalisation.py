@@ -1,6 +1,9 @@
 """The variant of a graph that takes resized pixels: normalisation as ONNX ops, a quarter of the bytes to a GPU."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -28,7 +31,7 @@ def take_pixels(graph: onnx.GraphProto, rule: Preprocess) -> None:
     every_byte = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
     tables = normalise(rule, every_byte)[0, :, 0]
     order = [2, 1, 0] if rule.colour == "rgb" else [0, 1, 2]
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         "table": tables.reshape(-1),
         "order": np.array(order, np.int64),
         "offsets": np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(tables.shape[1]),

@@ -70,7 +70,7 @@ def measure(
 
 def _ask(card: ModelCard, input_kind: InputKind, folder: Path) -> dict[str, str]:
     """Write every question's tensors; run name -> path without the tensor's number."""
-    probe = preprocess(probe_rule(card), _probe_image(), **({"as_uint8": True} if input_kind == "uint8" else {}))
+    probe = preprocess(probe_rule(card), _probe_image(), as_uint8=input_kind == "uint8")
     runs = {}
     for name, tensors in {**questions(card, input_kind), "probe": probe}.items():
         runs[name] = str(folder / f"run-{input_kind}-{name}")

@@ -1,5 +1,6 @@
 """`landmark-onnx export`: released Paddle files -> ONNX files in the store."""
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from landmark_onnx.errors import ExportError, LandmarkError, MissingExtraError
 
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
-    from landmark_onnx_export.convert import ExportReport
+    from landmark_onnx_export.convert import ExportReport, Form
 
 
 Release = Annotated[
@@ -49,6 +50,29 @@ CardFile = Annotated[
     Path | None,
     typer.Option("--card", metavar="FILE", exists=True, dir_okay=False, help="The card of a model of your own."),
 ]
+
+
+class Input(enum.StrEnum):
+    """What the file's image input is: `landmark_onnx.types.InputKind` as an option."""
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
+
+
+InputOption = Annotated[
+    Input,
+    typer.Option(
+        "--input",
+        help="float32: the normalised image. uint8: the resized one; the file normalises it, to the same bits, and a "
+        "GPU is sent a quarter of the bytes. Not for detectors.",
+    ),
+]
+Raw = Annotated[
+    bool,
+    typer.Option(
+        "--raw", help="Leave each op as Paddle has it and the weights as released; by default batch norm is folded."
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List the variables that the network does not use.")]
 
 
@@ -59,6 +83,8 @@ def export_releases(
     output: Target = None,
     parity: Parity = True,
     card: CardFile = None,
+    input_kind: InputOption = Input.FLOAT32,
+    raw: Raw = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -67,14 +93,16 @@ def export_releases(
         raise typer.BadParameter("--all exports whatever is there; give NAME, --card or --all")
     own = _own_card(card, name)
     with extra("export"):
+        from landmark_onnx_export.convert import Form
         from landmark_onnx_export.sources import find_releases
+    form = Form(raw=raw, input_kind=input_kind.value)
     releases = find_releases(source) if every else [(own.name if own else name or recognised(source), source)]
     if not releases:
         raise ExportError(f"{source}: no release here: wanted <name>.tar or a folder <name> of a known model")
     with reporting(Output(quiet=quiet), bar=True) as report:
         for model, path in releases:
             try:
-                made = export_one(model, path, output, folder=every, parity=parity, report=report, own=own)
+                made = export_one(model, path, output, form, folder=every, parity=parity, report=report, own=own)
             except (LandmarkError, OSError) as error:
                 if not every or isinstance(error, MissingExtraError):
                     raise
@@ -100,6 +128,7 @@ def export_one(
     name: str,
     source: Path,
     output: Path | None,
+    form: "Form | None" = None,
     *,
     parity: bool,
     report: Reporter,
@@ -115,7 +144,7 @@ def export_one(
     from landmark_onnx.store import exported_path
 
     with extra("export"):
-        from landmark_onnx_export.convert import export_model
+        from landmark_onnx_export.convert import Form, export_model
         from landmark_onnx_export.paddle_runtime import paddle_module
 
         paddle_module()
@@ -129,7 +158,7 @@ def export_one(
         report.stage(f"{name}: {stage}")
 
     with file_locked(target, waiting=lambda: say("waiting for another process")):
-        return export_model(own or card(name), source, target, check_parity=parity, say=say)
+        return export_model(own or card(name), source, target, form or Form(), check_parity=parity, say=say)
 
 
 def recognised(source: Path) -> str:

@@ -6,6 +6,7 @@ import tarfile
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 pytest.importorskip("paddle")
@@ -13,6 +14,7 @@ pytest.importorskip("paddle")
 from landmark_onnx.cards import ModelCard, Source, card
 from landmark_onnx.errors import ExportError, ModelFileError
 from landmark_onnx.model import Classifier, Detector, Retriever
+from landmark_onnx.preprocess import preprocess
 from landmark_onnx.results import Failure
 from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS
@@ -69,7 +71,9 @@ def test_verify_repeats_the_probe_without_paddle(exported):
 
 
 def test_a_raw_export_keeps_the_program_and_the_released_bits(release, tmp_path):
-    path = export_model(card(CLS), release(CLS), tmp_path / "raw.onnx", check_parity=False, raw=True).path
+    path = export_model(
+        card(CLS), release(CLS), tmp_path / "raw.onnx", check_parity=False, form=convert.Form(raw=True)
+    ).path
     model = onnx.load(path)
     assert any(node.op_type == "BatchNormalization" for node in model.graph.node)
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -77,6 +81,38 @@ def test_a_raw_export_keeps_the_program_and_the_released_bits(release, tmp_path)
         assert set(initializers) == set(source.variables)
         for name, variable in source.variables.items():
             np.testing.assert_array_equal(onnx.numpy_helper.to_array(initializers[name]), variable.read(), name)
+
+
+PIXELS = convert.Form(input_kind="uint8")
+
+
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+def test_a_file_that_takes_pixels_sees_the_host_s_tensor_to_the_bit(colour, release, tmp_path):
+    """Its first tensor is what preprocessing makes, and so its answers are those of the other file."""
+    facts = dataclasses.replace(
+        card(RETRIEVAL), preprocess=dataclasses.replace(card(RETRIEVAL).preprocess, colour=colour)
+    )
+    report = export_model(facts, release(RETRIEVAL), tmp_path / "pixels.onnx", PIXELS)
+    assert read_metadata(report.path)["input"] == "uint8"
+    model = onnx.load(report.path)
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("image.normalised", onnx.TensorProto.FLOAT, [None] * 4)
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    pixels = preprocess(facts.preprocess, PHOTO, as_uint8=True)["image"]
+    [inside] = session.run(["image.normalised"], {"image": pixels})
+    np.testing.assert_array_equal(inside, preprocess(facts.preprocess, PHOTO)["image"])
+    plain = export_model(facts, release(RETRIEVAL), tmp_path / "floats.onnx", check_parity=False)
+    wanted, got = (Retriever(path, provider="cpu")([PHOTO, PHOTO[:120]]) for path in (plain.path, report.path))
+    for one, other in zip(wanted, got, strict=True):
+        np.testing.assert_array_equal(other.vector, one.vector)
+    assert verify(report.path).agreement.cosine > 0.99999
+
+
+def test_a_detector_does_not_take_pixels(release, tmp_path):
+    with pytest.raises(ExportError, match=f"{DET}: a detector's image is resized as floats"):
+        export_model(card(DET), release(DET), tmp_path / "pixels.onnx", PIXELS)
+    assert not left_in(tmp_path)
 
 
 @pytest.mark.parametrize("name", [RETRIEVAL, CLS, DET, "se_x152_arcmargin"])
