@@ -1,43 +1,51 @@
-"""decode | preprocess | batch by shape | run: answers in input order, in memory that does not grow with the inputs."""
+"""decode | resize | batch by shape | run: answers in input order, in memory that does not grow with the inputs."""
 
-import collections
 import dataclasses
 import itertools
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeAlias, TypeVar
 
-import numpy as np
-
+from landmark_onnx.arrivals import Arrivals
+from landmark_onnx.buckets import Buckets
 from landmark_onnx.cards import ModelCard
+from landmark_onnx.cores import available_cores
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images import image_name, read_image
-from landmark_onnx.preprocess import preprocess
+from landmark_onnx.preprocess import collate, resize
 from landmark_onnx.results import Failure, Result, Timing
 from landmark_onnx.session import Session
-from landmark_onnx.types import ImageSource, Tensors
+from landmark_onnx.types import INPUTS, ImageSource, Tensors
 
 R = TypeVar("R", bound=Result)
+
+BATCH_PIXELS = 1 << 25
+"""The most pixels of a batch, 400 MB in float32: over a hundred photos of a released model."""
+
+MOST_DECODERS = 4
+"""Threads that decode: one brings some hundred photos a second, and the decoder's memory goes with their number."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image that is ready to run."""
+    """An image that waits for its batch. decode, preprocess: seconds that it took so far."""
 
     name: str
-    feeds: Tensors
+    tensors: Tensors
     decode: float
     preprocess: float
+
+
+Numbered: TypeAlias = tuple[int, Prepared]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline(Generic[R]):
     """From image sources to answers.
 
-    answer: feeds and outputs of one image -> result. batch_size: images of one shape that run together; a task with
-    more inputs than the image runs one by one. max_pixels: limit of an image.
+    answer: tensors of one image as `preprocess.resize` made them, and its outputs -> result. batch_size: images of one
+    shape that run together; a task with more inputs than the image runs one by one. max_pixels: limit of an image.
+    as_uint8: the file normalises by itself and takes (N, H, W, 3) uint8.
     """
 
     session: Session
@@ -45,24 +53,36 @@ class Pipeline(Generic[R]):
     answer: Callable[[Tensors, Tensors], R]
     batch_size: int
     max_pixels: int
+    as_uint8: bool = False
 
     def run(self, sources: Iterable[ImageSource]) -> Iterator[R | Failure]:
         """Answer each source in order; one that fails yields a `Failure` and stops nothing.
 
-        Decoding of the next window runs beside inference; two windows at most are in memory.
+        A thread of its own advances `sources`, others decode beside inference. An answer comes as soon as it can: a
+        source that is silent holds back nothing. Images of one shape wait for each other up to `batch_size`, and no
+        more than four batches are in memory. Raises: what `sources` raises, after the answers of what came before.
         """
-        workers = min(4, os.cpu_count() or 1)
-        window = max(self.batch_size * 2, workers)
-        numbered = enumerate(sources)
-        with ThreadPoolExecutor(workers, thread_name_prefix="landmark-onnx") as pool:
+        limit = max(4 * self._room(1), 2 * decoders())
+        buckets: Buckets[Prepared] = Buckets(patience=limit // 2)
+        answers: dict[int, R | Failure] = {}
+        with Arrivals(self._prepare, sources, workers=decoders(), limit=limit) as arrivals:
+            for position in itertools.count():
+                while position not in answers:
+                    if members := buckets.due():
+                        answers |= self._run_batch(members)
+                    elif arrived := arrivals.take(patient=not buckets):
+                        answers |= self._sort_in(buckets, *arrived)
+                    elif buckets:
+                        answers |= self._run_batch(buckets.oldest())
+                    else:
+                        return arrivals.check()
+                arrivals.release()
+                yield answers.pop(position)
 
-            def submit() -> list[Future[Prepared | Failure]]:
-                return [pool.submit(self._prepare, *item) for item in itertools.islice(numbered, window)]
-
-            following = submit()
-            while following:
-                current, following = following, submit()
-                yield from self._run_window([future.result() for future in current])
+    def run_one(self, source: ImageSource) -> R | Failure:
+        """Answer one source in the calling thread."""
+        item = self._prepare(0, source)
+        return item if isinstance(item, Failure) else self._run_batch([(0, item)])[0]
 
     def _prepare(self, position: int, source: ImageSource) -> Prepared | Failure:
         name = image_name(source, position)
@@ -70,50 +90,55 @@ class Pipeline(Generic[R]):
         try:
             image = read_image(source, name=name, max_pixels=self.max_pixels)
             decoded = time.perf_counter()
-            feeds = preprocess(self.card.preprocess, image)
+            tensors = resize(self.card.preprocess, image)
         except LandmarkError as error:
             return Failure(image=name, error=str(error), kind=type(error))
-        return Prepared(name, feeds, decoded - start, time.perf_counter() - decoded)
+        return Prepared(name, tensors, decoded - start, time.perf_counter() - decoded)
 
-    def _run_window(self, window: list[Prepared | Failure]) -> list[R | Failure]:
-        answers: dict[int, R | Failure] = {}
-        groups: dict[tuple[int, ...], list[tuple[int, Prepared]]] = collections.defaultdict(list)
-        for position, item in enumerate(window):
-            if isinstance(item, Failure):
-                answers[position] = item
-            else:
-                groups[item.feeds["image"].shape].append((position, item))
-        for members in groups.values():
-            size = 1 if len(members[0][1].feeds) > 1 else self.batch_size
-            for start in range(0, len(members), size):
-                answers |= self._run_batch(members[start : start + size])
-        return [answers[position] for position in range(len(window))]
+    def _room(self, pixels: int) -> int:
+        """How many images of so many pixels make a batch."""
+        alone = len(INPUTS[self.card.task]) > 1
+        return 1 if alone else max(1, min(self.batch_size, BATCH_PIXELS // pixels))
 
-    def _run_batch(self, members: list[tuple[int, Prepared]]) -> dict[int, R | Failure]:
+    def _sort_in(self, buckets: Buckets[Prepared], position: int, item: Prepared | Failure) -> dict[int, R | Failure]:
+        """Put an image to its like; a failure is its own answer."""
+        if isinstance(item, Failure):
+            return {position: item}
+        image = item.tensors["image"]
+        buckets.add(image.shape, self._room(image.size // 3), position, item)
+        return {}
+
+    def _run_batch(self, members: Sequence[Numbered]) -> dict[int, R | Failure]:
         items = [item for _, item in members]
         start = time.perf_counter()
         try:
-            feeds = {key: np.concatenate([item.feeds[key] for item in items]) for key in items[0].feeds}
+            feeds = collate(self.card.preprocess, [item.tensors for item in items], as_uint8=self.as_uint8)
+            collated = time.perf_counter()
             outputs = self.session.run(self.card, feeds)
         except LandmarkError as error:
             return {
                 position: Failure(image=item.name, error=f"{item.name}: {error}", kind=type(error))
                 for position, item in members
             }
-        seconds = (time.perf_counter() - start) / len(members)
+        share = (collated - start) / len(members), (time.perf_counter() - collated) / len(members)
         return {
-            position: self._finish(item, outputs if len(members) == 1 else _row(outputs, row), seconds)
+            position: self._finish(item, outputs if len(members) == 1 else _row(outputs, row), *share)
             for row, (position, item) in enumerate(members)
         }
 
-    def _finish(self, item: Prepared, outputs: Tensors, inference: float) -> R | Failure:
+    def _finish(self, item: Prepared, outputs: Tensors, collation: float, inference: float) -> R | Failure:
         start = time.perf_counter()
         try:
-            answer = self.answer(item.feeds, outputs)
+            answer = self.answer(item.tensors, outputs)
         except LandmarkError as error:
             return Failure(image=item.name, error=f"{item.name}: {error}", kind=type(error))
-        timing = Timing(item.decode, item.preprocess, inference, time.perf_counter() - start)
+        timing = Timing(item.decode, item.preprocess + collation, inference, time.perf_counter() - start)
         return answer.of(item.name, timing)
+
+
+def decoders() -> int:
+    """How many threads decode."""
+    return min(MOST_DECODERS, available_cores())
 
 
 def _row(outputs: Tensors, row: int) -> Tensors:
