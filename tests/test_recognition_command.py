@@ -1,0 +1,247 @@
+"""recognize and evaluate from the command line, on an index of tiny made-up models."""
+
+import csv
+import io
+import json
+import pickle
+import re
+import signal
+
+import numpy as np
+import pytest
+
+import fakes
+from landmark_onnx.cli import main
+from landmark_onnx.draw import write_image
+from landmark_onnx.store import exported_path
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PLACES = ("arch", "dome", "gate")
+
+
+@pytest.fixture
+def run(capsys):
+    """The command line in this process: its exit code, output and errors."""
+
+    def call(*arguments, wanted=0):
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert (left.value.code or 0) == wanted, err
+        return out, err
+
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, run):
+    """Three places of one colour each, two photos in an index and one to ask about; the store's three models."""
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("faiss")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(PLACES):
+        for shot in ("one", "two", "query"):
+            pixels = np.full((64, 80, 3), 20, np.int64) + rng.integers(0, 20, (64, 80, 3))
+            pixels[..., number] += 200
+            folder = tmp_path / ("queries" if shot == "query" else "index")
+            folder.mkdir(exist_ok=True)
+            write_image(folder / f"{name}-{shot}.png", pixels.astype(np.uint8))
+    fakes.make_retrieval(exported_path(fakes.RETRIEVAL))
+    fakes.make_cls(exported_path(fakes.CLS), classes=3, labels=dict(enumerate(PLACES)))
+    fakes.make_det(exported_path(fakes.DET), labels={1: "Person", 2: "Tower"})
+    run("embed", "index", "-m", fakes.RETRIEVAL, "-o", "features", "--ids", "stem", "-q")
+    run("index", "build", "features", "-o", "places", "-q")
+    labels = "".join(f"{name}-{shot},{name}\n" for name in PLACES for shot in ("one", "two"))
+    (tmp_path / "labels.csv").write_text("id,label\n" + labels)
+    return tmp_path
+
+
+def records(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def unboxed(err):
+    """A usage error, without the frame and the folds around it."""
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", err).split())
+
+
+def test_the_nearest_say_what_it_is_and_are_named(place, run):
+    out, _ = run("recognize", "queries", "-i", "places", "--labels", "labels.csv", "--neighbours", 2)
+    answers = records(out)
+    assert [answer["landmark"] for answer in answers] == list(PLACES)
+    for answer in answers:
+        assert {vote["id"] for vote in answer["neighbours"]} == {f"{answer['landmark']}-{n}" for n in ("one", "two")}
+        votes = [vote["vote"] for vote in answer["neighbours"]]
+        assert votes == pytest.approx([2 * vote["cosine"] - 1 for vote in answer["neighbours"]])
+        assert answer["score"] == pytest.approx(sum(votes))
+        assert answer["classes"] == answer["no_landmark"] == []
+
+
+def test_without_labels_each_image_is_a_landmark_of_its_own(place, run):
+    out, _ = run("recognize", "index/dome-one.png", "-i", "places")
+    (answer,) = records(out)
+    assert answer["landmark"] == "dome-one"
+    assert answer["neighbours"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+
+
+def test_classifiers_vote_with_their_weights(place, run):
+    asked = ("recognize", "queries/arch-query.png", "-i", "places", "--labels", "labels.csv", "--cls", fakes.CLS)
+    (plain,) = records(run(*asked)[0])
+    (heavy,) = records(run(*asked, "--cls-weight", 100, "--neighbour-weight", 0.5)[0])
+    said = {vote["landmark"]: vote["vote"] for vote in plain["classes"]}
+    assert set(said) == set(PLACES)
+    assert sum(said.values()) == pytest.approx(1, abs=1e-5)
+    for one, other in zip(
+        sorted(plain["candidates"], key=lambda each: each["landmark"]),
+        sorted(heavy["candidates"], key=lambda each: each["landmark"]),
+        strict=True,
+    ):
+        assert other["classifiers"] == pytest.approx(100 * one["classifiers"])
+        assert other["neighbours"] == pytest.approx(0.5 * one["neighbours"])
+    assert heavy["landmark"] == max(said, key=said.get)
+
+
+def test_a_classifier_without_landmarks_needs_a_file(place, run):
+    fakes.make_cls(place / "bare.onnx", classes=3)
+    asked = ("recognize", "queries", "-i", "places", "--labels", "labels.csv", "--cls", "bare.onnx")
+    assert "bare.onnx: does not say which landmarks its classes are: give --cls-labels" in run(*asked, wanted=1)[1]
+    (place / "classes.txt").write_text("0 arch\n1 dome\n2 gate\n")
+    answers = records(run(*asked, "--cls-labels", "classes.txt")[0])
+    assert {vote["landmark"] for vote in answers[0]["classes"]} == set(PLACES)
+    told = run(*asked, "--cls-labels", "classes.txt", "--cls-labels", "classes.txt", wanted=2)[1]
+    assert "wanted one, or one for each" in unboxed(told)
+
+
+RULES = '[[rule]]\nname = "crowd"\nclasses = ["PERSON", 2, 3, 4]\nscore = 0.01\narea = {area}\n'
+
+
+def test_the_detector_says_what_is_no_landmark(place, run):
+    (place / "rules.toml").write_text(RULES.format(area=0.001))
+    asked = ("recognize", "queries", "-i", "places", "--labels", "labels.csv", "--det", fakes.DET)
+    answers = records(run(*asked, "--rules", "rules.toml")[0])
+    for answer in answers:
+        assert answer["landmark"] is None
+        assert answer["score"] is None
+        assert answer["candidates"]
+        (hit,) = answer["no_landmark"]
+        assert hit["rule"] == "crowd"
+        assert 0.001 <= hit["area"] <= 1
+        assert {box["name"] for box in hit["boxes"]} <= {"Person", "Tower", "class 3", "class 4"}
+    (place / "rules.toml").write_text(RULES.format(area=1))
+    answers = records(run(*asked, "--rules", "rules.toml")[0])
+    assert [answer["landmark"] for answer in answers] == list(PLACES)
+    table, _ = run(*asked, "--rules", "rules.toml", "--format", "table")
+    assert "dome-one 1.000" in table or "dome-two 1.000" in table
+
+
+def test_rules_that_do_not_fit_are_told_at_once(place, run):
+    asked = ("recognize", "queries", "-i", "places")
+    assert "give --det too" in unboxed(run(*asked, "--rules", "labels.csv", wanted=2)[1])
+    told = run(*asked, "--det", fakes.DET, wanted=1)[1]
+    assert "rule animals: the detector has none of its classes" in told
+
+
+def test_a_bad_image_stops_nothing(place, run):
+    (place / "queries" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
+    out, err = run("recognize", "queries", "-i", "places", "--kaggle", "s.csv", "--labels", "labels.csv", wanted=1)
+    answers = records(out)
+    assert [answer.get("landmark") for answer in answers] == ["arch", None, "dome", "gate"]
+    assert "broken.jpg" in err
+    rows = list(csv.DictReader(io.StringIO((place / "s.csv").read_text())))
+    assert {row["id"]: row["landmarks"].split(" ")[0] for row in rows} == {
+        "arch-query": "arch",
+        "broken": "",
+        "dome-query": "dome",
+        "gate-query": "gate",
+    }
+
+
+def test_an_index_of_another_model_is_refused(place, run):
+    fakes.make_retrieval(exported_path(fakes.RETRIEVAL), seed=5)
+    told = run("recognize", "queries", "-i", "places", wanted=1)[1]
+    assert "model file" in told
+    fakes.make_retrieval(place / "other.onnx", model_card=fakes.small_card("res200_arcmargin"))
+    told = run("recognize", "queries", "-i", "places", "-m", "other.onnx", wanted=1)[1]
+    assert "places: has no embeddings of res200_arcmargin; it has res152_arcmargin" in told
+
+
+# --- evaluate ---
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_evaluate_retrieval(tmp_path, run):
+    solution = write(tmp_path / "solution.csv", "id,images,Usage\nq1,a b,Public\nq2,c,Private\nq3,None,Ignored\n")
+    answers = write(tmp_path / "s.csv", "id,images\nq1,x a b\nq3,a\n")
+    out, err = run("evaluate", "retrieval", answers, solution, "--per-query", tmp_path / "each.csv")
+    rows = {row["usage"]: row for row in records(out)}
+    ap = (1 / 2 + 2 / 3) / 2
+    assert {usage: row["map@100"] for usage, row in rows.items()} == pytest.approx(
+        {"Public": ap, "Private": 0, "all": ap / 2}
+    )
+    assert rows["Public"]["p@5"] == 2 / 5
+    assert "1 of 2 queries have no answer: they score 0" in err
+    each = list(csv.DictReader(io.StringIO((tmp_path / "each.csv").read_text())))
+    assert [(row["id"], float(row["ap"])) for row in each] == [("q1", pytest.approx(ap)), ("q2", 0)]
+    assert records(run("evaluate", "retrieval", answers, solution, "--top", 1)[0])[0]["map@1"] == 0
+    table, _ = run("evaluate", "retrieval", answers, solution, "--format", "table", "-q")
+    assert table.splitlines()[0].split() == ["usage", "queries", "map@100", "p@1", "p@5", "p@10", "p@100"]
+
+
+def test_evaluate_recognition(tmp_path, run):
+    solution = write(tmp_path / "solution.csv", "id,landmarks,Usage\na,7,Public\nb,,Public\nc,8 9,Private\n")
+    answers = write(tmp_path / "s.csv", "id,landmarks\na,7 0.9\nb,7 0.95\nc,9 0.1\n")
+    out, _ = run("evaluate", "recognition", answers, solution, "--per-query", tmp_path / "each.ndjson")
+    rows = {row["usage"]: row for row in records(out)}
+    assert rows["Public"]["gap"] == 1 / 2
+    assert rows["Private"]["gap"] == 1
+    assert rows["all"]["gap"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert rows["all"]["landmarks"] == 2
+    assert rows["all"]["accuracy"] == 1
+    each = records((tmp_path / "each.ndjson").read_text())
+    assert [(row["id"], row["correct"], row["place"]) for row in each] == [
+        ("b", False, 1),
+        ("a", True, 2),
+        ("c", True, 3),
+    ]
+
+
+def test_evaluate_revisited(tmp_path, run):
+    row = {"bbx": [0.0, 0.0, 9.0, 9.0], "easy": [0], "hard": [1], "junk": [2]}
+    truth = tmp_path / "gnd.pkl"
+    truth.write_bytes(pickle.dumps({"imlist": ["i0", "i1", "i2", "i3"], "qimlist": ["q"], "gnd": [row]}, 2))
+    answers = write(tmp_path / "s.csv", "id,images\nq,i1 i2 i3 i0\n")
+    out, err = run("evaluate", "revisited", answers, truth, "--per-query", tmp_path / "each.json")
+    rows = {row["protocol"]: row for row in records(out)}
+    assert {name: row["map"] for name, row in rows.items()} == pytest.approx(
+        {"Easy": 1 / 4, "Medium": (1 + (1 / 2 + 2 / 3) / 2) / 2, "Hard": 1}
+    )
+    assert "what is left out" not in err
+    assert len(json.loads((tmp_path / "each.json").read_text())) == 3
+    _, err = run("evaluate", "revisited", write(tmp_path / "s.csv", "id,images\nq,i1\n"), truth)
+    assert "a query has 1 answers of 4" in err
+
+
+def test_ids_that_do_not_match_are_refused_with_counts(tmp_path, run):
+    solution = write(tmp_path / "solution.csv", "id,images,Usage\nq1,a b,Public\n")
+    answers = write(tmp_path / "s.csv", "id,images\nq7,x\nq8,x\n")
+    out, err = run("evaluate", "retrieval", answers, solution, wanted=1)
+    assert out == ""
+    assert "2 of 2 ids are not among the 1 of" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_answers_of_a_search_are_scored(place, run):
+    run("search", "queries", "-i", "places", "--top", 3, "-o", "found.ndjson", "-q")
+    run("evaluate", "submission", "found.ndjson", "-o", "s.csv")
+    rows = "".join(f"{name}-query,{name}-one {name}-two,Public\n" for name in PLACES)
+    write(place / "solution.csv", "id,images,Usage\n" + rows)
+    (public, _) = records(run("evaluate", "retrieval", "s.csv", "solution.csv")[0])
+    assert public["map@100"] == 1
