@@ -34,13 +34,13 @@ def lean_model(
     for path in filter(None, (written.model, written.data)):
         path.unlink()
     lean = onnx.load(made, load_external_data=False)
-    _standard_imports(lean)
+    standard_imports(lean)
     _share_constants(lean.graph)
     graph.name_tensors(lean.graph, {name: name for name in graph.DIMS})
     return lean, {name: variables[name] for name in held} | _lift(lean.graph, data)
 
 
-def _standard_imports(model: onnx.ModelProto) -> None:
+def standard_imports(model: onnx.ModelProto) -> None:
     """Forget the domains that ONNX Runtime lists and no node is of."""
     used = {node.domain for node in model.graph.node}
     kept = [entry for entry in model.opset_import if entry.domain in used]

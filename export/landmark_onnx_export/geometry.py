@@ -1,0 +1,44 @@
+"""The part of a graph that decides where things are: it stays fp32 at every precision.
+
+A detector's proposals, box decoding, NMS and the coordinates of RoIAlign turn small errors into other boxes: pixels at
+half precision are off by up to 0.5 beyond 512, and a score that moves changes what NMS keeps.
+"""
+
+from collections.abc import Iterable
+
+import onnx
+
+
+def geometry(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of the nodes that make "rois", but not the features they are cut from, and of RoIAlign itself.
+
+    Nothing for a graph without "rois".
+    """
+    if "rois" not in {value.name for value in graph.output}:
+        return frozenset()
+    aligned = [node for node in graph.node if node.op_type == "RoiAlign"]
+    features = ancestors(graph, [node.input[0] for node in aligned])
+    coordinates = ancestors(graph, ["rois", *(name for node in aligned for name in node.input[1:])])
+    return (coordinates - features) | {node.name for node in aligned}
+
+
+def ancestors(graph: onnx.GraphProto, tensors: Iterable[str]) -> frozenset[str]:
+    """Names of the nodes that `tensors` come from."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = list(tensors)
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            waiting.extend(node.input)
+    return frozenset(found)
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give each node that has no name, or another's, one of its own: its type and its place."""
+    taken: set[str] = set()
+    for position, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}#{position}"
+        taken.add(node.name)

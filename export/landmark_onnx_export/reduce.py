@@ -1,0 +1,238 @@
+"""An exported fp32 file -> a file of reduced precision beside it, which says how far it agrees with fp32."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import onnx
+
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ModelFileError
+from landmark_onnx.files import publish, sync
+from landmark_onnx.precision import FLOORS
+from landmark_onnx.preprocess import preprocess
+from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
+from landmark_onnx.types import Task as TaskName
+from landmark_onnx.verify import Probe, check_external_data, probe_rule
+from landmark_onnx_export.child import run_child
+from landmark_onnx_export.geometry import name_nodes
+from landmark_onnx_export.half import halve
+from landmark_onnx_export.held_out import RULE, Split, split
+from landmark_onnx_export.lean import standard_imports
+from landmark_onnx_export.likeness import Likeness, floor_of, measure, runner
+from landmark_onnx_export.made import Made
+from landmark_onnx_export.parity import PROBE_SIZE, SEED, seeded_image
+from landmark_onnx_export.saving import save_model
+from landmark_onnx_export.search import Task, search
+from landmark_onnx_export.steps import THREADS
+from landmark_onnx_export.weights import Written
+
+Reduced: TypeAlias = Literal["fp16", "int8"]
+
+MOST: Mapping[TaskName, tuple[int, int]] = {"retrieval": (32, 48), "cls": (32, 64), "det": (4, 8)}
+"""Images at most, to calibrate with and to judge by: a detector takes seconds each, its head 1,000 rois."""
+
+TOOLS = ("landmark-onnx", "onnx", "onnxruntime")
+OWN = frozenset({"parity", "probe", "data", "tools"})
+"""Metadata of the fp32 file that a reduced one does not take over: it has its own, or none."""
+
+REMEDY = "give more calibration images, name layers to keep with --exclude, or write it all the same with --force"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked for. floor: None for `precision.FLOORS`. force: write even below it. exclude: layers kept fp32."""
+
+    precision: Reduced
+    calibrate: Sequence[Path]
+    held_out: Sequence[Path] | None = None
+    floor: float | None = None
+    force: bool = False
+    exclude: Sequence[str] = ()
+    reduce_range: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the file was made, as its metadata say.
+
+    of: the fp32 file's seal. method: how ranges were cut, None for fp16. excluded: node -> why it stays fp32; layers:
+    that could have been 8 bits. forced: written below the floor.
+    """
+
+    of: str
+    precision: Reduced
+    method: str | None
+    excluded: Mapping[str, str]
+    layers: int
+    reduce_range: bool
+    calibration_images: int
+    held_out: str
+    floor: float
+    forced: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReductionReport:
+    """What came of it. path: None if nothing was written, and then `refused` says why. bytes: with external weights."""
+
+    card: ModelCard
+    recipe: Recipe
+    agreement: Likeness
+    path: Path | None
+    refused: str | None
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data; with a key "error" if nothing was written."""
+        facts = {
+            "model": self.card.name,
+            **dataclasses.asdict(self.recipe),
+            "agreement": self.agreement.to_json(),
+            "path": self.path and str(self.path),
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 1),
+        }
+        return facts | ({"error": self.refused} if self.refused else {})
+
+
+def reduce_model(
+    source: Path,
+    output: Path,
+    wish: Wish,
+    *,
+    say: Callable[[str], None] = lambda stage: None,
+    bad: Callable[[str], None] = lambda why: None,
+) -> ReductionReport:
+    """Make `output` from the exported fp32 file `source`; below the floor nothing is written, unless forced.
+
+    say: told the name of each stage. bad: told of each image that cannot be read.
+    Raises: ModelFileError if `source` is no sound fp32 export, ImageError if there are too few images, ExportError.
+    """
+    start = time.perf_counter()
+    metadata = _fp32_metadata(source)
+    card = ModelCard.from_dict(metadata["card"], f"{source}: card")
+    say("images")
+    photos = split(wish.calibrate, wish.held_out, MOST[card.task], bad=bad)
+    floor = floor_of(card, FLOORS[wish.precision]) if wish.floor is None else wish.floor
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as work:
+        folder = Path(work)
+        made = _make(card, source, folder, wish, photos, floor, say)
+        written = save_model(made.model, folder / output.name)
+        say("compare with fp32")
+        exact = runner(card, source)
+        agreement = measure(card, photos.held_out, exact, runner(card, written.model))
+        shortfall = agreement.shortfall(card, floor)
+        refused = None if wish.force else shortfall
+        recipe = _recipe(source, wish, photos, made, floor, forced=shortfall is not None)
+        size = 0 if refused else _publish(card, written, output, _kept(metadata), agreement, recipe)
+    return ReductionReport(
+        card=card,
+        recipe=recipe,
+        agreement=agreement,
+        path=None if refused else output,
+        refused=f"{card.name}: not written: at {wish.precision} {refused}; {REMEDY}" if refused else None,
+        bytes=size,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _fp32_metadata(source: Path) -> dict[str, Any]:
+    """Its metadata. Raises: ModelFileError if it is not whole, or not what a reduced file can be made from."""
+    check_seal(source)
+    metadata = read_metadata(source) or {}
+    check_external_data(source, metadata.get("data"))
+    if "card" not in metadata:
+        raise ModelFileError(f"{source}: no model card inside: not exported by landmark-onnx")
+    if metadata.get("precision", "fp32") != "fp32":
+        raise ModelFileError(f"{source}: is {metadata['precision']} already; give the fp32 file it was made from")
+    if metadata.get("input", "float32") != "float32":
+        raise ModelFileError(f"{source}: takes {metadata['input']} images; reduce the export that takes float32")
+    return metadata
+
+
+def _make(
+    card: ModelCard, source: Path, folder: Path, wish: Wish, photos: Split, floor: float, say: Callable[[str], None]
+) -> Made:
+    say("fold")
+    folded = folder / "folded.onnx"
+    run_child("optimise", {"model": str(source.absolute()), "output": str(folded), "data": "folded.data"})
+    graph = onnx.load(folded, load_external_data=False)
+    name_nodes(graph.graph)
+    del graph.metadata_props[:]
+    standard_imports(graph)
+    onnx.save(graph, folded)
+    if wish.precision == "fp16":
+        say("halve")
+        return halve(onnx.load(folded))
+    return search(
+        Task(
+            card=card,
+            model=folded,
+            photos=photos.calibration,
+            floor=floor,
+            exclude=wish.exclude,
+            reduce_range=wish.reduce_range,
+            say=say,
+        )
+    )
+
+
+def _recipe(source: Path, wish: Wish, photos: Split, made: Made, floor: float, *, forced: bool) -> Recipe:
+    seal = read_seal(source)
+    assert seal is not None
+    return Recipe(
+        of=seal.sha256,
+        precision=wish.precision,
+        method=made.method,
+        excluded=made.excluded,
+        layers=made.layers,
+        reduce_range=wish.reduce_range and wish.precision == "int8",
+        calibration_images=len(photos.calibration) if wish.precision == "int8" else 0,
+        held_out=RULE if wish.held_out is None else "a folder of its own, without what calibrates",
+        floor=floor,
+        forced=forced,
+    )
+
+
+def _kept(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key not in OWN}
+
+
+def _publish(
+    card: ModelCard, written: Written, output: Path, kept: dict[str, Any], agreement: Likeness, recipe: Recipe
+) -> int:
+    """Seal the file with what it is and what it answers to a picture, and move it into place; its size in bytes."""
+    picture = seeded_image(*PROBE_SIZE, seed=SEED)
+    outputs = runner(card, written.model, threads=THREADS)(preprocess(probe_rule(card), picture))
+    metadata: dict[str, Any] = kept | {
+        "precision": recipe.precision,
+        "recipe": dataclasses.asdict(recipe),
+        "agreement": agreement.to_json(),
+        "tools": {tool: importlib.metadata.version(tool) for tool in TOOLS if _installed(tool)},
+        "probe": Probe.ask(picture, outputs).to_json(),
+    }
+    size = written.model.stat().st_size
+    if written.data:
+        metadata["data"] = {"file": written.data.name, "sha256": written.data_sha256}
+        size += written.data.stat().st_size
+    with written.model.open("r+b") as file:
+        append_metadata(file, metadata)
+        sync(file)
+    if written.data:
+        publish(written.data, output.with_name(written.data.name))
+    publish(written.model, output)
+    return size
+
+
+def _installed(package: str) -> bool:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version(package))
+    return False
