@@ -113,6 +113,31 @@ class Ensemble:
                         "their embeddings do not compare; embed with one model file and card"
                     )
 
+    def describe(self) -> str:
+        """What a row is, in a few words."""
+        members = " + ".join(
+            member.model.name + (f" x {member.weight:g}" if member.weight != 1 else "") for member in self.members
+        )
+        if not self.whitening:
+            return f"{self.dim} values: {members}"
+        return f"{self.dim} values: {members}, PCA {self.width} to {self.dim} ({self.explained:.1%} of the variance)"
+
+    @property
+    def explained(self) -> float | None:
+        """Share of the variance that whitening keeps, None without."""
+        return float(self.whitening.explained.sum()) if self.whitening else None
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON-ready data for people; `to_json` is for programs."""
+        models = [
+            f"{member.model.name} x {member.weight:g}, {member.model.dim} values, file {member.model.sha256[:12]}, "
+            f"preprocessing {member.model.preprocess[:12]}"
+            for member in self.members
+        ]
+        return {"dim": self.dim, "models": models, "pca_from": self.width if self.whitening else None} | {
+            "pca_explained": self.explained
+        }
+
     def to_json(self, folder: Path) -> dict[str, Any]:
         """JSON-ready data; a whitening goes into a file in `folder`, which they name."""
         return {

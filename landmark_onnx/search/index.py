@@ -1,21 +1,24 @@
 """An index as its readers see it: vectors, ids and sources, all read where they are mapped."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
+from landmark_onnx.embedding.folder import Batch
 from landmark_onnx.errors import SearchError
+from landmark_onnx.search.answers import Answer, answers
+from landmark_onnx.search.approximate import GraphSearch
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import search_exact
-from landmark_onnx.search.manifest import Manifest
+from landmark_onnx.search.manifest import FILE, Manifest
+from landmark_onnx.search.mapping import mapped
 from landmark_onnx.search.neighbours import Float32, Neighbours
+from landmark_onnx.search.queries import Queries
 from landmark_onnx.search.texts import Texts, text_files
 
-TRIES = 100
-"""Each time, a writer would have to replace the files between two reads of ours."""
+if TYPE_CHECKING:
+    from landmark_onnx.search.state import Step
 
 
 class Index:
@@ -25,7 +28,7 @@ class Index:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Map the files of `manifest`. Raises: SearchError if one is damaged; FileNotFoundError."""
+        """Map the files of `manifest`. Raises: SearchError if one is missing or damaged."""
         self.folder = folder
         self.manifest = manifest
         rows, ensemble = manifest.rows, manifest.ensemble
@@ -37,16 +40,14 @@ class Index:
     def open(cls, path: str | Path) -> Self:
         """The index in a folder. Raises: SearchError if there is none, or it is damaged."""
         folder = Path(path)
-        manifest = Manifest.read(folder)
-        for _ in range(TRIES):
+        while True:
+            seen = _state(folder)
             try:
-                return cls(folder, manifest)
-            except FileNotFoundError as error:
-                missing, before = error.filename, manifest
-                manifest = Manifest.read(folder)
-                if manifest.generation == before.generation:
-                    break
-        raise SearchError(f"{missing}: missing: the index is damaged; build it anew")
+                return cls(folder, Manifest.read(folder))
+            except SearchError:
+                # A writer may have replaced the files after their names were read: then there is another manifest.
+                if _state(folder) == seen:
+                    raise
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -56,19 +57,65 @@ class Index:
         """What the vectors are made of, and what queries have to be made of."""
         return self.manifest.ensemble
 
-    def search(self, queries: Float32, top: int) -> Neighbours:
-        """The K = min(top, N) nearest rows to each of (Q, D) float32 queries of norm 1; as `search_exact`."""
+    def search(self, queries: Float32, top: int, *, approximate: bool = False) -> Neighbours:
+        """The K = min(top, N) nearest rows to each of (Q, D) float32 queries of norm 1; as `search_exact`.
+
+        approximate: by the graph, which may miss some. Raises: SearchError, also if there is no graph.
+        """
+        if approximate:
+            return self._graph.search(queries, top)
         return search_exact(self.vectors, queries, top)
+
+    def answer(
+        self, queries: Queries, top: int, *, steps: "Sequence[Step]" = (), approximate: bool = False
+    ) -> Iterator[Answer]:
+        """The neighbours of each query by name, after `steps`, which search exactly. Raises: SearchError, StepError."""
+        if steps:
+            from landmark_onnx.search.steps import run_steps
+
+            found = run_steps(steps, queries.vectors, self.vectors, top)
+        else:
+            found = self.search(queries.vectors, top, approximate=approximate)
+        return answers(queries, found, self.ids, self.sources)
+
+    def add(self, batches: Iterable[Batch], *, replace: bool = False) -> None:
+        """As `writer.add`; this one stays as it is."""
+        from landmark_onnx.search import writer
+
+        writer.add(self.folder, batches, replace=replace)
+
+    def remove(self, ids: Collection[str]) -> None:
+        """As `writer.remove`; this one stays as it is."""
+        from landmark_onnx.search import writer
+
+        writer.remove(self.folder, ids)
+
+    def describe(self) -> str:
+        """What there is, in a line."""
+        graph = self.manifest.graph
+        text = f"{len(self):,} rows of {self.ensemble.describe()}"
+        return f"{text}; {graph.describe()}" if graph else text
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        graph = self.manifest.graph
+        size = sum(path.stat().st_size for path in self.manifest.files(self.folder))
+        facts = {"index": str(self.folder), "rows": len(self), "bytes": size, **self.ensemble.facts()}
+        return {**facts, "approximate": graph.describe() if graph else None}
+
+    @functools.cached_property
+    def _graph(self) -> GraphSearch:
+        if self.manifest.graph is None:
+            raise SearchError(f"{self.folder}: no approximate index; build one: index build --approximate")
+        return GraphSearch(self.folder, self.manifest.graph, self.vectors)
 
     def _texts(self, column: str, size: int) -> Texts:
         ends, data = text_files(self.folder, column, self.manifest.generation)
         return Texts(mapped(ends, "<i8", (self.manifest.rows,)), mapped(data, "u1", (size,)))
 
 
-def mapped(path: Path, kind: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """The beginning of a file as an array. Raises: FileNotFoundError; SearchError if the file is too short."""
-    wanted = int(np.prod(shape)) * np.dtype(kind).itemsize
-    if (size := path.stat().st_size) < wanted:
-        raise SearchError(f"{path}: {size:,} bytes, wanted {wanted:,}: the index is damaged; build it anew")
-    # An empty file cannot be mapped.
-    return np.memmap(path, kind, "r", shape=shape) if wanted else np.empty(shape, kind)
+def _state(folder: Path) -> bytes | None:
+    try:
+        return (folder / FILE).read_bytes()
+    except OSError:
+        return None

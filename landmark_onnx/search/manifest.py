@@ -12,6 +12,7 @@ from typing import Any, Self
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files import atomic_write
 from landmark_onnx.search.ensemble import Ensemble
+from landmark_onnx.search.texts import text_files
 
 FILE = "index.json"
 FORMAT = 1
@@ -19,20 +20,29 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """The approximate index beside. rows: of `file`, dead ones included. recall: share of exact neighbours found.
+    """The approximate index beside. file: FAISS' own. positions: file of the position of each of its nodes, -1 if gone.
 
-    positions: the file with the position of each of its rows, -1 for dead ones. at: the k that recall is of. sample:
-    the queries it was measured with. links: neighbours of a node. effort: candidates a search holds.
+    nodes: how many it has, dead ones among them. dead: those. links: of a node. effort: candidates that a search
+    holds. recall: share of the `at` exact neighbours found, over `sample` rows as queries.
     """
 
     file: str
     positions: str
-    rows: int
+    nodes: int
+    dead: int
     links: int
     effort: int
     recall: float
     at: int
     sample: int
+
+    def describe(self) -> str:
+        """What it is and finds, in a line."""
+        gone = f", {self.dead:,} of them dead" if self.dead else ""
+        return (
+            f"HNSW graph of {self.nodes:,} nodes{gone}, {self.links} links, effort {self.effort}: "
+            f"recall@{self.at} {self.recall:.4f} over {self.sample} rows as queries"
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +59,19 @@ class Manifest:
     def vectors_path(self, folder: Path) -> Path:
         """(rows, ensemble.dim) float32, little-endian, no header: it could not say how much of the file counts."""
         return folder / f"vectors-{self.generation}.f32"
+
+    def files(self, folder: Path) -> frozenset[Path]:
+        """Every file that belongs to this state, but the manifest itself."""
+        whitening = self.ensemble.whitening
+        return frozenset(
+            [
+                self.vectors_path(folder),
+                *text_files(folder, "ids", self.generation),
+                *text_files(folder, "sources", self.generation),
+                *([folder / whitening.file] if whitening else []),
+                *([folder / self.graph.file, folder / self.graph.positions] if self.graph else []),
+            ]
+        )
 
     def write(self, folder: Path) -> None:
         """Make this the state of the index, whole or not at all."""

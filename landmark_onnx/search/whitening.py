@@ -48,26 +48,31 @@ class Whitening:
         values = b"".join(np.ascontiguousarray(getattr(self, name), "<f8").tobytes() for name in ARRAYS)
         return hashlib.sha256(repr(self.projection.shape).encode() + values).hexdigest()
 
+    @property
+    def file(self) -> str:
+        """The name of its file, which its contents give."""
+        return f"whitening-{self.digest[:16]}.npz"
+
     def save(self, folder: Path) -> str:
-        """Write an .npz into `folder`, named by its contents; the name."""
-        name = f"whitening-{self.digest[:16]}.npz"
+        """Write an .npz into `folder`; its name."""
         buffer = io.BytesIO()
         np.savez(buffer, **{key: getattr(self, key) for key in ARRAYS})
-        with atomic_write(folder / name) as file:
+        with atomic_write(folder / self.file) as file:
             file.write(buffer.getvalue())
-        return name
+        return self.file
 
 
 def load_whitening(path: Path) -> Whitening:
     """What `Whitening.save` wrote. Raises: SearchError if it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves a file that it opened itself open if it is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             whitening = Whitening(**{key: np.asarray(arrays[key], np.float64) for key in ARRAYS})
     except OSError as error:
         raise SearchError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SearchError(f"{path}: damaged: {error}") from error
-    if path.name != f"whitening-{whitening.digest[:16]}.npz":
+    if path.name != whitening.file:
         raise SearchError(f"{path}: damaged: its contents are not what its name says")
     return whitening
 

@@ -1,0 +1,224 @@
+"""`landmark-onnx index`: make an index of embedded images, change it, and say what it is."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.options import Output, Quiet, unfolded
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.run import emit, reporting
+from landmark_onnx.cli.sinks import Column, View
+
+if TYPE_CHECKING:
+    from landmark_onnx.search.approximate import GraphOptions
+    from landmark_onnx.search.ensemble import Ensemble
+    from landmark_onnx.search.feed import Feed
+    from landmark_onnx.search.opening import AnyIndex
+
+app = typer.Typer(name="index", help="Make, change and describe an index to search.", no_args_is_help=True)
+
+MADE, WHERE = "What vectors are made of", "Where they go"
+FACTS = View(
+    (Column("fact"), Column("value")),
+    lambda record: [{"fact": key, "value": value} for key, value in record.items()],
+)
+STDIN = "-"
+
+Folders = Annotated[
+    list[Path],
+    typer.Argument(metavar="FEATURES", help="Folders that landmark-onnx embed has made.", show_default=False),
+]
+There = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Take the place of what is there; those who read it keep what they opened.")
+]
+Destination = Annotated[
+    Path, typer.Option("--output", "-o", metavar="INDEX", file_okay=False, help="Folder of the index.")
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A model of the features; repeat for an ensemble. By default all of them.",
+        rich_help_panel=MADE,
+    ),
+]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--weight",
+        "-w",
+        help="Of each --model, in their order; counts squared in scores. By default 1.",
+        rich_help_panel=MADE,
+    ),
+]
+Pca = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="DIMS", help="Whiten to so many dimensions by PCA.", rich_help_panel=MADE),
+]
+PcaFrom = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FEATURES", help="Fit the PCA to these; by default to what is indexed.", rich_help_panel=MADE),
+]
+Known = Annotated[
+    Path | None,
+    typer.Option(
+        "--ensemble",
+        metavar="FOLDER",
+        help="Take models, weights and PCA from here: another index, or a folder with ensemble.json.",
+        rich_help_panel=MADE,
+    ),
+]
+Approximate = Annotated[
+    bool,
+    typer.Option("--approximate", help="Make an HNSW graph too, and measure its recall.", rich_help_panel=WHERE),
+]
+Links = Annotated[int, typer.Option(min=4, max=256, help="Of a node of the graph.", rich_help_panel=WHERE)]
+Building = Annotated[int, typer.Option(min=1, help="Candidates held while a node is placed.", rich_help_panel=WHERE)]
+Effort = Annotated[int, typer.Option(min=1, help="Candidates held while a query is answered.", rich_help_panel=WHERE)]
+Qdrant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Keep vectors, ids and sources in this Qdrant server (or folder, with file://); INDEX says where.",
+        rich_help_panel=WHERE,
+    ),
+]
+Collection = Annotated[
+    str | None, typer.Option(help="Its name there; by default the name of INDEX.", rich_help_panel=WHERE)
+]
+Unwanted = Annotated[
+    list[str], typer.Argument(metavar="ID", help="Ids, or - for a list on standard input.", show_default=False)
+]
+
+
+@app.command("build")
+def build_index(
+    features: Folders,
+    output: Destination,
+    model: Names = None,
+    weight: Weights = None,
+    pca: Pca = None,
+    pca_from: PcaFrom = None,
+    ensemble: Known = None,
+    approximate: Approximate = False,
+    links: Links = 32,
+    building: Building = 128,
+    effort: Effort = 256,
+    qdrant: Qdrant = None,
+    collection: Collection = None,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an index of embedded images. Killed at any moment, what was there before is there still."""
+    from landmark_onnx.search.approximate import GraphOptions
+
+    if ensemble and (model or weight or pca):
+        raise typer.BadParameter("has models, weights and PCA already", param_hint="--ensemble")
+    if pca_from and not pca:
+        raise typer.BadParameter("says what --pca DIMS is fitted to", param_hint="--pca-from")
+    if qdrant and approximate:
+        raise typer.BadParameter("Qdrant makes a graph by itself: search --approximate", param_hint="--approximate")
+    graph = GraphOptions(links=links, building=building, effort=effort) if approximate else None
+    with Reporter(quiet=quiet) as report:
+        feed = _feed(features)
+        chosen = _ensemble(feed, ensemble, model or [], weight or [], pca, pca_from or [])
+        _made(feed, chosen, output, graph, qdrant, collection or output.resolve().name, report, replace=replace)
+        _finish(output, report)
+
+
+@app.command("add")
+def add_rows(index: There, features: Folders, replace: Replace = False, quiet: Quiet = False) -> None:
+    """Add embedded images to an index. --replace: images of ids that are there take their place."""
+    from landmark_onnx.search.opening import open_index
+
+    with Reporter(quiet=quiet) as report:
+        feed = _feed(features)
+        opened = open_index(index)
+        feed.check(opened.ensemble, str(index))
+        opened.add(feed.batches(opened.ensemble, _refusing(report)), replace=replace)
+        _finish(index, report)
+
+
+@app.command("remove")
+def remove_rows(index: There, ids: Unwanted, quiet: Quiet = False) -> None:
+    """Remove images from an index by their ids: all of them, or none if one is not there."""
+    from landmark_onnx.search.opening import open_index
+
+    unwanted = [name for each in ids for name in (sys.stdin.read().splitlines() if each == STDIN else [each])]
+    with Reporter(quiet=quiet) as report:
+        open_index(index).remove(unwanted)
+        _finish(index, report)
+
+
+@app.command("info")
+@unfolded
+def describe_index(index: There, output: Output) -> None:
+    """Say what an index holds: rows, models, whitening, and the recall of its approximate index."""
+    from landmark_onnx.search.opening import open_index
+
+    with reporting(output) as report:
+        emit([open_index(index)], FACTS, output, report)
+
+
+def _feed(folders: list[Path]) -> "Feed":
+    from landmark_onnx.embedding.folder import open_features
+    from landmark_onnx.search.feed import Feed
+
+    return Feed([open_features(folder) for folder in folders])
+
+
+def _ensemble(
+    feed: "Feed", known: Path | None, names: list[str], weights: list[float], pca: int | None, fitted_to: list[Path]
+) -> "Ensemble":
+    from landmark_onnx.search.feed import choose
+    from landmark_onnx.search.opening import open_ensemble
+
+    ensemble = open_ensemble(known) if known else choose(feed.folders[0], names, weights)
+    feed.check(ensemble, str(known or feed.folders[0].folder))
+    if pca is None:
+        return ensemble
+    source = _feed(fitted_to) if fitted_to else feed
+    source.check(ensemble, str(feed.folders[0].folder))
+    return ensemble.fit((batch.vectors for batch in source.batches(ensemble)), pca)
+
+
+def _made(
+    feed: "Feed",
+    ensemble: "Ensemble",
+    folder: Path,
+    graph: "GraphOptions | None",
+    url: str | None,
+    collection: str,
+    report: Reporter,
+    *,
+    replace: bool,
+) -> None:
+    batches = feed.batches(ensemble, _refusing(report))
+    if url:
+        from landmark_onnx.search.qdrant import build
+
+        build(folder, ensemble, batches, url=url, collection=collection, replace=replace)
+    else:
+        from landmark_onnx.search import writer
+
+        writer.build(folder, ensemble, batches, replace=replace, graph=graph)
+
+
+def _refusing(report: Reporter) -> Callable[[str, str], None]:
+    return lambda name, reason: report.failure(f"{name}: left out: {reason}")
+
+
+def _finish(folder: Path, report: Reporter) -> None:
+    """Say what the index is now; a row that was left out makes the exit code 1."""
+    from landmark_onnx.search.opening import open_index
+
+    index: AnyIndex = open_index(folder)
+    report.note(f"{folder}: {index.describe()}")
+    if report.failures:
+        raise typer.Exit(1)

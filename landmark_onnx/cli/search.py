@@ -1,0 +1,176 @@
+"""`landmark-onnx search`: the nearest images of an index to each query."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.inputs import IMAGES_HELP, expand
+from landmark_onnx.cli.names import MODEL_HELP, complete_model
+from landmark_onnx.cli.options import OUTPUT, Engine, Images, Output, Supply, unfolded
+from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.sinks import Column, Record, View
+
+if TYPE_CHECKING:
+    from landmark_onnx.results import Failure
+    from landmark_onnx.search.answers import Answer
+    from landmark_onnx.search.ensemble import Ensemble
+    from landmark_onnx.search.opening import AnyIndex
+    from landmark_onnx.search.queries import Queries
+    from landmark_onnx.search.state import Step
+
+
+def _rows(record: Record) -> list[Record]:
+    return [{"image": record["image"], **neighbour} for neighbour in record["neighbours"]]
+
+
+COLUMNS = (Column("image", once=True), Column("rank", "d"), Column("score", ".6f"), Column("id"), Column("source"))
+VIEW = View(COLUMNS, _rows)
+
+Queried = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help=IMAGES_HELP, show_default=False)]
+Folder = Annotated[Path, typer.Option("--index", "-i", metavar="INDEX", help="Folder of the index.")]
+Top = Annotated[int, typer.Option(min=1, help="Neighbours of each query.")]
+Features = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Queries that landmark-onnx embed has embedded already, in place of images."),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME_OR_PATH",
+        help=f"{MODEL_HELP} By default those that the index names; anything else must be the same files.",
+        autocompletion=complete_model,
+    ),
+]
+Approximate = Annotated[
+    bool, typer.Option("--approximate", help="By the approximate index: faster, but neighbours may be missed.")
+]
+Steps = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STEP",
+        help="What is done around the search, in this order; repeat for more: dba, alpha-qe, k-reciprocal, diffusion, "
+        "superglobal; NAME:key=value,key=value.",
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        dir_okay=False,
+        help="Also write a contact sheet: one self-contained page with thumbnails.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@unfolded
+def find(
+    index: Folder,
+    supply: Supply,
+    engine: Engine,
+    batch: Images,
+    output: Output,
+    query: Queried = None,
+    top: Top = 100,
+    features: Features = None,
+    model: Models = None,
+    approximate: Approximate = False,
+    step: Steps = None,
+    html: Html = None,
+) -> None:
+    """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
+    from landmark_onnx.search.opening import open_index
+
+    if bool(query) == bool(features):
+        raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
+    if step and approximate:
+        raise typer.BadParameter("steps search exactly", param_hint="--approximate")
+    with reporting(output) as report:
+        steps = _steps(step or [])
+        opened = open_index(index)
+        if features:
+            queries = _precomputed(features, opened.ensemble, index)
+        else:
+            images = expand(query or [])
+            queries = _embedded(images, opened.ensemble, index, (model or []), engine, batch, supply, report)
+        answers = _answered(queries, opened, top, steps, approximate=approximate)
+        emit(_shown(answers, html, index), VIEW, output, report)
+        if html:
+            report.note(f"the contact sheet is {html}")
+
+
+def _steps(specs: list[str]) -> "tuple[Step, ...]":
+    from landmark_onnx.search.steps import parse_steps
+
+    return parse_steps(specs)
+
+
+def _precomputed(folder: Path, ensemble: "Ensemble", index: Path) -> "Iterator[Queries | Failure]":
+    from landmark_onnx.embedding.folder import open_features
+    from landmark_onnx.search.queries import precomputed
+
+    features = open_features(folder)
+    ensemble.check(features.models, str(index), str(folder))
+    return precomputed(features, ensemble)
+
+
+def _embedded(
+    images: Iterator[str],
+    ensemble: "Ensemble",
+    index: Path,
+    names: list[str],
+    engine: Engine,
+    batch: Images,
+    supply: Supply,
+    report: Reporter,
+) -> "Iterator[Queries | Failure]":
+    from landmark_onnx.model import Retriever
+    from landmark_onnx.search.queries import check_retrievers, embedded
+
+    loaded = [
+        load(Retriever, name, engine, batch, report, supply)
+        for name in names or [model.name for model in ensemble.models]
+    ]
+    retrievers = {retriever.card.name: retriever for retriever in loaded}
+    check_retrievers(ensemble, retrievers, str(index))
+    return embedded(images, ensemble, retrievers)
+
+
+def _answered(
+    queries: "Iterator[Queries | Failure]",
+    index: "AnyIndex",
+    top: int,
+    steps: "tuple[Step, ...]",
+    *,
+    approximate: bool,
+) -> "Iterator[Answer | Failure]":
+    from landmark_onnx.results import Failure
+    from landmark_onnx.search.queries import joined
+
+    # Steps look at all queries at once, or would augment the whole database for each part of them.
+    for part in joined(queries) if steps else queries:
+        if isinstance(part, Failure):
+            yield part
+        else:
+            yield from index.answer(part, top, steps=steps, approximate=approximate)
+
+
+def _shown(answers: "Iterator[Answer | Failure]", html: Path | None, index: Path) -> "Iterator[Answer | Failure]":
+    """The answers, each on its way onto the contact sheet."""
+    from landmark_onnx.results import Failure
+    from landmark_onnx.search.report import contact_sheet
+
+    if html is None:
+        yield from answers
+        return
+    with contact_sheet(html, f"Neighbours in {index}") as show:
+        for answer in answers:
+            if not isinstance(answer, Failure):
+                show(answer)
+            yield answer

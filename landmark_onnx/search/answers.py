@@ -1,0 +1,39 @@
+"""Neighbours of a query by name: what the command line writes, and the contact sheet shows."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from landmark_onnx.search.neighbours import Neighbours
+from landmark_onnx.search.queries import Queries
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hit:
+    """A neighbour. rank: 1 for the nearest."""
+
+    rank: int
+    id: str
+    score: float
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """The neighbours of a query, nearest first. image: its name. source: where its image is."""
+
+    image: str
+    source: str
+    hits: Sequence[Hit]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {"image": self.image, "neighbours": [dataclasses.asdict(hit) for hit in self.hits]}
+
+
+def answers(queries: Queries, found: Neighbours, ids: Sequence[str], sources: Sequence[str]) -> Iterator[Answer]:
+    """The neighbours of each query. ids, sources: of each position."""
+    for at, (name, source) in enumerate(zip(queries.names, queries.sources, strict=True)):
+        pairs = zip(found.positions[at].tolist(), found.scores[at].tolist(), strict=True)
+        hits = [Hit(rank, ids[row], score, sources[row]) for rank, (row, score) in enumerate(pairs, 1)]
+        yield Answer(name, source, hits)

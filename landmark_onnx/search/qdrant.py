@@ -1,0 +1,274 @@
+"""An index whose rows a Qdrant server keeps, for more of them than one machine holds.
+
+A folder says where: `qdrant.json` has address, collection and ensemble. A row is a point: vector, id, source and
+position, and as key a UUID made of the id, so that whatever is sent twice is there once. The server takes rows as they
+come: a change that is killed leaves those sent so far; the same command with --replace completes it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from landmark_onnx.errors import MissingExtraError, SearchError
+from landmark_onnx.files import atomic_write
+from landmark_onnx.search.answers import Answer, Hit
+from landmark_onnx.search.ensemble import Ensemble
+from landmark_onnx.search.exact import SPARE, check_queries
+from landmark_onnx.search.neighbours import Float32
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+    from landmark_onnx.embedding.folder import Batch
+    from landmark_onnx.search.queries import Queries
+    from landmark_onnx.search.state import Step
+
+FILE = "qdrant.json"
+FORMAT = 1
+POINTS_AT_ONCE = 256
+"""Half a megabyte of 512 values each: servers refuse requests of more than 32."""
+QUERIES_AT_ONCE = 32
+KEYS = uuid.UUID("5d0f3c9e-2b1a-4f0e-9d53-6a1f8c7e4b20")
+"""The namespace of the points' UUIDs."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """url: http(s)://, or file:// for Qdrant's embedded mode. following: the position that the next row gets."""
+
+    url: str
+    collection: str
+    following: int
+    ensemble: Ensemble
+
+    def write(self, folder: Path) -> None:
+        """Write qdrant.json."""
+        facts = {key: getattr(self, key) for key in ("url", "collection", "following")}
+        data = {"format": FORMAT, **facts, "ensemble": self.ensemble.to_json(folder)}
+        with atomic_write(folder / FILE) as file:
+            file.write(json.dumps(data, indent=1).encode() + b"\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What `write` wrote. Raises: SearchError if it is missing or damaged."""
+        path = folder / FILE
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["format"] != FORMAT:
+                raise SearchError(f"{path}: format {data['format']}, wanted {FORMAT}: made by another version")
+            ensemble = Ensemble.from_json(data["ensemble"], folder)
+            return cls(
+                url=data["url"], collection=data["collection"], following=int(data["following"]), ensemble=ensemble
+            )
+        except OSError as error:
+            raise SearchError(f"{path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SearchError(f"{path}: damaged ({error}); build the index anew") from error
+
+
+class QdrantIndex:
+    """An open index. Every call raises SearchError if the server does not answer, or refuses."""
+
+    def __init__(self, folder: Path, place: Place, client: "QdrantClient | None" = None) -> None:
+        """client: what asks the server, by default one for the place's address."""
+        self.folder = folder
+        self.place = place
+        self._client = client or connect(place.url)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The index that qdrant.json in `folder` names. Raises: SearchError, MissingExtraError."""
+        return cls(folder, Place.read(folder))
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """What the vectors are made of."""
+        return self.place.ensemble
+
+    def __len__(self) -> int:
+        with asking(self.place.url):
+            return self._client.count(self.place.collection, exact=True).count
+
+    def answer(
+        self, queries: "Queries", top: int, *, steps: "Sequence[Step]" = (), approximate: bool = False
+    ) -> Iterator[Answer]:
+        """The neighbours of each query; scored again in float64, as an embedded index does. Raises: SearchError.
+
+        approximate: by the server's graph. The server decides which rows are candidates, SPARE more than wanted.
+        """
+        if steps:
+            raise SearchError(f"{self.folder}: its vectors are in Qdrant, and steps need them here; leave out --step")
+        check_queries(queries.vectors, self.ensemble.dim, top)
+        for start in range(0, len(queries.names), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            found = self._ask(queries.vectors[part], top + SPARE, approximate=approximate)
+            rows = zip(queries.names[part], queries.sources[part], queries.vectors[part], found, strict=True)
+            for name, source, vector, points in rows:
+                yield Answer(name, source, _hits(vector, points, top))
+
+    def add(self, batches: "Iterable[Batch]", *, replace: bool = False) -> None:
+        """Send rows. Raises: SearchError at the first ids that are there already, unless `replace`."""
+        sent = self.place.following
+        try:
+            for batch in batches:
+                vectors = self.ensemble(batch.vectors)
+                for start in range(0, len(batch.ids), POINTS_AT_ONCE):
+                    part = slice(start, start + POINTS_AT_ONCE)
+                    if not replace:
+                        self._check_new(batch.ids[part])
+                    self._send(batch.ids[part], batch.sources[part], vectors[part], sent)
+                    sent += len(batch.ids[part])
+        finally:
+            self.place = dataclasses.replace(self.place, following=sent)
+            self.place.write(self.folder)
+
+    def remove(self, ids: Collection[str]) -> None:
+        """Delete rows. Raises: SearchError if an id is not there, and then removes none."""
+        unwanted = sorted(set(ids))
+        if absent := sorted(set(unwanted) - self._there(unwanted)):
+            raise SearchError(
+                f"{self.folder}: {len(absent):,} of {len(unwanted):,} ids are not in the index, such as {absent[0]}"
+            )
+        with asking(self.place.url):
+            for start in range(0, len(unwanted), POINTS_AT_ONCE):
+                keys: list[Any] = [_key(name) for name in unwanted[start : start + POINTS_AT_ONCE]]
+                self._client.delete(self.place.collection, points_selector=keys, wait=True)
+
+    def describe(self) -> str:
+        """What there is, in a line."""
+        return f"{len(self):,} rows of {self.ensemble.describe()}, in {self.place.collection} of {self.place.url}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        place = {"qdrant": self.place.url, "collection": self.place.collection}
+        return {"index": str(self.folder), "rows": len(self), **place, **self.ensemble.facts()}
+
+    def _ask(self, vectors: Float32, limit: int, *, approximate: bool) -> list[Any]:
+        with asking(self.place.url):
+            from qdrant_client import models
+
+            requests = [
+                models.QueryRequest(
+                    query=vector.tolist(),
+                    limit=limit,
+                    with_payload=True,
+                    with_vector=True,
+                    params=models.SearchParams(exact=not approximate),
+                )
+                for vector in vectors
+            ]
+            return [answer.points for answer in self._client.query_batch_points(self.place.collection, requests)]
+
+    def _send(self, ids: Sequence[str], sources: Sequence[str], vectors: Float32, position: int) -> None:
+        with asking(self.place.url):
+            from qdrant_client import models
+
+            payloads = [
+                {"id": name, "source": source, "position": position + at}
+                for at, (name, source) in enumerate(zip(ids, sources, strict=True))
+            ]
+            points = models.Batch(ids=[_key(name) for name in ids], vectors=vectors.tolist(), payloads=payloads)
+            self._client.upsert(self.place.collection, points=points, wait=True)
+
+    def _check_new(self, ids: Sequence[str]) -> None:
+        there = self._there(ids)
+        if there or len(set(ids)) < len(ids):
+            found = sorted(there) or [name for name in ids if ids.count(name) > 1]
+            raise SearchError(
+                f"{self.folder}: {len(found)} ids are in the index already, such as {found[0]}; the rows before them "
+                "were sent; --replace sends all, and puts the new ones in their place"
+            )
+
+    def _there(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that the server has."""
+        found: set[str] = set()
+        with asking(self.place.url):
+            for start in range(0, len(ids), POINTS_AT_ONCE):
+                keys = [_key(name) for name in ids[start : start + POINTS_AT_ONCE]]
+                points = self._client.retrieve(self.place.collection, ids=keys, with_payload=["id"])
+                found |= {point.payload["id"] for point in points if point.payload}
+        return found
+
+
+def build(
+    folder: Path,
+    ensemble: Ensemble,
+    batches: "Iterable[Batch]",
+    *,
+    url: str,
+    collection: str,
+    replace: bool = False,
+    client: "QdrantClient | None" = None,
+) -> QdrantIndex:
+    """Make a collection of `batches`, and the folder that names it.
+
+    replace: a collection of that name is deleted first. Raises: SearchError if there is one and not `replace`, if an id
+    comes twice, or if the server does not answer; MissingExtraError.
+    """
+    if (folder / "index.json").exists():
+        raise SearchError(f"{folder}: has an index in its own files; name another folder")
+    client = client or connect(url)
+    with asking(url):
+        from qdrant_client import models
+
+        if client.collection_exists(collection):
+            if not replace:
+                raise SearchError(f"{url}: has a collection {collection}; name another (--collection), or --replace it")
+            client.delete_collection(collection)
+        client.create_collection(
+            collection,
+            vectors_config=models.VectorParams(size=ensemble.dim, distance=models.Distance.DOT, on_disk=True),
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    index = QdrantIndex(folder, Place(url=url, collection=collection, following=0, ensemble=ensemble), client)
+    index.add(batches)
+    return index
+
+
+def connect(url: str) -> "QdrantClient":
+    """A client. Raises: MissingExtraError, SearchError."""
+    try:
+        from qdrant_client import QdrantClient
+    except ImportError as error:
+        raise MissingExtraError("qdrant-client", "qdrant") from error
+    with asking(url):
+        if url.startswith("file://"):
+            return QdrantClient(path=url.removeprefix("file://"))
+        return QdrantClient(url=url)
+
+
+@contextlib.contextmanager
+def asking(url: str) -> Iterator[None]:
+    """Whatever the client raises in this block becomes a SearchError that names the server."""
+    from httpx import HTTPError
+    from qdrant_client.http.exceptions import ApiException
+
+    try:
+        yield
+    except (ApiException, HTTPError, OSError, ValueError, RuntimeError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise SearchError(f"{url}: Qdrant: {lines[0] if lines else type(error).__name__}") from error
+
+
+def _hits(vector: Float32, points: Sequence[Any], top: int) -> list[Hit]:
+    """The candidates scored in float64: falling score, then rising position."""
+    if not points:
+        return []
+    rows = np.array([point.vector for point in points], np.float32).astype(np.float64)
+    scores = (rows * vector.astype(np.float64)).sum(axis=1).astype(np.float32)
+    order = np.lexsort(([point.payload["position"] for point in points], -scores))[:top].tolist()
+    payloads = [points[at].payload for at in order]
+    return [
+        Hit(rank, payload["id"], float(scores[at]), payload["source"])
+        for rank, (at, payload) in enumerate(zip(order, payloads, strict=True), 1)
+    ]
+
+
+def _key(name: str) -> str:
+    return str(uuid.uuid5(KEYS, name))
