@@ -9,14 +9,25 @@ from typing import Any
 from landmark_onnx import installation
 from landmark_onnx.errors import SessionError
 from landmark_onnx.installation import Finding, Level
-from landmark_onnx.providers import CPU, CUDA, EXTRAS, SHORT_NAMES, TENSORRT, ProviderRequest, install_hint, plan
+from landmark_onnx.providers import (
+    CPU,
+    CUDA,
+    EXTRAS,
+    OPENVINO_PACKAGE,
+    SHORT_NAMES,
+    TENSORRT,
+    ProviderRequest,
+    chosen,
+    install_hint,
+    takes_openvino,
+)
 from landmark_onnx.trials import DRIVER, State, Trial, ask, try_provider
 
 TIMEOUT = 60.0
 """Seconds that a child process has: the first load of CUDA's libraries from a cold disk takes many."""
 
 PACKAGES: Mapping[str, str] = {"numpy": "numpy", "cv2": "opencv-python-headless", "onnxruntime": "onnxruntime"}
-"""What every model needs: module -> its name for pip."""
+"""What every model needs, the last unless OpenVINO is to run it: module -> its name for pip."""
 
 OUTCOMES: Mapping[State, str] = {
     "runs": "runs",
@@ -72,16 +83,25 @@ def examine(asked: str = "auto", *, timeout: float = TIMEOUT) -> Diagnosis:
         installation.package("landmark-onnx", {"version": own}),
         *(installation.package(PACKAGES[name], imports[name]) for name in ("numpy", "cv2")),
         installation.opencv_flavours(),
-        installation.runtime_flavours(runtime),
+        _unneeded(installation.runtime_flavours(runtime), provider),
+        installation.openvino(),
         installation.telemetry(str(runtime.get("version", "0"))),
         *(_provider(asked, trial, provider) for trial in trials),
         *_nvidia(asked, runtime, timeout),
         *((installation.store(), installation.model_cards()) if "error" not in imports["numpy"] else ()),
         installation.export_tools(),
     ]
-    if any("error" in answer for answer in imports.values()):
+    needed = [name for name in PACKAGES if name != "onnxruntime" or provider != OPENVINO_PACKAGE]
+    if any("error" in imports[name] for name in needed):
         provider = None
     return Diagnosis(asked=asked, provider=provider, findings=tuple(findings), trials=tuple(trials))
+
+
+def _unneeded(runtime: Finding, provider: str | None) -> Finding:
+    """The finding about ONNX Runtime, which is no error where OpenVINO runs the models."""
+    if provider == OPENVINO_PACKAGE and runtime.level == "error":
+        return dataclasses.replace(runtime, level="warning")
+    return runtime
 
 
 def _imported(name: str, timeout: float) -> Mapping[str, Any]:
@@ -91,15 +111,25 @@ def _imported(name: str, timeout: float) -> Mapping[str, Any]:
 
 
 def _trials(asked: str, available: Sequence[str], timeout: float) -> list[Trial]:
-    """One trial of what was asked for; for "auto", of all that is compiled in."""
-    if not available:
-        return []
+    """One trial of what was asked for; for "auto", of all that is compiled into ONNX Runtime."""
+    request = ProviderRequest(name=asked)
     try:
-        wanted = plan(ProviderRequest(name=asked), available)[0][0]
+        if takes_openvino(request):
+            names = [_openvino()]
+        elif asked.lower() == "auto" or not available:
+            names = list(available)
+        else:
+            names = [chosen(request, available)]
     except SessionError as error:
         return [Trial(provider=asked, state="absent", reason=str(error))]
-    names = available if asked.lower() == "auto" else [wanted]
     return [try_provider(name, timeout=timeout) for name in names]
+
+
+def _openvino() -> str:
+    """Its name among the providers. Raises: SessionError if it is not installed."""
+    if not installation.versions("openvino"):
+        raise SessionError(f"the openvino package is not installed; {install_hint(OPENVINO_PACKAGE)}")
+    return OPENVINO_PACKAGE
 
 
 def _taken(asked: str, trials: Sequence[Trial]) -> str | None:

@@ -130,6 +130,13 @@ def runtime_flavours(answer: Mapping[str, Any]) -> Finding:
     return Finding(part="onnxruntime", name="flavours", level="ok", text=text, facts=facts)
 
 
+def openvino() -> Finding:
+    """The version of what `--provider openvino` takes."""
+    found = versions("openvino")
+    text = found.get("openvino", "not installed; only --provider openvino needs it")
+    return Finding(part="openvino", name="openvino", level="ok", text=text, facts=found)
+
+
 def telemetry(version: str) -> Finding:
     """Whether ONNX Runtime would send telemetry, and whether its device id lies here. version: of ONNX Runtime."""
     value = os.environ.get(DISABLE_TELEMETRY, "")

@@ -7,11 +7,13 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from landmark_onnx.errors import MissingExtraError, SessionError
-from landmark_onnx.gpu_options import Workload, cuda_options, graph_refusal, tensorrt_options
-from landmark_onnx.precision import Precision
+
+if TYPE_CHECKING:
+    from landmark_onnx.gpu_options import Workload
+    from landmark_onnx.precision import Precision
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -39,7 +41,7 @@ class ProviderRequest:
     name: str = "auto"
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     device_id: int | None = None
-    precision: Precision = "fp32"
+    precision: "Precision" = "fp32"
 
 
 def takes_openvino(request: ProviderRequest) -> bool:
@@ -79,7 +81,7 @@ def full_name(name: str, known: Sequence[str]) -> str:
 def plan(
     request: ProviderRequest,
     available: Sequence[str],
-    workload: Workload | None = None,
+    workload: "Workload | None" = None,
     engines: Path | None = None,
 ) -> list[tuple[str, dict[str, str]]]:
     """The (provider, options) list for a session, the wanted one first, the CPU last for the ops others leave.
@@ -88,6 +90,9 @@ def plan(
     Raises: SessionError if an explicit provider is not compiled in, an option has no provider to go to, or the
     provider has no such precision.
     """
+    # Models' facts need NumPy, and `landmark_onnx.doctor` must do without.
+    from landmark_onnx.gpu_options import cuda_options, graph_refusal
+
     wanted = chosen(request, available)
     _check(request, wanted)
     device = {} if request.device_id is None else {"device_id": str(request.device_id)}
@@ -100,7 +105,11 @@ def plan(
     return chain if wanted == CPU else [*chain, (CPU, {})]
 
 
-def _defaults(wanted: str, request: ProviderRequest, workload: Workload | None, engines: Path | None) -> dict[str, str]:
+def _defaults(
+    wanted: str, request: ProviderRequest, workload: "Workload | None", engines: Path | None
+) -> dict[str, str]:
+    from landmark_onnx.gpu_options import cuda_options, tensorrt_options
+
     if wanted == CUDA:
         return cuda_options(workload)
     return tensorrt_options(workload, request.precision, engines) if wanted == TENSORRT else {}

@@ -17,10 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.providers import ProviderRequest, onnxruntime, plan, preload
+from landmark_onnx.providers import OPENVINO_PACKAGE, ProviderRequest, onnxruntime, openvino, plan, preload
+
+if TYPE_CHECKING:
+    from landmark_onnx.types import Array
 
 State = Literal["runs", "elsewhere", "replaced", "refused", "wrong", "crashed", "hung", "absent"]
 """How a provider's trial ended. elsewhere: it started, and another one took the Conv. replaced: ONNX Runtime fell back
@@ -121,8 +124,31 @@ def _trial(provider: str) -> dict[str, Any]:
     """Start a session as `landmark_onnx.session` does, run it once, and check its sums."""
     import numpy as np
 
-    from landmark_onnx.onnx_runtime import ERROR
     from landmark_onnx.runners import first_line
+
+    start_it = _on_openvino if provider == OPENVINO_PACKAGE else _on_onnx_runtime
+    image = np.arange(3 * 4 * 4, dtype=np.float32).reshape(1, 3, 4, 4)
+    windows = np.lib.stride_tricks.sliding_window_view(image[0].sum(axis=0), (2, 2))
+    start = time.perf_counter()
+    try:
+        sums, got, takers = start_it(provider, image)
+    except LandmarkError:
+        raise
+    except Exception as error:  # runtimes' exceptions have no public base class
+        return {"state": "refused", "reason": f"{type(error).__name__}: {first_line(error)}"}
+    found: dict[str, Any] = {"seconds": time.perf_counter() - start, "got": got}
+    if provider not in found["got"]:
+        return {**found, "state": "replaced", "reason": f"ONNX Runtime took {found['got'][0]} without an error"}
+    if not np.allclose(sums[0, 0], windows.sum(axis=(2, 3)), rtol=1e-2):
+        return {**found, "state": "wrong", "reason": f"a Conv gave {sums.ravel()[:3].tolist()}"}
+    if takers and provider not in takers:
+        return {**found, "state": "elsewhere", "reason": f"it left the Conv to {', '.join(takers)}"}
+    return {**found, "state": "runs"}
+
+
+def _on_onnx_runtime(provider: str, image: "Array") -> "tuple[Array, list[str], list[str]]":
+    """The Conv's sums, the providers of its session, and those that took nodes."""
+    from landmark_onnx.onnx_runtime import ERROR
 
     ort = onnxruntime()
     chain = plan(ProviderRequest(name=provider), ort.get_available_providers())
@@ -131,23 +157,16 @@ def _trial(provider: str) -> dict[str, Any]:
     options.log_severity_level = ERROR
     # Providers are registered even if they then take no node: ask who took the Conv, where that can be asked.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    image = np.arange(3 * 4 * 4, dtype=np.float32).reshape(1, 3, 4, 4)
-    windows = np.lib.stride_tricks.sliding_window_view(image[0].sum(axis=0), (2, 2))
-    start = time.perf_counter()
-    try:
-        session = ort.InferenceSession(CONV, options, providers=chain, enable_fallback=False)
-        (sums,) = session.run(None, {"image": image})
-    except Exception as error:  # ONNX Runtime's exceptions have no public base class
-        return {"state": "refused", "reason": f"{type(error).__name__}: {first_line(error)}"}
-    found: dict[str, Any] = {"seconds": time.perf_counter() - start, "got": session.get_providers()}
-    if provider not in found["got"]:
-        return {**found, "state": "replaced", "reason": f"ONNX Runtime took {found['got'][0]} without an error"}
-    if not np.allclose(sums[0, 0], windows.sum(axis=(2, 3)), rtol=1e-2):
-        return {**found, "state": "wrong", "reason": f"a Conv gave {sums.ravel()[:3].tolist()}"}
-    takers = _takers(session)
-    if takers and provider not in takers:
-        return {**found, "state": "elsewhere", "reason": f"it left the Conv to {', '.join(takers)}"}
-    return {**found, "state": "runs"}
+    session = ort.InferenceSession(CONV, options, providers=chain, enable_fallback=False)
+    (sums,) = session.run(None, {"image": image})
+    return sums, session.get_providers(), _takers(session)
+
+
+def _on_openvino(provider: str, image: "Array") -> "tuple[Array, list[str], list[str]]":
+    """The same of the openvino package, on its CPU device."""
+    core = openvino().Core()
+    sums = core.compile_model(core.read_model(CONV), "CPU")({"image": image})["sums"]
+    return sums, [provider], []
 
 
 def _takers(session: Any) -> list[str]:

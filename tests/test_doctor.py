@@ -16,7 +16,7 @@ from landmark_onnx import doctor, installation, trials
 from landmark_onnx.cards import CARDS_VARIABLE
 from landmark_onnx.doctor import examine
 from landmark_onnx.installation import DISABLE_TELEMETRY, TENSORRT_LIBRARIES, cuda_libraries
-from landmark_onnx.providers import CPU, CUDA, TENSORRT, install_hint
+from landmark_onnx.providers import CPU, CUDA, OPENVINO_PACKAGE, TENSORRT, install_hint
 
 FAKE_RUNTIME = '''
 """An onnxruntime whose providers do what how.json says, and whose CPU always works."""
@@ -158,6 +158,7 @@ def test_this_installation_as_json(tmp_path):
     (cpu,) = [trial for trial in diagnosis["trials"] if trial["provider"] == CPU]
     assert (cpu["state"], cpu["got"]) == ("runs", [CPU])
     assert finding(diagnosis, "flavours")["facts"]["providers"] == [trial["provider"] for trial in diagnosis["trials"]]
+    assert finding(diagnosis, "openvino")["facts"] == installation.versions("openvino")
     assert finding(diagnosis, "numpy")["facts"]["simd"]
     assert finding(diagnosis, "home")["facts"]["home"] == os.environ["LANDMARK_ONNX_HOME"]
     assert finding(diagnosis, "tools")["facts"]["onnx"] == onnx.__version__
@@ -175,16 +176,33 @@ def test_this_installation_as_a_table(capsys):
     assert re.search(r"^ok +CPUExecutionProvider +runs; a session gets CPUExecutionProvider", output, re.MULTILINE)
 
 
-def test_the_table_shows_remedies_and_the_verdict(capsys):
+def test_the_table_shows_remedies_and_the_verdict(capsys, monkeypatch):
     from landmark_onnx.cli import main
 
+    versions = installation.versions
+    monkeypatch.setattr(installation, "versions", lambda *names: {} if "openvino" in names else versions(*names))
     with pytest.raises(SystemExit) as left:
         main(["doctor", "--provider", "openvino"])
     output = capsys.readouterr().out
     assert left.value.code == 1
-    assert re.search(r"^error +openvino +OpenVINOExecutionProvider is not part of", output, re.MULTILINE)
+    assert re.search(r"^error +openvino +the openvino package is not installed", output, re.MULTILINE)
     assert "-> in a fresh environment run: pip install 'landmark-onnx[openvino]'" in output
     assert output.splitlines()[-1] == "--provider openvino: models cannot run"
+
+
+def test_openvino_needs_no_onnx_runtime(monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(doctor, "_imported", lambda name, timeout: {"error": "no such module", "version": "0"})
+    monkeypatch.setattr(doctor, "PACKAGES", {"onnxruntime": "onnxruntime", "numpy": "numpy", "cv2": "opencv"})
+    diagnosis = examine("openvino")
+    (trial,) = diagnosis.trials
+    assert (trial.provider, trial.state, trial.got) == (OPENVINO_PACKAGE, "runs", (OPENVINO_PACKAGE,))
+    assert not diagnosis.runs, "numpy is broken as well"
+    answers = {"onnxruntime": {"error": "no such module"}}
+    monkeypatch.setattr(doctor, "_imported", lambda name, timeout: answers.get(name, {"version": "1"}))
+    diagnosis = examine("openvino")
+    assert diagnosis.provider == OPENVINO_PACKAGE
+    assert [finding.level for finding in diagnosis.findings if finding.name == "flavours"] == ["warning"]
 
 
 def test_a_provider_that_takes_no_node_is_told_apart():

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from landmark_onnx.precision import Precision
 from landmark_onnx.providers import ProviderRequest
 
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
+    from landmark_onnx.precision import Precision
 
 ENGINE, IMAGES, OUTPUT = "Where it runs", "Images", "Output"
 
@@ -90,7 +90,7 @@ class Engine:
     def request(self) -> ProviderRequest:
         """The same, as the runtime takes it."""
         options = {key: value for key, _, value in (pair.partition("=") for pair in self.provider_option or [])}
-        precision: Precision = self.precision.value
+        precision: Precision = self.precision.value  # typed, so that the two lists stay the same
         return ProviderRequest(name=self.provider, options=options, device_id=self.device_id, precision=precision)
 
 
