@@ -89,7 +89,7 @@ class Model(ABC, Generic[R]):
         """
         if not isinstance(images, str | bytes | os.PathLike | np.ndarray):
             return list(self.stream(images))
-        (result,) = self.stream([images])
+        result = self._pipeline.run_one(images)
         if isinstance(result, Failure):
             raise result.kind(result.error)
         return result

@@ -264,9 +264,10 @@ def test_a_folder_without_images_is_an_error_at_once(tree):
 
 
 def test_standard_input_is_a_list_of_files(tree, monkeypatch):
-    lines = b"tree/1.jpg\r\n\ntree/*.jpg\ntree/\xff.jpg\n"
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
-    assert list(expand(["x.jpg", "-"])) == ["x.jpg", "tree/1.jpg", "tree/*.jpg", os.fsdecode(b"tree/\xff.jpg")]
+    Path("list.txt").write_bytes(b"tree/1.jpg\r\n\ntree/*.jpg\ntree/\xff.jpg\n")
+    with Path("list.txt").open(encoding="utf-8") as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        assert list(expand(["x.jpg", "-"])) == ["x.jpg", "tree/1.jpg", "tree/*.jpg", os.fsdecode(b"tree/\xff.jpg")]
 
 
 def test_no_image_at_all_is_an_error(photos):
@@ -293,17 +294,17 @@ def test_every_kind_of_image_the_readers_know_has_a_suffix():
 
 
 def test_answers_come_before_the_list_on_standard_input_ends(photos):
-    with start(*CLS, "--top", "1", "--batch-size", "1", "--quiet", "-") as process:
-        process.stdin.write(b"0.png\n" * 16)
-        process.stdin.flush()
-        impatience = threading.Timer(20, process.kill)
+    with start(*CLS, "--top", "1", "--quiet", "-") as process:
+        impatience = threading.Timer(60, process.kill)
         impatience.start()
-        first = json.loads(process.stdout.readline())
+        for count in (1, 6, 2):
+            process.stdin.write(b"0.png\n" * count)
+            process.stdin.flush()
+            for _ in range(count):
+                assert json.loads(process.stdout.readline())["image"] == "0.png"
         impatience.cancel()
         process.stdin.close()
-        rest = process.stdout.read().splitlines()
-    assert first["image"] == "0.png"
-    assert len(rest) == 15
+        assert process.stdout.read() == b""
 
 
 # --- Answers ---

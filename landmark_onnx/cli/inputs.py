@@ -54,6 +54,11 @@ def matches(argument: str) -> list[str]:
 
 def _images(path: str) -> Iterator[str]:
     if path == STDIN:
-        lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
-        return filter(None, lines)
+        return filter(None, _lines())
     return walk(path) if Path(path).is_dir() else iter([path])
+
+
+def _lines() -> Iterator[str]:
+    # A thread may be waiting for a line when the program ends. Python aborts if that is in its own sys.stdin.
+    with os.fdopen(sys.stdin.fileno(), "rb", closefd=False) as lines:
+        yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
