@@ -1,8 +1,10 @@
 """The index's files: build, add, remove, readers beside writers, refusals, damage, SIGKILL."""
 
+import contextlib
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -361,7 +363,7 @@ def test_killed_at_any_moment_it_is_the_old_state_or_the_new(tmp_path, graph):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     killed = changed = 0
     state: dict[str, int] = {}
-    with subprocess.Popen(command, text=True, bufsize=1, env=environment, **pipes) as nursery:
+    with subprocess.Popen(command, bufsize=0, env=environment, **pipes) as nursery:
         assert nursery.stdin
         assert nursery.stdout
         for number in range(70):
@@ -373,14 +375,13 @@ def test_killed_at_any_moment_it_is_the_old_state_or_the_new(tmp_path, graph):
             gone = {name: seed for name, seed in state.items() if name not in names}
             after = {"build": {}, "add": gone, "remove": gone}[change]
             after = after | (dict.fromkeys(names, number) if change != "remove" else {})
-            nursery.stdin.write(json.dumps([change, names, number, graph]) + "\n")
+            nursery.stdin.write(json.dumps([change, names, number, graph]).encode() + b"\n")
             pid = int(nursery.stdout.readline())
-            timer = threading.Timer(
-                rng.uniform(0, 0.4 if graph else 0.15) if number else 60, os.kill, (pid, signal.SIGKILL)
-            )
-            timer.start()
+            moment = rng.uniform(0, 0.4 if graph else 0.15) if number else 60
+            if not select.select([nursery.stdout], [], [], moment)[0]:
+                with contextlib.suppress(ProcessLookupError):  # it may have come to its end just now
+                    os.kill(pid, signal.SIGKILL)
             code = int(nursery.stdout.readline())
-            timer.cancel()
             assert code in (0, -signal.SIGKILL)
             killed += code != 0
             if code == 0 or holds(tmp_path, after):
