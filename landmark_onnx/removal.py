@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from landmark_onnx import machine_cache
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.locks import all_locked, locked
+from landmark_onnx.precision import STORED, precision_file
 from landmark_onnx.seal import read_seal
 from landmark_onnx.store import exported_path, external_data, home, record_path, source_path, stored_model
 
@@ -35,16 +37,23 @@ def remove(name: str, *, source: bool = True, model: bool = True, forget: bool =
         paths: list[Path] = []
         if model:
             # The model goes before its weights, lest one be left that looks whole.
-            paths = [exported_path(name), *_own_data(exported_path(name)), record_path(exported_path(name))]
+            paths = [
+                path
+                for file in _precisions(exported_path(name))
+                for path in (file, *_own_data(file), record_path(file), machine_cache.folder_of(file))
+            ]
         if source:
             paths.append(source_path(name))
         if forget:
             paths.append(record_path(source_path(name)))
-        return [_remove(path) for path in paths if path.is_file()]
+        return [_remove(path) for path in paths if path.exists()]
 
 
 def prune() -> list[Removed]:
-    """Remove stale temporaries, partial downloads, weights and records without a model; never what is in use."""
+    """Remove stale temporaries, partial downloads, weights and records without a model; never what is in use.
+
+    And the machine cache, which a next load makes again: a session that has mapped it keeps it until its end.
+    """
     with all_locked() as busy:
         found = sorted(_litter(idle=not busy))
         return [_remove(path) for path in found if not any(_is_of(path, name) for name in busy)]
@@ -56,6 +65,7 @@ def _litter(*, idle: bool) -> Iterator[Path]:
         yield from folder.glob(".*.tmp")
     yield from sources.glob("*.tar.part")
     yield from sources.glob("*.tar.part.json")
+    yield from machine_cache.folder().glob("*")
     yield from (path for path in models.glob("*.onnx.json") if not path.with_suffix("").exists())
     if idle:  # a model that is being written may have weights of any name there already
         yield from _orphans(models)
@@ -84,6 +94,11 @@ def _own_data(model: Path) -> list[Path]:
     except ModelFileError:
         return []
     return [data] if data and data not in others else []
+
+
+def _precisions(model: Path) -> list[Path]:
+    """The file of each precision, there or not; those made of the fp32 one go before it."""
+    return [*(precision_file(model, precision) for precision in STORED), model]
 
 
 def _is_of(path: Path, name: str) -> bool:
