@@ -56,7 +56,7 @@ def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, ma
     device = _device(request)
     facts = _facts(core, device)
     settings = properties(request, device, facts.get("OPTIMIZATION_CAPABILITIES", ()), threads)
-    metadata = {f"{PREFIX}{key}": json.dumps(value) for key, value in (read_metadata(path) or {}).items()}
+    metadata = _strings(path)
 
     def compiled(folder: Path) -> Any:
         return core.compile_model(str(path), device, {**settings, "CACHE_DIR": str(folder)})
@@ -76,6 +76,14 @@ def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, ma
             return OpenVino(model, metadata)
         note = f"no machine cache: {note or 'what was written there cannot be used'}"
     return OpenVino(_compile(core, path, device, settings), metadata, note)
+
+
+def _strings(path: Path) -> dict[str, str]:
+    """A file's own strings, as ONNX Runtime gives them; OpenVINO has no word for them."""
+    metadata = read_metadata(path) or {}
+    return {
+        f"{PREFIX}{key}": json.dumps(value, sort_keys=True, separators=(",", ":")) for key, value in metadata.items()
+    }
 
 
 def properties(request: ProviderRequest, device: str, capabilities: Sequence[str], threads: int) -> dict[str, str]:

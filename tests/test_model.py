@@ -199,3 +199,69 @@ def test_a_detector_that_finds_nothing(tmp_path, photos):
     assert isinstance(result, Detections)
     assert result.to_json() == {"image": str(photos[0]), "detections": []}
     assert result.boxes.shape == (0, 4)
+
+
+def make_uint8(path, twin):
+    """The model of `twin` behind a normalisation of its own: image (N, H, W, 3) uint8 BGR."""
+    card = fakes.small_card(fakes.CLS)
+    proto = fakes.unsealed(twin)
+    constants = {
+        "rgb": np.array([2, 1, 0]),
+        "mean": 255 * np.array(card.preprocess.mean, np.float32).reshape(1, 3, 1, 1),
+        "std": 255 * np.array(card.preprocess.std, np.float32).reshape(1, 3, 1, 1),
+    }
+    nodes = [
+        onnx.helper.make_node("Cast", ["image"], ["floats"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        onnx.helper.make_node("Gather", ["planes", "rgb"], ["colours"], axis=1),
+        onnx.helper.make_node("Sub", ["colours", "mean"], ["centred"]),
+        onnx.helper.make_node("Div", ["centred", "std"], ["normalised"]),
+    ]
+    proto.graph.node[0].input[0] = "normalised"
+    inside = [*nodes, *proto.graph.node]
+    del proto.graph.node[:], proto.graph.input[:]
+    proto.graph.node.extend(inside)
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["n", "h", "w", 3]))
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.save(proto, path)
+    fakes.write_sealed(path, {"card": card.to_dict(), "input": "uint8"})
+    return path
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_file_that_normalises_by_itself(provider, tmp_path, photos):
+    if provider == "openvino":
+        pytest.importorskip("openvino")
+    twin = fakes.make_cls(tmp_path / "twin.onnx")
+    model = Classifier(make_uint8(tmp_path / "uint8.onnx", twin), provider=provider, threads=1)
+    assert model.session.input_kind == "uint8"
+    for got, wanted in zip(model(photos), Classifier(twin, threads=1)(photos), strict=True):
+        assert same(got, wanted)
+
+
+def test_a_precision_is_the_requests_unless_it_is_given(kind, tmp_path, photos):
+    path = MAKE[kind](tmp_path / "model.onnx")
+    with pytest.raises(ModelFileError, match=r"model\.int8\.onnx: no such file; make it once: landmark-onnx quantize"):
+        kind(path, precision="int8")
+    small = MAKE[kind](tmp_path / "model.int8.onnx", seed=7)
+    assert same(kind(path, precision="int8", threads=1)(photos[0]), kind(small, threads=1)(photos[0]))
+    assert kind(path, provider=ProviderRequest(precision="int8")).session.path == small
+    assert kind(path, provider=ProviderRequest(precision="int8"), precision="fp32").session.path == path
+
+
+def test_precision_and_notes_on_the_command_line(tmp_path, photos, monkeypatch, capsys, store):
+    from landmark_onnx.cli import main
+
+    path = fakes.make_cls(tmp_path / "model.onnx")
+    command = ["cls", str(photos[0]), "--model", str(path), "--provider", "cpu", "--precision", "int8"]
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code == 1
+    assert "make it once: landmark-onnx quantize model --precision int8" in capsys.readouterr().err
+    fakes.make_cls(tmp_path / "model.int8.onnx")
+    monkeypatch.setattr("landmark_onnx.machine_cache.LEAST_BYTES", 0)
+    store.write_text("a file where the folder should be")
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code == 0
+    assert "landmark-onnx: model.int8.onnx: no machine cache: " in capsys.readouterr().err

@@ -330,3 +330,92 @@ def test_weights_outside_the_models_folder_are_refused(kind, tmp_path):
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelFileError, match=r"model\.onnx: not a usable ONNX model"):
         Session(folder / "model.onnx")
+
+
+# Threads, precisions, kinds of input.
+
+
+@pytest.mark.parametrize(
+    ("cores", "there", "given", "wanted"), [(2, 8, 0, 2), (8, 8, 0, 0), (2, 8, 5, 5), (1, 1, 0, 0)]
+)
+def test_no_more_threads_by_default_than_the_container_may_use(
+    cores, there, given, wanted, runtime, some_file, monkeypatch
+):
+    monkeypatch.setattr("landmark_onnx.cores.available_cores", lambda: cores)
+    monkeypatch.setattr("os.cpu_count", lambda: there)
+    fake = runtime([CPU], works=[CPU])
+    Session(some_file, threads=given)
+    assert fake.options[0].intra_op_num_threads == wanted
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_reduced_precision_runs_the_file_beside(precision, model, tmp_path):
+    request = ProviderRequest(name="cpu", precision=precision)
+    with pytest.raises(ModelFileError) as caught:
+        Session(model, request)
+    assert f"model.{precision}.onnx: no such file" in str(caught.value)
+    assert f"landmark-onnx quantize model --precision {precision}" in str(caught.value)
+    other = fakes.make_retrieval(tmp_path / f"model.{precision}.onnx", dim=8, seed=3)
+    session = Session(model, request, threads=1)
+    assert session.path == other
+    wanted = Session(other, threads=1).run(CARD, images(1))["embedding"]
+    np.testing.assert_allclose(session.run(CARD, images(1))["embedding"], wanted, rtol=0, atol=1e-6)
+
+
+def test_bf16_on_the_cpu_of_onnx_runtime(model):
+    with pytest.raises(SessionError, match="CPUExecutionProvider has no bf16; it takes --provider openvino"):
+        Session(model, ProviderRequest(name="cpu", precision="bf16"))
+
+
+def test_int8_keeps_packed_weights(runtime, some_file):
+    fake = runtime([CPU], works=[CPU])
+    some_file.with_name("model.int8.onnx").touch()
+    Session(some_file, ProviderRequest(name="cpu", precision="int8"))
+    assert fake.options[0].entries == {"session.disable_prepacking": "0"}
+
+
+def test_the_kind_of_input(model, tmp_path):
+    assert Session(model).input_kind == "float32"
+    for value in ("uint8", "float32", "int4"):
+        path = tmp_path / f"{value}.onnx"
+        onnx.save(fakes.unsealed(model), path)
+        fakes.write_sealed(path, {"card": CARD.to_dict(), "input": value})
+        session = Session(path)
+        if value == "int4":
+            with pytest.raises(ModelFileError, match="input: wanted one of float32, uint8, got 'int4'"):
+                assert session.input_kind
+        else:
+            assert session.input_kind == value
+
+
+def test_a_gpu_is_set_up_for_what_the_card_says(runtime, model, tmp_path):
+    fixed = fakes.make_cls(tmp_path / "cls.onnx")
+    fake = runtime([TENSORRT, CUDA, CPU], works=[TENSORRT, CUDA, CPU])
+    Session(model, ProviderRequest(name="cuda"))
+    Session(fixed, ProviderRequest(name="cuda"))
+    Session(model, ProviderRequest(name="cuda"), card=fakes.small_card(fakes.CLS))
+    searches = [chain[0][1]["cudnn_conv_algo_search"] for chain in fake.created]
+    assert searches == ["HEURISTIC", "EXHAUSTIVE", "EXHAUSTIVE"]
+    Session(fixed, ProviderRequest(name="tensorrt"), batch_size=3)
+    options = fake.created[-1][0][1]
+    assert options["trt_profile_max_shapes"] == "image:3x3x64x64"
+    assert "trt_engine_cache_path" not in options, "a tiny file is not cached"
+
+
+def test_tensorrt_keeps_its_engines_in_the_machine_cache(runtime, model, monkeypatch):
+    monkeypatch.setattr("landmark_onnx.machine_cache.LEAST_BYTES", 0)
+    fake = runtime([TENSORRT, CUDA, CPU], works=[TENSORRT, CUDA, CPU])
+    folders = []
+    for batch_size in (1, 1, 2):
+        Session(model, ProviderRequest(name="tensorrt", device_id=0), batch_size=batch_size)
+        options = fake.created[-1][0][1]
+        assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
+        assert options["trt_timing_cache_path"] == options["trt_engine_cache_path"]
+        folders.append(options["trt_engine_cache_path"])
+    assert folders[0] == folders[1] != folders[2]
+
+
+def test_a_gpu_runs_through_bound_buffers(runtime, model):
+    runtime([CUDA, CPU], works=[CUDA, CPU])
+    assert Session(model, ProviderRequest(name="cuda"))._runner._bindings._fixed is True
+    assert Session(model, ProviderRequest(name="cpu"))._runner._bindings is None
