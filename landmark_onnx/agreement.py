@@ -1,17 +1,44 @@
 """How far two answers to the same question differ: the measure behind export's parity check and `verify`."""
 
 import dataclasses
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from landmark_onnx.precision import Precision
 from landmark_onnx.types import Array, Task, Tensors
 
-MIN_COSINE = 0.99999
-MIN_MATCHED = 0.99
-MAX_PROBABILITY_ERROR = 1e-3
-ROI_TOLERANCE = 0.1
-"""Pixels of the scaled image: rois nearer than this are one and the same."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far two answers of sound files may differ.
+
+    cosine: the least. matched: least share of rois found again; pixels, of the scaled image: rois nearer than this are
+    one and the same. probability: largest difference in a matched roi's.
+    """
+
+    cosine: float
+    matched: float
+    pixels: float
+    probability: float
+
+
+FP32 = Tolerance(cosine=0.99999, matched=0.99, pixels=0.1, probability=1e-3)
+
+TOLERANCES: Mapping[Precision, Tolerance] = types.MappingProxyType(
+    {
+        "fp32": FP32,
+        "fp16": Tolerance(cosine=0.999, matched=0.95, pixels=1.0, probability=0.05),
+        "bf16": Tolerance(cosine=0.99, matched=0.9, pixels=2.0, probability=0.1),
+        "int8": Tolerance(cosine=0.95, matched=0.9, pixels=2.0, probability=0.25),
+    }
+)
+"""By precision, between one runtime and another: a reduced file's stored answer is its own, on the CPU that made it.
+
+Runtimes round at different places, and a deep network in 8 bits shows it.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +50,16 @@ class Agreement:
     cosine: float
     matched: float = 1.0
 
-    def shortfall(self, task: Task) -> str | None:
+    def shortfall(self, task: Task, tolerance: Tolerance = FP32) -> str | None:
         """Why this is not good enough, or None."""
         if task == "det":
-            if self.matched < MIN_MATCHED:
-                return f"{self.matched:.2%} of the rois match, wanted {MIN_MATCHED:.0%}"
-            if not self.max_abs <= MAX_PROBABILITY_ERROR:
-                return f"probabilities of matched rois differ by {self.max_abs:.2g}, wanted {MAX_PROBABILITY_ERROR:g}"
+            if self.matched < tolerance.matched:
+                return f"{self.matched:.2%} of the rois match, wanted {tolerance.matched:.0%}"
+            if not self.max_abs <= tolerance.probability:
+                return f"probabilities of matched rois differ by {self.max_abs:.2g}, wanted {tolerance.probability:g}"
             return None
-        if not self.cosine >= MIN_COSINE:
-            return f"cosine {self.cosine:.7f}, wanted {MIN_COSINE}"
+        if not self.cosine >= tolerance.cosine:
+            return f"cosine {self.cosine:.7f}, wanted {tolerance.cosine}"
         return None
 
     def to_json(self) -> dict[str, Any]:
@@ -41,10 +68,10 @@ class Agreement:
         return figures | {"cosine": round(self.cosine, 7), "matched": round(self.matched, 4)}
 
 
-def agreement(task: Task, wanted: Tensors, got: Tensors) -> Agreement:
+def agreement(task: Task, wanted: Tensors, got: Tensors, tolerance: Tolerance = FP32) -> Agreement:
     """Compare one run's outputs; for det the probabilities of matched rois, for the others the one output there is."""
     if task == "det":
-        return _detector_agreement(wanted, got)
+        return _detector_agreement(wanted, got, tolerance.pixels)
     ((name, values),) = wanted.items()
     return values_agreement(values, got[name])
 
@@ -75,7 +102,7 @@ def values_agreement(wanted: Array, got: Array) -> Agreement:
     return Agreement(max_abs=float(error.max()), max_rel=float((error / size).max()), cosine=cosine)
 
 
-def _detector_agreement(wanted: Tensors, got: Tensors) -> Agreement:
+def _detector_agreement(wanted: Tensors, got: Tensors, pixels: float) -> Agreement:
     """Match each wanted roi with its nearest; compare the probability rows of those that are the same."""
     ours, theirs = wanted["rois"], got["rois"]
     if not len(ours) or not len(theirs):
@@ -83,7 +110,7 @@ def _detector_agreement(wanted: Tensors, got: Tensors) -> Agreement:
         return Agreement(max_abs=0.0, max_rel=0.0, cosine=1.0, matched=float(same))
     distance = np.stack([np.abs(theirs - roi).max(axis=1) for roi in ours])
     near = distance.argmin(axis=1)
-    same_roi = distance[np.arange(len(ours)), near] <= ROI_TOLERANCE
+    same_roi = distance[np.arange(len(ours)), near] <= pixels
     matched = min(float(same_roi.mean()), len(theirs) / len(ours), len(ours) / len(theirs))
     rows = values_agreement(wanted["probability"][same_roi], got["probability"][near[same_roi]])
     return dataclasses.replace(rows, matched=matched)

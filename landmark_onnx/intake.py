@@ -14,6 +14,7 @@ from landmark_onnx.errors import DownloadError, ModelFileError
 from landmark_onnx.files import atomic_write, sync
 from landmark_onnx.locks import locked
 from landmark_onnx.partial import Fetched, hashed
+from landmark_onnx.precision import precision_file, precision_of
 from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
 from landmark_onnx.store import (
     Stored,
@@ -41,15 +42,16 @@ def add(path: Path, name: str | None = None, *, card_file: Path | None = None) -
     if not path.exists():
         raise ModelFileError(f"{path}: no such file")
     if path.is_file() and read_seal(path):
-        known = _add_model(path, given)
+        added = _add_model(path, given)
     elif path.suffix == ".onnx" and path.is_file():
-        known = _adopt(path, given)
+        added = _adopt(path, given).name
     else:
         known = given or _recognised(path)
         _add_source(path, known)
+        added = known.name
     if card_file and given:
         _install(card_file, given)
-    return stored_model(known.name)
+    return stored_model(added)
 
 
 def _recognised(path: Path) -> ModelCard:
@@ -93,13 +95,13 @@ def _pack(folder: Path, name: str, file: BinaryIO) -> None:
             tar.add(path, f"{name}/{path.relative_to(folder).as_posix()}", filter=plain)
 
 
-def _add_model(path: Path, given: ModelCard | None) -> ModelCard:
-    """An exported model: its weights first, so that it is never there without them."""
+def _add_model(path: Path, given: ModelCard | None) -> str:
+    """An exported model: its weights first, so that it is never there without them; what the store calls it."""
     check_seal(path)
     inside = embedded_card(path)
     if given and given.name != inside.name:
         raise ModelFileError(f"{path}: its own card is called {inside.name!r}, not {given.name!r}")
-    target = exported_path(inside.name)
+    target = precision_file(exported_path(inside.name), precision_of(read_metadata(path) or {}, path))
     with locked(inside.name):
         if data := external_data(path):
             _copy(data, target.with_name(data.name), (read_metadata(path) or {})["data"]["sha256"])
@@ -107,7 +109,7 @@ def _add_model(path: Path, given: ModelCard | None) -> ModelCard:
             shutil.copyfileobj(reader, file)
             file.flush()
             check_seal(Path(file.name))
-    return inside
+    return target.stem
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

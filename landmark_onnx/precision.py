@@ -4,8 +4,9 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
+from landmark_onnx.errors import ModelFileError
 from landmark_onnx.types import Task
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
@@ -44,3 +45,11 @@ MEASURES: Mapping[Task, str] = types.MappingProxyType({"retrieval": "cosine", "c
 def precision_file(path: Path, precision: Precision) -> Path:
     """Where the file of a precision lies: `NAME.int8.onnx` beside `NAME.onnx`; fp32 and bf16 run NAME.onnx itself."""
     return path.with_name(f"{path.stem}.{precision}{path.suffix}") if precision in STORED else path
+
+
+def precision_of(metadata: Mapping[str, Any], origin: Path) -> Precision:
+    """The precision that a file says it is of. Raises: ModelFileError if that is none of a file."""
+    said: Precision = metadata.get("precision", "fp32")
+    if said not in ("fp32", *STORED):
+        raise ModelFileError(f"{origin}: precision: wanted fp32, {', '.join(STORED)}, got {said!r}")
+    return said

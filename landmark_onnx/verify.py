@@ -1,4 +1,4 @@
-"""Check an exported file with no Paddle installed: its bytes, its card, and a stored question with Paddle's answer."""
+"""Check an exported file with no Paddle installed: its bytes, its card, and a stored question with its answer."""
 
 import base64
 import dataclasses
@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from landmark_onnx.agreement import Agreement, agreement
+from landmark_onnx.agreement import TOLERANCES, Agreement, agreement
 from landmark_onnx.cards import ModelCard, Preprocess
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.precision import precision_file, precision_of
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.providers import ProviderRequest
 from landmark_onnx.seal import check_seal, read_metadata
@@ -26,7 +27,7 @@ DETECTOR_SCALE = 8
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A small image and what Paddle answered to it.
+    """A small image and what Paddle answered to it; or a file of reduced precision, when it was made.
 
     image: (H, W, 3) BGR uint8. columns: the classes kept of a probability; a full row may have 200,000.
     expected: output name -> float32 values; the detector's deltas are left out.
@@ -78,7 +79,7 @@ def probe_rule(card: ModelCard) -> Preprocess:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was checked, all of it good. agreement: of the probe's answer here with Paddle's at export."""
+    """What was checked, all of it good. agreement: of the probe's answer here with the stored one."""
 
     path: Path
     card: ModelCard
@@ -100,13 +101,17 @@ class Verification:
 def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = None, *, threads: int = 0) -> Verification:
     """Check the seal, the external data, the card, and the probe's answer on `provider`.
 
+    A file of reduced precision must answer as it did when it was made, within `TOLERANCES`; how far that is from fp32
+    is in its metadata.
     Raises: ModelFileError that says which of these fails, and by how much; SessionError if the provider does not run.
     """
-    path = find_model(model)
+    request = provider or ProviderRequest()
+    path = precision_file(find_model(model), request.precision)
     seal = check_seal(path)
     metadata = read_metadata(path) or {}
     check_external_data(path, metadata.get("data"))
-    session = Session(path, provider, threads=threads)
+    own = precision_of(metadata, path)
+    session = Session(find_model(model), request, threads=threads)
     card = ModelCard.from_dict(metadata.get("card", {}), f"{path}: card")
     session.bind(card)
     if "probe" not in metadata:
@@ -114,9 +119,11 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
     probe = Probe.from_json(metadata["probe"], str(path))
     feeds = preprocess(probe_rule(card), probe.image, as_uint8=session.input_kind == "uint8")
     outputs = session.run(card, feeds)
-    measured = agreement(card.task, probe.expected, reduce_outputs(outputs, probe.columns))
-    if reason := measured.shortfall(card.task):
-        raise ModelFileError(f"{path}: on {session.provider} it does not answer as Paddle did: {reason}")
+    tolerance = TOLERANCES[request.precision if own == "fp32" else own]
+    measured = agreement(card.task, probe.expected, reduce_outputs(outputs, probe.columns), tolerance)
+    if reason := measured.shortfall(card.task, tolerance):
+        who = "Paddle did" if own == "fp32" else "when it was made"
+        raise ModelFileError(f"{path}: on {session.provider} it does not answer as {who}: {reason}")
     return Verification(path=path, card=card, sha256=seal.sha256, provider=session.provider, agreement=measured)
 
 

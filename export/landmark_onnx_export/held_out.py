@@ -66,6 +66,14 @@ def split(
     return Split(tuple(_thinned(photos, most[0])), tuple(_thinned(judges, most[1])))
 
 
+def judges(paths: Sequence[Path], most: int, *, bad: Callable[[str], None] = lambda why: None) -> tuple[Photo, ...]:
+    """At most so many of the images, where nothing is calibrated. bad: see `split`. Raises: ImageError for none."""
+    photos = _gather(_thinned(paths, most), bad)
+    if not photos:
+        raise ImageError("no image that can be read to judge by")
+    return tuple(photos)
+
+
 def feeds(card: ModelCard, photos: Sequence[Photo]) -> Iterator[Tensors]:
     """Each photo as the card's own preprocessing makes it, one at a time in memory."""
     for photo in photos:

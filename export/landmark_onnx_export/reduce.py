@@ -7,14 +7,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import onnx
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files import publish, sync
-from landmark_onnx.precision import FLOORS
+from landmark_onnx.precision import FLOORS, Precision, precision_of
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
 from landmark_onnx.types import Task as TaskName
@@ -22,7 +22,7 @@ from landmark_onnx.verify import Probe, check_external_data, probe_rule
 from landmark_onnx_export.child import run_child
 from landmark_onnx_export.geometry import name_nodes
 from landmark_onnx_export.half import halve
-from landmark_onnx_export.held_out import RULE, Split, split
+from landmark_onnx_export.held_out import RULE, Split, judges, split
 from landmark_onnx_export.lean import standard_imports
 from landmark_onnx_export.likeness import Likeness, floor_of, measure, runner
 from landmark_onnx_export.made import Made
@@ -31,8 +31,6 @@ from landmark_onnx_export.saving import save_model
 from landmark_onnx_export.search import Task, search
 from landmark_onnx_export.steps import THREADS
 from landmark_onnx_export.weights import Written
-
-Reduced: TypeAlias = Literal["fp16", "int8"]
 
 MOST: Mapping[TaskName, tuple[int, int]] = {"retrieval": (32, 48), "cls": (32, 64), "det": (4, 8)}
 """Images at most, to calibrate with and to judge by: a detector takes seconds each, its head 1,000 rois."""
@@ -48,7 +46,7 @@ REMEDY = "give more calibration images, name layers to keep with --exclude, or w
 class Wish:
     """What is asked for. floor: None for `precision.FLOORS`. force: write even below it. exclude: layers kept fp32."""
 
-    precision: Reduced
+    precision: Precision
     calibrate: Sequence[Path]
     held_out: Sequence[Path] | None = None
     floor: float | None = None
@@ -66,7 +64,7 @@ class Recipe:
     """
 
     of: str
-    precision: Reduced
+    precision: Precision
     method: str | None
     excluded: Mapping[str, str]
     layers: int
@@ -116,10 +114,13 @@ def reduce_model(
     Raises: ModelFileError if `source` is no sound fp32 export, ImageError if there are too few images, ExportError.
     """
     start = time.perf_counter()
-    metadata = _fp32_metadata(source)
+    metadata = fp32_metadata(source)
     card = ModelCard.from_dict(metadata["card"], f"{source}: card")
     say("images")
-    photos = split(wish.calibrate, wish.held_out, MOST[card.task], bad=bad)
+    if wish.precision == "int8":
+        photos = split(wish.calibrate, wish.held_out, MOST[card.task], bad=bad)
+    else:
+        photos = Split((), judges(wish.held_out or wish.calibrate, MOST[card.task][1], bad=bad))
     floor = floor_of(card, FLOORS[wish.precision]) if wish.floor is None else wish.floor
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as work:
@@ -144,15 +145,15 @@ def reduce_model(
     )
 
 
-def _fp32_metadata(source: Path) -> dict[str, Any]:
+def fp32_metadata(source: Path) -> dict[str, Any]:
     """Its metadata. Raises: ModelFileError if it is not whole, or not what a reduced file can be made from."""
     check_seal(source)
     metadata = read_metadata(source) or {}
     check_external_data(source, metadata.get("data"))
     if "card" not in metadata:
         raise ModelFileError(f"{source}: no model card inside: not exported by landmark-onnx")
-    if metadata.get("precision", "fp32") != "fp32":
-        raise ModelFileError(f"{source}: is {metadata['precision']} already; give the fp32 file it was made from")
+    if (precision := precision_of(metadata, source)) != "fp32":
+        raise ModelFileError(f"{source}: is {precision} already; give the fp32 file it was made from")
     if metadata.get("input", "float32") != "float32":
         raise ModelFileError(f"{source}: takes {metadata['input']} images; reduce the export that takes float32")
     return metadata
@@ -171,7 +172,7 @@ def _make(
     onnx.save(graph, folded)
     if wish.precision == "fp16":
         say("halve")
-        return halve(onnx.load(folded))
+        return halve(folded)
     return search(
         Task(
             card=card,
@@ -194,9 +195,9 @@ def _recipe(source: Path, wish: Wish, photos: Split, made: Made, floor: float, *
         method=made.method,
         excluded=made.excluded,
         layers=made.layers,
-        reduce_range=wish.reduce_range and wish.precision == "int8",
-        calibration_images=len(photos.calibration) if wish.precision == "int8" else 0,
-        held_out=RULE if wish.held_out is None else "a folder of its own, without what calibrates",
+        reduce_range=wish.reduce_range,
+        calibration_images=len(photos.calibration),
+        held_out=RULE if photos.calibration and wish.held_out is None else "a folder of its own",
         floor=floor,
         forced=forced,
     )

@@ -19,10 +19,14 @@ from landmark_onnx.cli.doctor import examine_installation
 from landmark_onnx.cli.embed import embed_images
 from landmark_onnx.cli.evaluate import app as evaluate
 from landmark_onnx.cli.export import export_releases
+from landmark_onnx.cli.index import app as index
 from landmark_onnx.cli.models import app as models
 from landmark_onnx.cli.names import listing
+from landmark_onnx.cli.quantize import reduce_precision
+from landmark_onnx.cli.recognize import recognize_images
 from landmark_onnx.cli.report import complain
 from landmark_onnx.cli.retrieval import compare
+from landmark_onnx.cli.search import find
 from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.cli.verify import check
 from landmark_onnx.errors import LandmarkError
@@ -30,15 +34,19 @@ from landmark_onnx.errors import LandmarkError
 app = typer.Typer(name="landmark-onnx", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command("export", cls=listing("retrieval", "cls", "det"))(export_releases)
 app.command("verify")(check)
+app.command("quantize")(reduce_precision)
 app.command("retrieval", cls=listing("retrieval"))(compare)
 app.command("cls", cls=listing("cls"))(classify)
 app.command("det", cls=listing("det"))(detect)
 app.command("embed", cls=listing("retrieval"))(embed_images)
+app.command("search", cls=listing("retrieval"))(find)
 app.command("demo")(show)
 app.command("doctor")(examine_installation)
 app.command("bundle")(make_bundle)
 app.command("bench")(benchmark)
+app.command("recognize", cls=listing("retrieval", "cls", "det"))(recognize_images)
 app.add_typer(models)
+app.add_typer(index)
 app.add_typer(evaluate)
 
 
