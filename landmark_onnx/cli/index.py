@@ -1,5 +1,6 @@
 """`landmark-onnx index`: make an index of embedded images, change it, and say what it is."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from landmark_onnx.search.approximate import GraphOptions
     from landmark_onnx.search.ensemble import Ensemble
     from landmark_onnx.search.feed import Feed
-    from landmark_onnx.search.opening import AnyIndex
 
 app = typer.Typer(name="index", help="Make, change and describe an index to search.", no_args_is_help=True)
 
@@ -139,9 +139,9 @@ def add_rows(index: There, features: Folders, replace: Replace = False, quiet: Q
 
     with Reporter(quiet=quiet) as report:
         feed = _feed(features)
-        opened = open_index(index)
-        feed.check(opened.ensemble, str(index))
-        opened.add(feed.batches(opened.ensemble, _refusing(report)), replace=replace)
+        with contextlib.closing(open_index(index)) as opened:
+            feed.check(opened.ensemble, str(index))
+            opened.add(feed.batches(opened.ensemble, _refusing(report)), replace=replace)
         _finish(index, report)
 
 
@@ -152,7 +152,8 @@ def remove_rows(index: There, ids: Unwanted, quiet: Quiet = False) -> None:
 
     unwanted = [name for each in ids for name in (sys.stdin.read().splitlines() if each == STDIN else [each])]
     with Reporter(quiet=quiet) as report:
-        open_index(index).remove(unwanted)
+        with contextlib.closing(open_index(index)) as opened:
+            opened.remove(unwanted)
         _finish(index, report)
 
 
@@ -162,8 +163,8 @@ def describe_index(index: There, output: Output) -> None:
     """Say what an index holds: rows, models, whitening, and the recall of its approximate index."""
     from landmark_onnx.search.opening import open_index
 
-    with reporting(output) as report:
-        emit([open_index(index)], FACTS, output, report)
+    with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
+        emit([opened], FACTS, output, report)
 
 
 def _feed(folders: list[Path]) -> "Feed":
@@ -203,7 +204,7 @@ def _made(
     if url:
         from landmark_onnx.search.qdrant import build
 
-        build(folder, ensemble, batches, url=url, collection=collection, replace=replace)
+        build(folder, ensemble, batches, url=url, collection=collection, replace=replace).close()
     else:
         from landmark_onnx.search import writer
 
@@ -218,7 +219,7 @@ def _finish(folder: Path, report: Reporter) -> None:
     """Say what the index is now; a row that was left out makes the exit code 1."""
     from landmark_onnx.search.opening import open_index
 
-    index: AnyIndex = open_index(folder)
-    report.note(f"{folder}: {index.describe()}")
+    with contextlib.closing(open_index(folder)) as index:
+        report.note(f"{folder}: {index.describe()}")
     if report.failures:
         raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """`landmark-onnx search`: the nearest images of an index to each query."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,9 +92,8 @@ def find(
         raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
     if step and approximate:
         raise typer.BadParameter("steps search exactly", param_hint="--approximate")
-    with reporting(output) as report:
+    with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         steps = _steps(step or [])
-        opened = open_index(index)
         if features:
             queries = _precomputed(features, opened.ensemble, index)
         else:

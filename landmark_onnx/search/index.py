@@ -90,6 +90,9 @@ class Index:
 
         writer.remove(self.folder, ids)
 
+    def close(self) -> None:
+        """Files stay mapped as long as their arrays are used: there is nothing to end."""
+
     def describe(self) -> str:
         """What there is, in a line."""
         graph = self.manifest.graph

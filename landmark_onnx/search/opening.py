@@ -1,5 +1,6 @@
 """Whatever a folder is: an index in its own files, or one that Qdrant keeps."""
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,6 +38,9 @@ class AnyIndex(Protocol):
     def remove(self, ids: Collection[str]) -> None:
         """Take rows out; seen by who opens the index next."""
 
+    def close(self) -> None:
+        """Let go of what is open; `contextlib.closing` calls it."""
+
     def describe(self) -> str:
         """What there is, in a line."""
 
@@ -53,4 +57,5 @@ def open_ensemble(folder: Path) -> Ensemble:
     """The ensemble that a folder has: an index's, or one in ensemble.json. Raises: SearchError."""
     if (folder / ENSEMBLE_FILE).exists():
         return load_ensemble(folder)
-    return open_index(folder).ensemble
+    with contextlib.closing(open_index(folder)) as index:
+        return index.ensemble

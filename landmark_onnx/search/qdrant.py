@@ -140,6 +140,10 @@ class QdrantIndex:
                 keys: list[Any] = [_key(name) for name in unwanted[start : start + POINTS_AT_ONCE]]
                 self._client.delete(self.place.collection, points_selector=keys, wait=True)
 
+    def close(self) -> None:
+        """Leave the server."""
+        self._client.close()
+
     def describe(self) -> str:
         """What there is, in a line."""
         return f"{len(self):,} rows of {self.ensemble.describe()}, in {self.place.collection} of {self.place.url}"
@@ -153,13 +157,15 @@ class QdrantIndex:
         with asking(self.place.url):
             from qdrant_client import models
 
+            # The embedded mode is exact always, and warns of parameters.
+            served = self.place.url.startswith("http")
             requests = [
                 models.QueryRequest(
                     query=vector.tolist(),
                     limit=limit,
                     with_payload=True,
                     with_vector=True,
-                    params=models.SearchParams(exact=not approximate),
+                    params=models.SearchParams(exact=not approximate) if served else None,
                 )
                 for vector in vectors
             ]
@@ -179,9 +185,9 @@ class QdrantIndex:
     def _check_new(self, ids: Sequence[str]) -> None:
         there = self._there(ids)
         if there or len(set(ids)) < len(ids):
-            found = sorted(there) or [name for name in ids if ids.count(name) > 1]
+            found = sorted(there) or sorted({name for name in ids if ids.count(name) > 1})
             raise SearchError(
-                f"{self.folder}: {len(found)} ids are in the index already, such as {found[0]}; the rows before them "
+                f"{self.folder}: {len(found)} ids are in the index already, or come twice, such as {found[0]}; the rows before them "
                 "were sent; --replace sends all, and puts the new ones in their place"
             )
 
@@ -240,7 +246,8 @@ def connect(url: str) -> "QdrantClient":
     with asking(url):
         if url.startswith("file://"):
             return QdrantClient(path=url.removeprefix("file://"))
-        return QdrantClient(url=url)
+        # Its check of versions asks in a thread of its own, and speaks by warnings.
+        return QdrantClient(url=url, check_compatibility=False)
 
 
 @contextlib.contextmanager

@@ -30,31 +30,33 @@ class Queries:
 def embedded(
     images: Iterable[str], ensemble: Ensemble, retrievers: Mapping[str, Retriever]
 ) -> Iterator[Queries | Failure]:
-    """Embed images by every model of the ensemble, a chunk at a time; one that fails yields a `Failure`.
+    """Embed images by every model of the ensemble, in their order; one that fails yields a `Failure`.
 
     retrievers: by the name of the member's model; `check_retrievers` says whether they fit.
     """
     remaining = iter(images)
     while chunk := list(itertools.islice(remaining, AT_ONCE)):
         answers = {name: list(retriever.stream(chunk)) for name, retriever in retrievers.items()}
-        fine = []
-        for at, results in enumerate(zip(*answers.values(), strict=True)):
-            failure = next((each for each in results if isinstance(each, Failure)), None)
-            if failure:
-                yield failure
+        failures = [
+            next((each for each in results if isinstance(each, Failure)), None)
+            for results in zip(*answers.values(), strict=True)
+        ]
+        for failed, group in itertools.groupby(range(len(chunk)), key=lambda at: failures[at] is not None):
+            rows = list(group)
+            if failed:
+                yield from (failure for failure in (failures[at] for at in rows) if failure)
             else:
-                fine.append(at)
-        if fine:
-            names = [chunk[at] for at in fine]
-            yield Queries(names, names, ensemble({name: _stacked(rows, fine) for name, rows in answers.items()}))
+                names = [chunk[at] for at in rows]
+                vectors = {name: _stacked(results, rows) for name, results in answers.items()}
+                yield Queries(names, names, ensemble(vectors))
 
 
-def _stacked(rows: Sequence[Embedding | Failure], fine: Sequence[int]) -> Float32:
-    return np.stack([row.vector for row in (rows[at] for at in fine) if not isinstance(row, Failure)])
+def _stacked(results: Sequence[Embedding | Failure], rows: Sequence[int]) -> Float32:
+    return np.stack([each.vector for each in (results[at] for at in rows) if not isinstance(each, Failure)])
 
 
 def precomputed(features: Features, ensemble: Ensemble) -> Iterator[Queries | Failure]:
-    """The rows of a folder of features; one that is not finite yields a `Failure`."""
+    """The rows of a folder of features; those that are not finite yield a `Failure` before the rows around them."""
     refused: list[Failure] = []
     feed = Feed([features])
     for batch in feed.batches(ensemble, lambda name, reason: refused.append(Failure(image=name, error=reason))):

@@ -1,0 +1,145 @@
+"""An index in Qdrant, in its embedded mode: the same neighbours as the embedded default, changes, refusals."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import indexed
+from landmark_onnx.cli import main
+from landmark_onnx.errors import SearchError
+from landmark_onnx.search import writer
+from landmark_onnx.search.qdrant import Place, QdrantIndex, build, connect
+from landmark_onnx.search.queries import Queries
+
+qdrant_client = pytest.importorskip("qdrant_client")
+pytest.importorskip("faiss")
+
+NAMES = [f"{number:03d}" for number in range(400)]
+
+
+@pytest.fixture
+def client():
+    client = qdrant_client.QdrantClient(":memory:")
+    yield client
+    client.close()
+
+
+def make(folder: Path, client, names=NAMES, **options) -> QdrantIndex:
+    return build(
+        folder, indexed.ensemble(), indexed.batches(names), url=":memory:", collection="c", client=client, **options
+    )
+
+
+def asked(names: list[str]) -> Queries:
+    return Queries(names, names, indexed.unit(indexed.rows(names)))
+
+
+def hits(index, queries: Queries, top: int, **options):
+    return [
+        [(hit.rank, hit.id, hit.score, hit.source) for hit in answer.hits]
+        for answer in index.answer(queries, top, **options)
+    ]
+
+
+def test_the_same_neighbours_as_the_embedded_default(tmp_path, client):
+    remote = make(tmp_path / "q", client)
+    local = writer.build(tmp_path / "i", indexed.ensemble(), indexed.batches(NAMES))
+    queries = asked([*NAMES[:50], "another"])
+    assert hits(remote, queries, 20) == hits(local, queries, 20)
+    assert hits(remote, queries, 20, approximate=True) == hits(local, queries, 20)
+    assert hits(remote, asked(["x"]), 1000) == hits(local, asked(["x"]), 1000)
+    writer.remove(tmp_path / "i", ["007", "008"])
+    remote.remove(["007", "008"])
+    remote.add(indexed.batches(["007", "new"], seed=3))
+    local = writer.add(tmp_path / "i", indexed.batches(["007", "new"], seed=3))
+    assert len(remote) == len(local) == 400
+    assert hits(remote, queries, 20) == hits(local, queries, 20)
+
+
+def test_equal_rows_come_in_the_order_they_were_sent(tmp_path, client):
+    batch = next(indexed.batches(NAMES[:30], size=30))
+    batch.vectors["a"][:] = batch.vectors["a"][0]
+    index = build(tmp_path, indexed.ensemble(), [batch], url=":memory:", collection="c", client=client)
+    assert [hit[1] for hit in hits(index, asked(["000"]), 30)[0]] == NAMES[:30]
+
+
+def test_refusals(tmp_path, client):
+    index = make(tmp_path / "q", client)
+    with pytest.raises(SearchError, match="has a collection c; name another"):
+        make(tmp_path / "p", client)
+    with pytest.raises(SearchError, match="2 ids are in the index already, or come twice, such as 001"):
+        index.add(indexed.batches(["001", "002", "x"]))
+    with pytest.raises(SearchError, match="1 ids are in the index already, or come twice, such as y"):
+        index.add(indexed.batches(["y", "z", "y"], size=3))
+    with pytest.raises(SearchError, match="2 of 3 ids are not in the index, such as p"):
+        index.remove(["001", "q", "p"])
+    with pytest.raises(SearchError, match="steps need them here"):
+        list(index.answer(asked(["001"]), 1, steps=[object()]))
+    assert len(index) == 402
+    index.add(indexed.batches(["001"], seed=9), replace=True)
+    assert len(index) == 402
+    assert len(make(tmp_path / "q", client, ["only"], replace=True)) == 1
+    writer.build(tmp_path / "i", indexed.ensemble(), [])
+    with pytest.raises(SearchError, match="has an index in its own files"):
+        make(tmp_path / "i", client)
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    place = Place(url="http://127.0.0.1:9", collection="c", following=0, ensemble=indexed.ensemble())
+    with (
+        pytest.warns(UserWarning, match="Failed to obtain server version"),
+        pytest.raises(SearchError, match=":9: Qdr"),
+    ):
+        len(QdrantIndex(tmp_path, place))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 7}'])
+def test_a_damaged_pointer_is_told_of(tmp_path, text):
+    (tmp_path / "qdrant.json").write_text(text)
+    with pytest.raises(SearchError, match=r"qdrant.json: "):
+        QdrantIndex.open(tmp_path)
+
+
+def test_the_pointer_keeps_the_whitening(tmp_path):
+    ensemble = indexed.ensemble().fit([{"a": indexed.vectors(40)}], 5)
+    Place(url="http://x", collection="c", following=3, ensemble=ensemble).write(tmp_path)
+    read = Place.read(tmp_path)
+    assert (read.url, read.collection, read.following) == ("http://x", "c", 3)
+    np.testing.assert_array_equal(read.ensemble({"a": indexed.vectors(4)}), ensemble({"a": indexed.vectors(4)}))
+
+
+def test_the_command_line(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    indexed.folder(tmp_path / "f", NAMES[:40])
+    indexed.folder(tmp_path / "more", ["x", "y"])
+
+    def run(*arguments: str) -> str:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        printed = capsys.readouterr()
+        assert not left.value.code, printed.err
+        return printed.out + printed.err
+
+    url = f"file://{tmp_path}/server"
+    assert f"q: 40 rows of 16 values: a, in q of {url}" in run("index", "build", "f", "-o", "q", "--qdrant", url)
+    run("index", "build", "f", "-o", "i", "-q")
+    for index in "qi":
+        run("index", "add", index, "more", "-q")
+        run("index", "remove", index, "003", "-q")
+    search = ("search", "--features", "more", "--top", "7", "--index")
+    assert run(*search, "q") == run(*search, "i")
+    (facts,) = [json.loads(line) for line in run("index", "info", "q").splitlines()]
+    assert (facts["rows"], facts["qdrant"], facts["collection"]) == (41, url, "q")
+
+
+def test_a_client_for_each_kind_of_address(tmp_path):
+    client = connect(f"file://{tmp_path}/s")
+    assert not client.collection_exists("c")
+    client.close()
