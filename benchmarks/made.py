@@ -15,7 +15,7 @@ from landmark_onnx.cards import card
 from landmark_onnx.precision import precision_file
 from landmark_onnx.store import HOME_VARIABLE
 from landmark_onnx.types import Image
-from landmark_onnx_export.convert import export_model
+from landmark_onnx_export.convert import Form, export_model
 from landmark_onnx_export.synthetic import write_release
 
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "landmark-onnx"))
@@ -45,7 +45,7 @@ class Workshop:
         for output in (path, raw):
             if not output.is_file():
                 say(f"{name}: export to {output}")
-                export_model(card(name), release, output, check_parity=False, raw=output == raw)
+                export_model(card(name), release, output, Form(raw=output == raw), check_parity=False)
         return entry(path, releases=[release], raws=[raw])
 
     def reduced(self, name: str, precision: str) -> str:

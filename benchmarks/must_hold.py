@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,6 @@ from made import Workshop, say
 from landmark_onnx.benchmark.machine import load_average, machine
 from landmark_onnx.benchmark.report import markdown_table
 from landmark_onnx.cores import available_cores
-from landmark_onnx.errors import LandmarkError
 from landmark_onnx.files import atomic_write
 
 
@@ -80,10 +80,13 @@ def measured(bench: Bench, name: str, model: str) -> dict[str, Any]:
     begun, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
     try:
         figures, rows = RUNS[name].run(bench, model)
-    except (LandmarkError, OSError) as error:
-        say(f"{name} {model}: {error}")
+    except Exception as error:  # hours of other figures are still to come
+        say(f"{name} {model}: {traceback.format_exc()}")
         failed = True
-        figures, rows = [Figure(name=name, model=model, wanted="<= 0", measured=None, detail=str(error))], []
+        figures, rows = (
+            [Figure(name=name, model=model, wanted="<= 0", measured=None, detail=f"{type(error).__name__}: {error}")],
+            [],
+        )
     return {
         "command": ["python", *sys.argv],
         "begun": begun,

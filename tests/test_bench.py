@@ -27,7 +27,17 @@ RULES = Rules(work=Workload(queries=2), max_windows=2, pause=0.0)
 
 ROW = {
     *("model", "task", "contestant", "runtime", "precision", "threads", "target", "scenario", "target_qps"),
-    *("providers", "batch_size", "input", "harness", "note", "session_seconds", "first_run_seconds", "loaded_bytes"),
+    *(
+        "providers",
+        "batch_size",
+        "input",
+        "harness",
+        "note",
+        "session_seconds",
+        "first_run_seconds",
+        "loaded_bytes",
+        "first_run_bytes",
+    ),
     *("peak_bytes", "stable", "images_per_second", "cost_ms", "p50_ms", "p90_ms", "p99_ms"),
     *("ratio", "likeness", "windows"),
 }
@@ -116,6 +126,17 @@ def test_photos_of_the_user(run, models, photos, tmp_path):
     assert code == 0, err
     (shape,) = {tuple(row["input"]) for row in json.loads((tmp_path / "out/bench.json").read_text())["rows"]}
     assert shape == (1, 3, 64, 64), "the commonest shape"
+
+
+def test_a_damaged_photo_is_told_of_and_left_out(run, models, photos, tmp_path):
+    photos[1].write_bytes(photos[1].read_bytes()[:200])
+    code, out, err = run("-m", models["cls"], *QUICK[:4], "--images", photos[0].parent, "--target", "model")
+    assert code == 1
+    assert str(photos[1]) in err
+    assert "| landmark-onnx cpu fp32 | CPUExecutionProvider |" in out
+    code, _, err = run("-m", models["cls"], "--images", photos[1])
+    assert code == 1
+    assert "none of the photos can be read" in err
 
 
 def test_a_contestant_that_cannot_take_part_stops_nobody_else(run, models, tmp_path):

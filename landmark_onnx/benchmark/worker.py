@@ -45,6 +45,7 @@ class Worker:
         start = time.perf_counter()
         self.engine.run(self._batches[0])
         self.first_seconds = time.perf_counter() - start
+        self.first_bytes = peak_bytes()
         self._rates: dict[Target, float] = {}
 
     def facts(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Worker:
             "session_seconds": self.session_seconds,
             "first_run_seconds": self.first_seconds,
             "loaded_bytes": self.loaded_bytes,
+            "first_run_bytes": self.first_bytes,
         }
 
     def window(self, target: Target, work: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from landmark_onnx.benchmark.contestants import PEERS, Scenario
 from landmark_onnx.cli.names import MODEL_HELP, complete_model
 from landmark_onnx.cli.options import PrecisionName, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
-from landmark_onnx.errors import LandmarkError
+from landmark_onnx.errors import ImageError, LandmarkError
 
 if TYPE_CHECKING:
     from landmark_onnx.benchmark.championship import Plan
@@ -144,7 +144,7 @@ class How:
         return Rules(work=work, targets=targets, max_windows=self.windows)
 
     def photos(self, folder: Path) -> list[Path]:
-        """Those given, or some that are made up in `folder`. Raises: LandmarkError if none is given after all."""
+        """Those given, or some that are made up in `folder`. Raises: ImageError if a folder has none."""
         if self.images is None:
             from landmark_onnx.benchmark.photos import write_photos
 
@@ -153,10 +153,7 @@ class How:
 
         if self.size:
             raise typer.BadParameter("--size is of made-up photos: leave it or --images out")
-        found = [Path(path) for path in expand(self.images)]
-        if not found:
-            raise LandmarkError(f"{', '.join(self.images)}: no photo there")
-        return found
+        return [Path(path) for path in expand(self.images)]
 
 
 def parse_size(text: str | None) -> tuple[int, int]:
@@ -233,7 +230,8 @@ def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
     plan = _plan(who, how)
     models = [entry(ensure(name), releases=who.release or (), raws=who.raw or ()) for name in who.model or ()]
     with tempfile.TemporaryDirectory(prefix="landmark-onnx-photos-") as folder:
-        outcome = hold_all(plan, models, how.photos(Path(folder)), say=report.stage)
+        photos = _readable(how.photos(Path(folder)), report)
+        outcome = hold_all(plan, models, photos, say=report.stage)
     rows = [standing.to_json() for standing in outcome.standings]
     command = ["landmark-onnx", *sys.argv[1:]]
     found = document(command, begun, machine(), rows, [dropout.to_json() for dropout in outcome.dropouts])
@@ -245,6 +243,23 @@ def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
         typer.echo(markdown(found))
     for dropout in outcome.dropouts:
         report.failure(f"{dropout.model}: {dropout.error}")
+
+
+def _readable(photos: list[Path], report: Reporter) -> list[Path]:
+    """The photos without those that cannot be read, each of which is told of. Raises: LandmarkError if none is left."""
+    from landmark_onnx.images import read_image
+
+    found = []
+    for path in photos:
+        try:
+            read_image(path)
+        except ImageError as error:
+            report.failure(str(error))
+            continue
+        found.append(path)
+    if not found:
+        raise LandmarkError("none of the photos can be read")
+    return found
 
 
 def _plan(who: Who, how: How) -> "Plan":
