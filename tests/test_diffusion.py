@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark_onnx.search.diffusion import Diffusion, Graph, nearest_among
@@ -63,6 +63,7 @@ def test_enough_iterations_solve_the_equation(k, kq, alpha, seed):
     np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-4)
 
 
+@settings(max_examples=25)
 @given(st.sampled_from([1, 3, 20]), st.integers(0, 99))
 def test_twenty_iterations_are_those_of_another_conjugate_gradient(iterations, seed):
     linalg = pytest.importorskip("scipy.sparse.linalg")
@@ -147,6 +148,7 @@ def superglobal_by_the_formula(query, database, k, beta):
     return np.array([(row @ query + row @ largest) / 2 for row in refined])
 
 
+@settings(max_examples=25)
 @given(st.sampled_from([0, 1, 9, 100]), st.sampled_from([0.0, 0.15, 1.0]), st.integers(0, 200))
 def test_superglobal_is_its_formula(k, beta, seed):
     queries, database = clusters(seed=seed, members=6)

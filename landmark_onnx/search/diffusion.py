@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
+from landmark_onnx.search.ordering import least
 from landmark_onnx.search.state import State, parameter
 
 
@@ -108,7 +109,7 @@ class Diffusion:
 def nearest_among(vectors: Float32, count: int) -> Neighbours:
     """(M, D), few enough for their (M, M) products -> the min(count, M) nearest of each; of equal ones the lower."""
     products = vectors @ vectors.T
-    order = np.argsort(-products, axis=1, kind="stable")[:, :count]
+    order = least(np.maximum(1 - products, 0), count)
     return Neighbours(order, np.take_along_axis(products, order, axis=1))
 
 

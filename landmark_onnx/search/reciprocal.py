@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.search.neighbours import Float32, Int64
+from landmark_onnx.search.ordering import least
 from landmark_onnx.search.state import State, parameter
 
 Bool = npt.NDArray[np.bool_]
@@ -48,7 +49,7 @@ class KReciprocal:
     def score(self, pool: Float32) -> Float32:
         """(1 + M, D) float32 query and candidates, L2-normalised -> (M,) float32, higher is nearer."""
         distances = relative_distances(pool)
-        order = nearest_first(distances, max(self.k1 + 1, self.k2))
+        order = least(distances, max(self.k1 + 1, self.k2), own_first=True)
         mutual = reciprocal(order[:, : self.k1 + 1])
         encoding = np.where(expanded(mutual, order[:, : round(self.k1 / 2) + 1]), np.exp(-distances), 0)
         encoding /= encoding.sum(axis=1, keepdims=True)
@@ -62,18 +63,14 @@ class KReciprocal:
 
 def relative_distances(pool: Float32) -> Float32:
     """(P, D) L2-normalised -> (P, P) squared L2 distances, each row divided by its largest; 0 on the diagonal."""
-    distances = np.maximum(2 - 2 * (pool @ pool.T), 0)
+    distances = pool @ pool.T
+    distances *= -2
+    distances += 2
+    np.maximum(distances, 0, out=distances)
     np.fill_diagonal(distances, 0)
     largest = distances.max(axis=1, keepdims=True)
-    return np.asarray(distances / np.where(largest > 0, largest, 1), np.float32)
-
-
-def nearest_first(distances: Float32, count: int) -> Int64:
-    """(P, P) distances -> (P, min(count, P)) columns of the nearest, itself first; of equal ones the lower first."""
-    keys = distances.copy()
-    np.fill_diagonal(keys, -1)
-    order: Int64 = np.argsort(keys, axis=1, kind="stable")[:, :count]
-    return order
+    distances /= np.where(largest > 0, largest, np.float32(1))
+    return distances
 
 
 def reciprocal(order: Int64) -> Bool:

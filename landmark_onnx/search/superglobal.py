@@ -7,6 +7,7 @@ import numpy as np
 
 from landmark_onnx.search.expansion import weighted_sum
 from landmark_onnx.search.neighbours import Float32, Int64
+from landmark_onnx.search.ordering import least
 from landmark_onnx.search.state import State, parameter
 
 
@@ -45,8 +46,7 @@ class SuperGlobal:
     def refine(self, candidates: Float32) -> Float32:
         """(M, D) L2-normalised -> (M, D) x'."""
         similarity = candidates @ candidates.T
-        np.fill_diagonal(similarity, 2)  # itself first, whatever equals it
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, : self.k + 1]
+        order = least(np.maximum(1 - similarity, 0), self.k + 1, own_first=True)
         weights = self.beta * np.maximum(np.take_along_axis(similarity, order, axis=1), 0)
         weights[:, 0] = 1
         weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
