@@ -20,18 +20,21 @@ NAME = "landmark-onnx"
 
 
 class Arrivals(Generic[S, T]):
-    """`prepare(position, source)` of each source, in whatever order they get ready.
+    """`prepare(position, source)` of each source, in whatever order they get ready, or `in_order`.
 
     A thread advances `sources`, which may block; `workers` threads prepare. At most `limit` are between the source
     and `release`. A context manager: leaving it, at any moment, ends the threads; only a source that blocks keeps
     the thread that waits for it, which does not keep the process.
     """
 
-    def __init__(self, prepare: Callable[[int, S], T], sources: Iterable[S], *, workers: int, limit: int) -> None:
+    def __init__(
+        self, prepare: Callable[[int, S], T], sources: Iterable[S], *, workers: int, limit: int, in_order: bool = False
+    ) -> None:
         self._prepare = prepare
         self._changed = threading.Condition()
         self._ready: collections.deque[tuple[int, Future[T]]] = collections.deque()
         self._limit = limit
+        self._in_order = in_order
         self._taken = self._released = self._busy = 0
         self._ended = self._closed = False
         self._error: BaseException | None = None
@@ -102,10 +105,15 @@ class Arrivals(Generic[S, T]):
             self._taken += 1
             self._busy += 1
             future = self._pool.submit(self._prepare, position, source)
+            if self._in_order:
+                # Taken before it is ready, it is waited for.
+                self._ready.append((position, future))
+                self._changed.notify_all()
         future.add_done_callback(lambda done: self._arrive(position, done))
 
     def _arrive(self, position: int, done: Future[T]) -> None:
         with self._changed:
             self._busy -= 1
-            self._ready.append((position, done))
+            if not self._in_order:
+                self._ready.append((position, done))
             self._changed.notify_all()

@@ -94,9 +94,12 @@ class Model(ABC, Generic[R]):
             raise result.kind(result.error)
         return result
 
-    def stream(self, images: Iterable[ImageSource]) -> Iterator[R | Failure]:
-        """Answer each image in order as it comes; memory does not grow with their number."""
-        return self._pipeline.run(images)
+    def stream(self, images: Iterable[ImageSource], *, steady: bool = False) -> Iterator[R | Failure]:
+        """Answer each image in order as it comes; memory does not grow with their number.
+
+        steady: make batches of the images alone, whatever the time each takes: the same images give the same bits.
+        """
+        return self._pipeline.run(images, steady=steady)
 
     @abstractmethod
     def _answer(self, feeds: Tensors, outputs: Tensors) -> R:

@@ -55,22 +55,24 @@ class Pipeline(Generic[R]):
     max_pixels: int
     as_uint8: bool = False
 
-    def run(self, sources: Iterable[ImageSource]) -> Iterator[R | Failure]:
+    def run(self, sources: Iterable[ImageSource], *, steady: bool = False) -> Iterator[R | Failure]:
         """Answer each source in order; one that fails yields a `Failure` and stops nothing.
 
         A thread of its own advances `sources`, others decode beside inference. An answer comes as soon as it can: a
         source that is silent holds back nothing. Images of one shape wait for each other up to `batch_size`, and no
-        more than four batches are in memory. Raises: what `sources` raises, after the answers of what came before.
+        more than four batches are in memory. steady: which images share a batch depends on them alone and not on
+        time, so that the same ones give the same bits; a silent source is waited for.
+        Raises: what `sources` raises, after the answers of what came before.
         """
         limit = max(4 * self._room(1), 2 * decoders())
         buckets: Buckets[Prepared] = Buckets(patience=limit // 2)
         answers: dict[int, R | Failure] = {}
-        with Arrivals(self._prepare, sources, workers=decoders(), limit=limit) as arrivals:
+        with Arrivals(self._prepare, sources, workers=decoders(), limit=limit, in_order=steady) as arrivals:
             for position in itertools.count():
                 while position not in answers:
                     if members := buckets.due():
                         answers |= self._run_batch(members)
-                    elif arrived := arrivals.take(patient=not buckets):
+                    elif arrived := arrivals.take(patient=steady or not buckets):
                         answers |= self._sort_in(buckets, *arrived)
                     elif buckets:
                         answers |= self._run_batch(buckets.oldest())

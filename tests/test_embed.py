@@ -5,10 +5,12 @@ import errno
 import hashlib
 import io
 import os
+import random
 import re
 import signal
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import cv2
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 import fakes
-from landmark_onnx import Retriever
+from landmark_onnx import Retriever, pipeline
 from landmark_onnx.cli import main
 from landmark_onnx.draw import write_image
 from landmark_onnx.embedding import extract, job, shards
@@ -472,6 +474,37 @@ def test_the_identity_of_a_model(photos):
     identity = identify(Retriever(path, threads=1))
     assert (identity.name, identity.dim, identity.sha256) == (MODEL, 512, read_seal(path).sha256)
     assert identity == identify(Retriever(path, threads=1))
+
+
+def test_the_same_images_give_the_same_bits_whatever_the_time_they_take(photos, monkeypatch):
+    """A batch of one may differ from a larger one in the last bit: which images share one must not depend on time."""
+    retriever = Retriever(exported_path(MODEL), threads=1)
+    sources = [item.path for item in list_items(["photos"])] * 4
+    batches, seen = [], []
+    run, read = retriever.session.run, pipeline.read_image
+    chance = random.Random(0)
+
+    def slow(*arguments, **options):
+        time.sleep(chance.choice((0, 0, 0.03)))
+        return read(*arguments, **options)
+
+    def lazy():
+        for source in sources:
+            time.sleep(chance.choice((0, 0, 0, 0.05)))
+            yield source
+
+    def noted(card, feeds):
+        seen.append(feeds["image"].shape)
+        return run(card, feeds)
+
+    monkeypatch.setattr(pipeline, "read_image", slow)
+    monkeypatch.setattr(retriever.session, "run", noted)
+    for given in (sources, lazy(), lazy()):
+        answers = list(retriever.stream(given, steady=True))
+        assert [answer.image for answer in answers] == sources
+        batches.append((list(seen), np.stack([answer.vector for answer in answers]).tobytes()))
+        seen.clear()
+    assert batches[0] == batches[1] == batches[2]
 
 
 # --- Parts ---

@@ -71,9 +71,11 @@ class Extractor:
         models = [self.models[model.name] for model in self.manifest.models]
         if len(models) == 1:
             # The model decodes beside its inference, and holds no decoded image for longer than it takes.
-            return zip(models[0].stream(rows.loaded()), strict=True)
+            return zip(models[0].stream(rows.loaded(), steady=True), strict=True)
         fan = Fan(rows.decoded(self.max_pixels), len(models))
-        return zip(*(model.stream(view) for model, view in zip(models, fan.readers(), strict=True)), strict=True)
+        return zip(
+            *(model.stream(view, steady=True) for model, view in zip(models, fan.readers(), strict=True)), strict=True
+        )
 
     def _stored(self, vector: Vectors) -> Vectors:
         with np.errstate(over="ignore"):
