@@ -78,9 +78,9 @@ def test_refusals(tmp_path, client):
         index.remove(["001", "q", "p"])
     with pytest.raises(SearchError, match="steps need them here"):
         list(index.answer(asked(["001"]), 1, steps=[object()]))
-    assert len(index) == 402
+    assert len(index) == 400
     index.add(indexed.batches(["001"], seed=9), replace=True)
-    assert len(index) == 402
+    assert len(index) == 400
     assert len(make(tmp_path / "q", client, ["only"], replace=True)) == 1
     writer.build(tmp_path / "i", indexed.ensemble(), [])
     with pytest.raises(SearchError, match="has an index in its own files"):
@@ -89,10 +89,7 @@ def test_refusals(tmp_path, client):
 
 def test_a_server_that_is_not_there(tmp_path):
     place = Place(url="http://127.0.0.1:9", collection="c", following=0, ensemble=indexed.ensemble())
-    with (
-        pytest.warns(UserWarning, match="Failed to obtain server version"),
-        pytest.raises(SearchError, match=":9: Qdr"),
-    ):
+    with pytest.raises(SearchError, match=r":9: Qdrant: .*Connection refused"):
         len(QdrantIndex(tmp_path, place))
 
 

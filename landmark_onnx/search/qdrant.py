@@ -187,8 +187,8 @@ class QdrantIndex:
         if there or len(set(ids)) < len(ids):
             found = sorted(there) or sorted({name for name in ids if ids.count(name) > 1})
             raise SearchError(
-                f"{self.folder}: {len(found)} ids are in the index already, or come twice, such as {found[0]}; the rows before them "
-                "were sent; --replace sends all, and puts the new ones in their place"
+                f"{self.folder}: {len(found)} ids are in the index already, or come twice, such as {found[0]}; "
+                "the rows before them were sent; --replace sends all, and puts the new ones in their place"
             )
 
     def _there(self, ids: Sequence[str]) -> set[str]:
