@@ -16,6 +16,10 @@ from landmark_onnx.types import Array, Tensors
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+BLOCK = 128
+"""Boxes that suppress each other at once: more would be compared in vain, fewer would leave NumPy little to do."""
 
 # The widest a box may grow relative to its roi; the released detector was trained with it.
 MAX_LOG_SCALE = np.float32(math.log(1000 / 16))
@@ -45,7 +49,7 @@ def to_classification(rule: Postprocess, outputs: Tensors, top: int, names: Mapp
     if rule.softmax:
         exponentials = np.exp(probability - probability.max())
         probability = exponentials / exponentials.sum()
-    order = np.argsort(-probability, kind="stable")[:top]
+    order = _best(probability, top)
     return Classification(indices=order, scores=probability[order].astype(np.float32), names=named(names, order))
 
 
@@ -66,10 +70,9 @@ def to_detections(rule: Postprocess, feeds: Tensors, outputs: Tensors, names: Ma
     rois, deltas = _finite(outputs["rois"][roi], "rois"), _finite(deltas, "deltas")
     boxes = decode_boxes(rois, deltas * np.array(rule.variances, np.float32))
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32) - 1) / scale
-    order = np.lexsort((-scores, category))
-    order = order[nms(boxes[order], category[order], rule.iou)]
-    if len(order) > rule.keep:
-        order = order[scores[order] >= np.partition(scores[order], -rule.keep)[-rule.keep]]
+    order = np.argsort(-scores, kind="stable")
+    order = order[nms(boxes[order], category[order], scores[order], rule)]
+    order = order[np.argsort(category[order], kind="stable")]
     boxes, category = boxes[order], category[order]
     boxes[:, 2:] = boxes[:, 2:] - boxes[:, :2] + 1
     return Detections(boxes=boxes, classes=category, scores=scores[order], names=named(names, category))
@@ -86,27 +89,51 @@ def decode_boxes(rois: Float32, deltas: Float32) -> Float32:
     return np.concatenate([centres - half, centres + half - 1], axis=1)
 
 
-def nms(boxes: Float32, groups: Int64, threshold: float) -> Int64:
-    """Positions of the boxes that survive greedy non-maximum suppression within their group.
+def nms(boxes: Float32, groups: Int64, scores: Float32, rule: Postprocess) -> Int64:
+    """Positions of the boxes that survive greedy non-maximum suppression within their group, the best first.
 
-    boxes: (N, 4) xyxy, ordered by group and then by falling score. A box goes when its IoU, with the +1 area
-    convention, with a better one of its group is over `threshold`. One round serves every group at once: the best
-    box left in each group is kept, then whatever it covers is dropped.
-    Source: infer_recognition.py, `nms`.
+    boxes: (N, 4) xyxy, by falling score. A box goes when its IoU, with the +1 area convention, with a better one of its
+    group is over `rule.iou`. Of the survivors those are answered that score no less than the `rule.keep`-th: what comes
+    after is not looked at, for nothing depends on it.
+    Source: infer_recognition.py, `nms`, and the end of `get_dt_res_common`.
     """
+    kept = np.arange(0)
+    for start in range(0, len(boxes), BLOCK):
+        if len(kept) >= rule.keep and scores[start] < scores[kept[rule.keep - 1]]:
+            break
+        block = np.arange(start, min(start + BLOCK, len(boxes)))
+        rivals = kept[np.isin(groups[kept], groups[block])]
+        alive = ~_covers(boxes, groups, rivals, block, rule.iou).any(axis=0)
+        inside = _covers(boxes, groups, block, block, rule.iou)
+        for row in range(len(block)):
+            if alive[row]:
+                alive[row + 1 :] &= ~inside[row, row + 1 :]
+        kept = np.concatenate([kept, block[alive]])
+    return kept if len(kept) <= rule.keep else kept[scores[kept] >= scores[kept[rule.keep - 1]]]
+
+
+def _covers(boxes: Float32, groups: Int64, better: Int64, worse: Int64, threshold: float) -> Bools:
+    """(B, W) bool: whether a box of `better` makes one of `worse` go."""
     areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
-    left = np.arange(len(boxes))
-    kept = [left[:0]]
-    while left.size:
-        _, first, member = np.unique(groups[left], return_index=True, return_inverse=True)
-        kept.append(left[first])
-        best = left[first][member]
-        corners = np.maximum(boxes[best, :2], boxes[left, :2]), np.minimum(boxes[best, 2:], boxes[left, 2:])
-        inter = np.prod(np.maximum(np.float32(0), corners[1] - corners[0] + 1), axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # boxes without an area
-            overlap = inter / (areas[best] + areas[left] - inter)
-        left = left[(overlap <= np.float32(threshold)) & (best != left)]
-    return np.sort(np.concatenate(kept))
+    best, other = boxes[better, np.newaxis], boxes[worse]
+    width, height = (
+        np.maximum(
+            np.float32(0), np.minimum(best[..., high], other[:, high]) - np.maximum(best[..., low], other[:, low]) + 1
+        )
+        for low, high in ((0, 2), (1, 3))
+    )
+    inter = width * height
+    with np.errstate(divide="ignore", invalid="ignore"):  # boxes without an area
+        overlap = inter / (areas[better, np.newaxis] + areas[worse] - inter)
+    covers: Bools = ~(overlap <= np.float32(threshold)) & np.equal.outer(groups[better], groups[worse])
+    return covers
+
+
+def _best(values: Array, count: int) -> Int64:
+    """Positions of the `count` largest values, best first; of equal ones the lower position first."""
+    count = min(count, len(values))
+    candidates = np.flatnonzero(values >= np.partition(values, -count)[-count])
+    return candidates[np.argsort(-values[candidates], kind="stable")][:count]
 
 
 def _finite(values: Array, name: str) -> Array:

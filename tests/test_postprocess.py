@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landmark_onnx import postprocess
 from landmark_onnx.cards import Postprocess
 from landmark_onnx.errors import SessionError
 from landmark_onnx.postprocess import cosine, decode_boxes, nms, to_classification, to_detections, to_embedding
@@ -237,18 +238,44 @@ def test_a_delta_grows_a_box_no_more_than_the_original_allows():
     assert height == pytest.approx(10 * math.e, rel=1e-5)
 
 
-@settings(max_examples=100)
-@given(st.integers(0, 10_000), st.integers(0, 80), st.integers(1, 5), st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
-def test_nms_of_all_groups_at_once_is_that_of_each(seed, count, groups, threshold):
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(0, 80),
+    groups=st.integers(1, 5),
+    steps=st.sampled_from([1, 3, 1000]),
+    keep=st.sampled_from([1, 5, 1000]),
+    iou=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+    block=st.sampled_from([1, 3, 16, 128]),
+)
+def test_nms_of_all_groups_at_once_is_that_of_each(seed, count, groups, steps, keep, iou, block):
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, 12, (count, 2))
     boxes = np.hstack([corners, corners + rng.integers(-1, 12, (count, 2))]).astype(f32)
-    group = np.sort(rng.integers(0, groups, count))
+    group = rng.integers(0, groups, count)
+    scores = np.sort(rng.integers(1, steps + 1, count) / f32(steps)).astype(f32)[::-1]
     wanted = []
     for each in range(groups):
         (members,) = np.where(group == each)
-        wanted += members[original_nms(boxes[members], threshold)].tolist()
-    assert nms(boxes, group, threshold).tolist() == wanted
+        wanted += members[original_nms(boxes[members], iou)].tolist()
+    least = sorted(scores[wanted])[-keep] if len(wanted) > keep else 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postprocess, "BLOCK", block)
+        got = nms(boxes, group, scores, dataclasses.replace(RULE, iou=iou, keep=keep))
+    assert got.tolist() == [position for position in sorted(wanted) if scores[position] >= least]
+
+
+@pytest.mark.parametrize("classes", [1, 9, 400])
+def test_detections_of_a_full_head(classes):
+    """1,000 rois by 501 classes, thousands of which pass."""
+    im_info, rois, _, deltas = random_outputs(3, 1000, 501, spread=0.5)
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(1000, 501))
+    for _ in range(3):
+        logits[np.arange(1000), rng.integers(1, classes + 1, 1000)] = rng.normal(10, 0.3, 1000)
+    probability = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(f32)
+    assert (probability[:, 1:] >= 0.1).sum() >= 1000
+    assert check_equal(im_info, rois, probability, deltas) == 100
 
 
 def test_classes_come_best_first_and_of_equal_ones_the_lower():
