@@ -13,6 +13,7 @@ import pytest
 import fakes
 from landmark_onnx.cli import main
 from landmark_onnx.draw import write_image
+from landmark_onnx.images import read_image
 from landmark_onnx.store import exported_path
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -227,6 +228,25 @@ def test_evaluate_revisited(tmp_path, run):
     assert len(json.loads((tmp_path / "each.json").read_text())) == 3
     _, err = run("evaluate", "revisited", write(tmp_path / "s.csv", "id,images\nq,i1\n"), truth)
     assert "a query has 1 answers of 4" in err
+
+
+def test_crops_are_the_queries_boxes(tmp_path, run):
+    box = {"easy": [0], "hard": [], "junk": []}
+    rows = [
+        box | {"bbx": [10.4, 5.5, 30.5, 25.0]},
+        box | {"bbx": [-3.0, 0.0, 5.0, 900.0]},
+        box | {"bbx": [900, 0, 990, 9]},
+    ]
+    truth = tmp_path / "gnd.pkl"
+    truth.write_bytes(pickle.dumps({"imlist": ["i"], "qimlist": ["a", "b", "c"], "gnd": rows}, 2))
+    for name in "abc":
+        write_image(tmp_path / f"{name}.jpg", fakes.photo(60, 80))
+    _, err = run("evaluate", "crops", truth, tmp_path, "-o", tmp_path / "crops", wanted=1)
+    assert "c.jpg: the box" in err
+    whole = read_image(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_image(tmp_path / "crops" / "a.png"), whole[6:25, 10:30])
+    np.testing.assert_array_equal(read_image(tmp_path / "crops" / "b.png"), whole[:, :5])
+    assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == ["a.png", "b.png"]
 
 
 def test_ids_that_do_not_match_are_refused_with_counts(tmp_path, run):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landmark_onnx.cli.options import Output, unfolded
+from landmark_onnx.cli.options import Output, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import reporting
 from landmark_onnx.cli.sinks import Column, View, open_sink
@@ -107,7 +107,7 @@ def revisited(
     """Score a ranking by the revisited Oxford or Paris: mAP and mP@k, Easy, Medium and Hard.
 
     The submission is id,images with the ground truth's names, and ranks all of the database: what it leaves out is
-    never found. The protocol's queries are cropped to their boxes first.
+    never found. The protocol's queries are cropped first: see `crops`.
     """
     from landmark_onnx.evaluation.ground_truth import read_ground_truth
     from landmark_onnx.evaluation.revisited import evaluate_revisited
@@ -121,6 +121,31 @@ def revisited(
                 "published numbers are no comparison"
             )
         _write(found, "queries", output, per_query, report)
+
+
+@app.command("crops")
+def crops(
+    ground_truth: GroundTruthFile,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGES", exists=True, file_okay=False, help="Where NAME.jpg are.", show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", file_okay=False, help="Where the crops go.", show_default=False),
+    ],
+    quiet: Quiet = False,
+) -> None:
+    """Crop the queries of the revisited Oxford or Paris to their boxes, for `embed` or `search`."""
+    from landmark_onnx.evaluation.crops import crop_queries
+    from landmark_onnx.evaluation.ground_truth import read_ground_truth
+    from landmark_onnx.results import Failure
+
+    with reporting(Output(quiet=quiet), bar=True) as report:
+        for done in crop_queries(read_ground_truth(ground_truth), folder, output):
+            if isinstance(done, Failure):
+                report.failure(done.error)
+            report.advance()
 
 
 @app.command("submission")
