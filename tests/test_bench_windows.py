@@ -1,5 +1,6 @@
 import math
 import statistics
+import threading
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from landmark_onnx.benchmark.comparison import apart, false_alarm
 from landmark_onnx.benchmark.contest import groups
 from landmark_onnx.benchmark.contestants import Contestant, Scenario, Workload
 from landmark_onnx.benchmark.loadgen import MODULE, generate
-from landmark_onnx.benchmark.scenarios import BUILT_IN, sample_order
+from landmark_onnx.benchmark.scenarios import BUILT_IN, Batcher, sample_order
 from landmark_onnx.benchmark.windows import Ratio, Window, percentile, settled, stable, summary
 
 SECONDS = st.floats(1e-6, 1e3)
@@ -177,6 +178,24 @@ def test_server_asks_at_random_times_and_runs_together_what_waits(ask):
     assert 0.03 < found.seconds < 5
     assert max(map(len, asked.batches)) <= 4
     assert min(found.latencies) >= 0
+
+
+def test_a_batch_of_waiting_queries_is_no_larger_than_asked():
+    gate, asked, done = threading.Event(), [], []
+
+    def answer(samples):
+        gate.wait(5)
+        asked.append(list(samples))
+        yield len(samples)
+
+    batcher = Batcher(answer, 3, done.extend)
+    for query in range(8):
+        batcher.put(query, 10 + query)
+    gate.set()
+    batcher.finish()
+    assert max(map(len, asked)) == 3
+    assert [sample for batch in asked for sample in batch] == list(range(10, 18))
+    assert done == [(query, 10 + query) for query in range(8)]
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))
