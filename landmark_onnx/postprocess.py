@@ -103,7 +103,7 @@ def nms(boxes: Float32, groups: Int64, scores: Float32, rule: Postprocess) -> In
             break
         block = np.arange(start, min(start + BLOCK, len(boxes)))
         rivals = kept[np.isin(groups[kept], groups[block])]
-        alive = ~_covers(boxes, groups, rivals, block, rule.iou).any(axis=0)
+        alive = ~np.logical_or.reduce(_covers(boxes, groups, rivals, block, rule.iou))
         inside = _covers(boxes, groups, block, block, rule.iou)
         for row in range(len(block)):
             if alive[row]:
