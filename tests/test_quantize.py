@@ -3,7 +3,6 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -311,11 +310,15 @@ def test_needs_no_paddle(tmp_path, photos):
     model = make_network(tmp_path / "small.onnx")
     script = (
         "import sys\n"
-        "for name in ('paddle', 'paddle2onnx', 'onnxscript', 'torch'): sys.modules[name] = None\n"
+        "for name in ('paddle', 'paddle2onnx', 'onnxscript', 'sympy', 'torch'): sys.modules[name] = None\n"
         "from landmark_onnx.cli import main\n"
-        f"main(['quantize', {str(model)!r}, '--calibrate', {str(photos)!r}, '--floor', '0.5'])\n"
+        "for precision in ('int8', 'fp16'):\n"
+        "    try:\n"
+        f"        main(['quantize', {str(model)!r}, '--calibrate', {str(photos)!r}, '--precision', precision])\n"
+        "    except SystemExit as left:\n"
+        "        assert left.code == 0\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert Path(tmp_path / "small.int8.onnx").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"small.onnx", "small.int8.onnx", "small.fp16.onnx"}
     assert done.stderr == ""

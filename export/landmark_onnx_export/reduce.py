@@ -5,7 +5,7 @@ import dataclasses
 import importlib.metadata
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import onnx
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files import publish, sync
-from landmark_onnx.precision import FLOORS, Precision, precision_of
+from landmark_onnx.precision import FLOORS, precision_of
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
 from landmark_onnx.types import Task as TaskName
@@ -27,6 +27,7 @@ from landmark_onnx_export.lean import standard_imports
 from landmark_onnx_export.likeness import Likeness, floor_of, measure, runner
 from landmark_onnx_export.made import Made
 from landmark_onnx_export.parity import PROBE_SIZE, SEED, seeded_image
+from landmark_onnx_export.recipe import Recipe, ReductionReport, Wish
 from landmark_onnx_export.saving import save_model
 from landmark_onnx_export.search import Task, search
 from landmark_onnx_export.steps import THREADS
@@ -40,64 +41,6 @@ OWN = frozenset({"parity", "probe", "data", "tools"})
 """Metadata of the fp32 file that a reduced one does not take over: it has its own, or none."""
 
 REMEDY = "give more calibration images, name layers to keep with --exclude, or write it all the same with --force"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What is asked for. floor: None for `precision.FLOORS`. force: write even below it. exclude: layers kept fp32."""
-
-    precision: Precision
-    calibrate: Sequence[Path]
-    held_out: Sequence[Path] | None = None
-    floor: float | None = None
-    force: bool = False
-    exclude: Sequence[str] = ()
-    reduce_range: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How the file was made, as its metadata say.
-
-    of: the fp32 file's seal. method: how ranges were cut, None for fp16. excluded: node -> why it stays fp32; layers:
-    that could have been 8 bits. forced: written below the floor.
-    """
-
-    of: str
-    precision: Precision
-    method: str | None
-    excluded: Mapping[str, str]
-    layers: int
-    reduce_range: bool
-    calibration_images: int
-    held_out: str
-    floor: float
-    forced: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReductionReport:
-    """What came of it. path: None if nothing was written, and then `refused` says why. bytes: with external weights."""
-
-    card: ModelCard
-    recipe: Recipe
-    agreement: Likeness
-    path: Path | None
-    refused: str | None
-    bytes: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready data; with a key "error" if nothing was written."""
-        facts = {
-            "model": self.card.name,
-            **dataclasses.asdict(self.recipe),
-            "agreement": self.agreement.to_json(),
-            "path": self.path and str(self.path),
-            "bytes": self.bytes,
-            "seconds": round(self.seconds, 1),
-        }
-        return facts | ({"error": self.refused} if self.refused else {})
 
 
 def reduce_model(

@@ -12,7 +12,7 @@ from landmark_onnx_export import qdq
 from landmark_onnx_export.held_out import Photo, feeds
 from landmark_onnx_export.likeness import Answer, Likeness, answers, compare, runner
 from landmark_onnx_export.made import Made
-from landmark_onnx_export.ranges import METHODS, Histogram, Range, observe
+from landmark_onnx_export.ranges import METHODS, Histogram, observe
 from landmark_onnx_export.sensitivity import noise
 
 TRIALS: Mapping[str, int] = {"retrieval": 6, "cls": 8, "det": 2}
@@ -51,11 +51,49 @@ class _Trial:
     likeness: Likeness
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    """What every trial needs. nodes: that may be quantised. exact: what fp32 answers to `photos`."""
+
+    task: Task
+    nodes: Sequence[str]
+    layers: Sequence[str]
+    seen: Mapping[str, Histogram]
+    photos: Sequence[Photo]
+    exact: Sequence[Answer]
+
+    def attempt(self, method: str, excluded: Collection[str]) -> _Trial:
+        """Quantise all but what is excluded, with ranges cut by `method`, and compare with fp32."""
+        some = f", {len(excluded)} of {len(self.layers)} layers in fp32" if excluded else ""
+        self.task.say(f"try {method}{some}")
+        cuts = {name: METHODS[method](histogram) for name, histogram in self.seen.items()}
+        nodes = [name for name in self.nodes if name not in excluded]
+        made = qdq.quantise(self.task.model, cuts, nodes, reduce_range=self.task.reduce_range)
+        trial = self.task.model.parent / "trial.onnx"
+        trial.with_name("trial.data").unlink(missing_ok=True)  # onnx appends to what is there
+        copy = onnx.ModelProto()
+        copy.CopyFrom(made)
+        onnx.save(copy, trial, save_as_external_data=True, location="trial.data")
+        got = answers(self.task.card, self.photos, runner(self.task.card, trial))
+        return _Trial(made, method, compare(self.task.card, self.exact, got))
+
+
 def search(task: Task) -> Made:
     """Try every cut of the ranges and keep the best; then, layer by layer, until the floor holds or BUDGET is spent.
 
     Raises: ExportError if there is nothing to quantise, or a layer to exclude is not there.
     """
+    bench = _prepare(task)
+    excluded = dict.fromkeys(task.exclude, "asked for")
+    trials = (bench.attempt(method, excluded) for method in METHODS)
+    best = max(trials, key=lambda trial: _rank(task.card, trial.likeness))
+    wanted = task.floor + (1 - task.floor) * MARGIN
+    if best.likeness.value(task.card) < wanted:
+        best, excluded = _spare_the_worst(bench, best, excluded, wanted)
+    return Made(model=best.model, method=best.method, excluded=excluded, layers=len(bench.layers))
+
+
+def _prepare(task: Task) -> _Bench:
     graph = onnx.load(task.model, load_external_data=False).graph
     nodes = qdq.candidates(graph)
     layers = qdq.layers(graph, nodes)
@@ -63,55 +101,36 @@ def search(task: Task) -> Made:
         raise ExportError(
             f"{task.card.name}: no layer to quantise is called {unknown[0]!r}; there are: {_some(layers)}"
         )
-    excluded = dict.fromkeys(task.exclude, "asked for")
-    if len(excluded) == len(layers):
+    if len(set(task.exclude)) == len(layers):
         raise ExportError(f"{task.card.name}: no layer is left that could be quantised")
     task.say("calibrate")
     seen = observe(task.model, qdq.tensors(graph, nodes), feeds(task.card, task.photos))
     photos = task.photos[: TRIALS[task.card.task]]
     exact = answers(task.card, photos, runner(task.card, task.model))
-
-    def attempt(method: str) -> _Trial:
-        task.say(f"try {method}" + (f", {len(excluded)} of {len(layers)} layers in fp32" if excluded else ""))
-        kept = [name for name in nodes if name not in excluded]
-        made = qdq.quantise(task.model, _cut(seen, method), kept, reduce_range=task.reduce_range)
-        return _Trial(made, method, _judge(task, made, photos, exact))
-
-    best = max(map(attempt, METHODS), key=lambda trial: _rank(task.card, trial.likeness))
-    wanted = task.floor + (1 - task.floor) * MARGIN
-    if best.likeness.value(task.card) < wanted:
-        task.say("rank layers")
-        harm = noise(task.model, best.model, layers, feeds(task.card, photos))
-        worst = sorted(harm, key=lambda name: -harm[name])[: int(len(layers) * BUDGET)]
-        step = max(1, round(len(layers) * STEP))
-        for start in range(0, len(worst), step):
-            leaving = worst[start : start + step]
-            excluded |= {name: f"error {harm[name]:.2%} of its output's energy" for name in leaving}
-            best = attempt(best.method)
-            if best.likeness.value(task.card) >= wanted:
-                break
-    return Made(model=best.model, method=best.method, excluded=excluded, layers=len(layers))
+    return _Bench(task=task, nodes=nodes, layers=layers, seen=seen, photos=photos, exact=exact)
 
 
-def _judge(task: Task, made: onnx.ModelProto, photos: Sequence[Photo], exact: Sequence[Answer]) -> Likeness:
-    """How the trial compares with fp32."""
-    folder = task.model.parent / "trial"
-    folder.mkdir(exist_ok=True)
-    for stale in folder.iterdir():
-        stale.unlink()
-    copy = onnx.ModelProto()
-    copy.CopyFrom(made)
-    onnx.save(copy, folder / "trial.onnx", save_as_external_data=True, location="trial.data")
-    return compare(task.card, exact, answers(task.card, photos, runner(task.card, folder / "trial.onnx")))
+def _spare_the_worst(
+    bench: _Bench, best: _Trial, excluded: Mapping[str, str], wanted: float
+) -> tuple[_Trial, dict[str, str]]:
+    """Leave the layers that suffer most in fp32, STEP by STEP, until the images agree as wanted or BUDGET is spent."""
+    task, count = bench.task, len(bench.layers)
+    task.say("rank layers")
+    harm = noise(task.model, best.model, bench.layers, feeds(task.card, bench.photos))
+    worst = sorted(harm, key=lambda name: -harm[name])[: int(count * BUDGET)]
+    step = max(1, round(count * STEP))
+    spared = dict(excluded)
+    for start in range(0, len(worst), step):
+        spared |= {name: f"error {harm[name]:.2%} of its output's energy" for name in worst[start : start + step]}
+        best = bench.attempt(best.method, spared)
+        if best.likeness.value(task.card) >= wanted:
+            break
+    return best, spared
 
 
 def _rank(card: ModelCard, likeness: Likeness) -> tuple[float, float]:
     """Better is more; a few images have few values of top-1, so the cosine decides between equals."""
     return likeness.value(card), likeness.cosine or 0.0
-
-
-def _cut(seen: Mapping[str, Histogram], method: str) -> dict[str, Range]:
-    return {name: METHODS[method](histogram) for name, histogram in seen.items()}
 
 
 def _some(names: Collection[str]) -> str:

@@ -11,7 +11,8 @@ from landmark_onnx.precision import FLOORS
 from landmark_onnx.providers import ProviderRequest
 from landmark_onnx_export.held_out import judges
 from landmark_onnx_export.likeness import Likeness, floor_of, measure, runner
-from landmark_onnx_export.reduce import MOST, Wish, fp32_metadata
+from landmark_onnx_export.recipe import Wish
+from landmark_onnx_export.reduce import MOST, fp32_metadata
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

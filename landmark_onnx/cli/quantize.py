@@ -15,7 +15,7 @@ from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
 
 if TYPE_CHECKING:
-    from landmark_onnx_export.reduce import ReductionReport, Wish
+    from landmark_onnx_export.recipe import ReductionReport, Wish
     from landmark_onnx_export.setting import SettingReport
 
 
@@ -120,7 +120,8 @@ def reduce_precision(
     from landmark_onnx.cli.inputs import expand
 
     with extra("quantize"):
-        from landmark_onnx_export.reduce import Wish
+        import landmark_onnx_export.reduce  # noqa: F401  # what may be missing is missed here
+        from landmark_onnx_export.recipe import Wish
 
     if precision is not Target.INT8 and (exclude or reduce_range):
         raise typer.BadParameter("--exclude and --reduce-range are for int8 alone")
