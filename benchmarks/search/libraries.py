@@ -1,0 +1,254 @@
+"""Exact search by FAISS, usearch, LanceDB and blocked NumPy on one matrix, each beside the rate of sgemm.
+
+    python benchmarks/search/libraries.py --rows 762000 --queries 1000 --output benchmarks/search/results/NAME
+
+Each contestant runs in a process of its own: it maps the matrix, multiplies blocks of the same shapes with NumPy
+(sgemm), searches, and so on in turns; the rate of a round is given as a share of the sgemm just before it. Memory is
+the peak of the whole process over the matrix's size, time to start that from importing the library to its first answer.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BLOCK = 8192
+TOP = 100
+PACKAGES = ("numpy", "faiss-cpu", "usearch", "lancedb")
+
+Search = Callable[[np.ndarray], np.ndarray]
+"""(Q, D) float32 queries -> (Q, TOP) positions."""
+
+
+def open_ours(database: np.ndarray, folder: Path) -> Search:
+    """landmark_onnx: FAISS proposes, float64 decides."""
+    from landmark_onnx.search.exact import load_faiss, search_exact
+
+    load_faiss()
+    return lambda queries: search_exact(database, queries, TOP).positions
+
+
+def open_faiss(database: np.ndarray, folder: Path) -> Search:
+    """faiss.knn on the mapped matrix."""
+    import faiss
+
+    return lambda queries: faiss.knn(queries, database, TOP, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+
+def open_usearch(database: np.ndarray, folder: Path) -> Search:
+    """Exact search of usearch on the mapped matrix."""
+    from usearch.index import MetricKind, search
+
+    matrix = np.asarray(database)
+    return lambda queries: search(matrix, queries, TOP, MetricKind.IP, exact=True, threads=os.cpu_count() or 1).keys
+
+
+def open_lancedb(database: np.ndarray, folder: Path) -> Search:
+    """LanceDB without an index; the table is written before, and that is not counted."""
+    import lancedb
+
+    table = lancedb.connect(folder / "lance").open_table("rows")
+
+    def nearest(query: np.ndarray) -> np.ndarray:
+        found = table.search(query, vector_column_name="vector").distance_type("dot").limit(TOP).to_arrow()
+        return found.column("position").to_numpy()
+
+    return lambda queries: np.stack([nearest(query) for query in queries])
+
+
+def open_numpy(database: np.ndarray, folder: Path) -> Search:
+    """Blocks of NumPy's matmul; a block's scores over the worst kept so far join the candidates."""
+    return lambda queries: blocked(database, queries)
+
+
+def blocked(database: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Blocked matrix products with a pruning threshold for each query."""
+    floor = np.full((len(queries), 1), -np.inf, np.float32)
+    kept: list[tuple[np.ndarray, ...]] = []
+    waiting = 0
+    for start in range(0, len(database), BLOCK):
+        scores = queries @ database[start : start + BLOCK].T
+        if start == 0:
+            floor[:, 0] = np.partition(scores, -TOP, axis=1)[:, -TOP]
+        at = np.flatnonzero(scores >= floor)
+        kept.append((at // scores.shape[1], at % scores.shape[1] + start, scores.reshape(-1)[at]))
+        waiting += len(at)
+        if waiting > 4 * TOP * len(queries):
+            kept = [best(kept)]
+            waiting = len(kept[0][0])
+            floor[:, 0] = kept[0][2].reshape(len(queries), TOP)[:, -1]
+    return best(kept)[1].reshape(len(queries), TOP)
+
+
+def best(kept: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """The TOP candidates of each query: query, position, score."""
+    query, position, score = (np.concatenate(column) for column in zip(*kept, strict=True))
+    order = np.lexsort((position, -score, query))
+    rank = np.arange(len(order)) - np.searchsorted(query[order], query[order])
+    order = order[rank < TOP]
+    return query[order], position[order], score[order]
+
+
+CONTESTANTS: dict[str, Callable[[np.ndarray, Path], Search]] = {
+    "landmark_onnx": open_ours,
+    "faiss": open_faiss,
+    "numpy": open_numpy,
+    "usearch": open_usearch,
+    "lancedb": open_lancedb,
+}
+FEWER = {"usearch": 50, "lancedb": 10}
+"""Those that multiply no matrices take as long for each query: fewer of them tell their rate."""
+
+
+def main() -> None:
+    """Make the matrix, run every contestant in a process, write JSON and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=762_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=CONTESTANTS, nargs="*", default=list(CONTESTANTS))
+    parser.add_argument("--folder", type=Path, help="where the matrix is kept; a temporary one by default")
+    parser.add_argument("--output", type=Path, help="without suffix: .json and .md are written")
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contestant:
+        print(json.dumps(measure(options)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        options.folder = options.folder or Path(temporary)
+        prepare(options)
+        found = [ask(name, options) for name in options.only]
+    report(found, options)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Random unit rows, as a file of plain float32; and as a table, if LanceDB takes part."""
+    path = options.folder / "rows.f32"
+    if not path.exists() or path.stat().st_size != options.rows * options.dim * 4:
+        generator = np.random.default_rng(0)
+        with path.open("wb") as file:
+            for start in range(0, options.rows, 50_000):
+                file.write(unit(generator, min(50_000, options.rows - start), options.dim).tobytes())
+    if "lancedb" in options.only and not (options.folder / "lance").exists():
+        import lancedb
+        import pyarrow as pa
+
+        database = matrix(options)
+
+        def batches() -> Any:
+            for start in range(0, options.rows, 50_000):
+                part = np.asarray(database[start : start + 50_000])
+                vectors = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), options.dim)
+                yield pa.record_batch([vectors, pa.array(np.arange(start, start + len(part)))], schema=schema)
+
+        schema = pa.schema([("vector", pa.list_(pa.float32(), options.dim)), ("position", pa.int64())])
+        lancedb.connect(options.folder / "lance").create_table("rows", batches(), schema=schema)
+
+
+def unit(generator: np.random.Generator, rows: int, dim: int) -> np.ndarray:
+    """(rows, dim) float32 of norm 1."""
+    values = generator.standard_normal((rows, dim), dtype=np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def matrix(options: argparse.Namespace) -> np.ndarray:
+    """The rows, mapped."""
+    return np.memmap(options.folder / "rows.f32", np.float32, "r", shape=(options.rows, options.dim))
+
+
+def ask(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure in a new process."""
+    numbers = [f"--{key}={getattr(options, key)}" for key in ("rows", "dim", "queries", "rounds", "folder")]
+    command = [sys.executable, __file__, "--contestant", name, *numbers]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Rates, memory and start of one contestant, in this process."""
+    count = min(options.queries, FEWER.get(options.contestant, options.queries))
+    queries = unit(np.random.default_rng(1), options.queries, options.dim)
+    begin = time.perf_counter()
+    search = CONTESTANTS[options.contestant](matrix(options), options.folder)
+    search(queries[:1])
+    started = time.perf_counter() - begin
+    rates, gemms = [], []
+    for _ in range(options.rounds):
+        gemms.append(sgemm(matrix(options), queries))
+        begin = time.perf_counter()
+        found = search(queries[:count])
+        rates.append(2 * count * options.rows * options.dim / (time.perf_counter() - begin) / 1e9)
+    share_of_matrix = peak() / (options.rows * options.dim * 4)
+    return {
+        "contestant": options.contestant,
+        "queries": count,
+        "gflops": statistics.median(rates),
+        "sgemm_gflops": statistics.median(gemms),
+        "share": statistics.median(rate / gemm for rate, gemm in zip(rates, gemms, strict=True)),
+        "shares": [rate / gemm for rate, gemm in zip(rates, gemms, strict=True)],
+        "start_seconds": started,
+        "peak_over_matrix": share_of_matrix,
+        "same_as_numpy": float(np.mean(np.sort(found[:10]) == np.sort(blocked(matrix(options), queries[:10])))),
+    }
+
+
+def sgemm(database: np.ndarray, queries: np.ndarray) -> float:
+    """GFLOP/s of NumPy's float32 matrix product of the queries with each block of rows."""
+    out = np.empty((len(queries), BLOCK), np.float32)
+    begin = time.perf_counter()
+    starts = range(0, len(database) - BLOCK + 1, BLOCK)
+    for start in starts:
+        np.matmul(queries, database[start : start + BLOCK].T, out=out)
+    return 2 * len(queries) * database.shape[1] * BLOCK * len(starts) / (time.perf_counter() - begin) / 1e9
+
+
+def peak() -> int:
+    """The most bytes that this process had resident, mapped files included."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def report(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Print a table; write it, and the numbers, where asked."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    sizes = f"{options.rows:,} x {options.dim} float32, {options.queries:,} queries, top {TOP}, {options.rounds} rounds"
+    command = f"python benchmarks/search/libraries.py --rows {options.rows} --dim {options.dim}"
+    command += f" --queries {options.queries} --rounds {options.rounds}"
+    lines = [
+        f"# Exact search: {sizes}",
+        "",
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + f"; `{command}`",
+        "",
+        "| contestant | queries | GFLOP/s | sgemm beside | share of sgemm (each round) | peak / matrix | to start, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in found:
+        rounds = ", ".join(f"{share:.2f}" for share in each["shares"])
+        lines.append(
+            f"| {each['contestant']} | {each['queries']} | {each['gflops']:.0f} | {each['sgemm_gflops']:.0f} "
+            f"| {each['share']:.2f} ({rounds}) | {each['peak_over_matrix']:.2f} | {each['start_seconds']:.2f} |"
+        )
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.output:
+        facts = {"command": command, "versions": versions, "cores": os.cpu_count(), "contestants": found}
+        options.output.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        options.output.with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
