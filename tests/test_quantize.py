@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import photo
+from fakes import photo, unsealed, write_sealed
 from landmark_onnx import cli
 from landmark_onnx.errors import ImageError, ModelFileError
 from landmark_onnx.intake import add
@@ -213,6 +213,26 @@ def test_weights_beside_the_model(tmp_path, photos, command, monkeypatch):
     data = read_metadata(made)["data"]
     assert hashlib.sha256((tmp_path / data["file"]).read_bytes()).hexdigest() == data["sha256"]
     assert verify(made).agreement.cosine > 0.99999
+
+
+def test_weights_beside_the_fp32_model(tmp_path, photos, command):
+    inside = make_network(tmp_path / "inside.onnx")
+    metadata = read_metadata(inside)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "INLINE_LIMIT", 0)
+        written = saving.save_model(unsealed(inside), tmp_path / "small.onnx")
+    assert written.data is not None
+    write_sealed(written.model, metadata | {"data": {"file": written.data.name, "sha256": written.data_sha256}})
+    figures = []
+    for model in (inside, written.model):
+        code, out, err = command(model, "--calibrate", photos, "--floor", 0.5, "--json")
+        assert code == 0, err
+        figures.append(json.loads(out)[0]["agreement"])
+    assert figures[0] == figures[1]
+    written.data.unlink()
+    code, _, err = command(written.model, "--calibrate", photos)
+    assert code == 1
+    assert "keeps its weights there" in err
 
 
 def test_store_knows_reduced_files(tmp_path, photos, command, monkeypatch):
