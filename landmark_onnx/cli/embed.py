@@ -130,7 +130,7 @@ def embed_images(
             ),
             [identify(retriever) for retriever in retrievers],
             output,
-            _work(retrievers, engine, batch, supply, ray, workers),
+            _work(model, retrievers, engine, batch, supply, ray, workers),
             dtype=dtype.value,
             shard_size=shard_size,
             restart=restart,
@@ -152,24 +152,32 @@ def _retrievers(
 
 
 def _work(
-    retrievers: "list[Retriever]", engine: Engine, batch: Images, supply: Supply, ray: str | None, workers: int
+    models: list[str],
+    retrievers: "list[Retriever]",
+    engine: Engine,
+    batch: Images,
+    supply: Supply,
+    ray: str | None,
+    workers: int,
 ) -> "Work":
     if ray is None:
         from landmark_onnx.embedding.job import here
 
         return here(retrievers, batch.max_pixels)
     from landmark_onnx.embedding.cluster import Recipe, on_ray
+    from landmark_onnx.pull import ensure
 
     recipes = [
         Recipe(
-            path=retriever.session.path.resolve(),
+            # As it was loaded: a session's own path may be that of a reduced precision's file.
+            path=ensure(model, offline=supply.offline).resolve(),
             provider=engine.request(),
             threads=engine.threads,
             batch_size=batch.batch_size,
             max_pixels=batch.max_pixels,
             card=supply.read_card(),
         )
-        for retriever in retrievers
+        for model in models
     ]
     return on_ray(ray, recipes, workers)
 
