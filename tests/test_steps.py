@@ -108,6 +108,8 @@ def test_beyond_the_candidates_the_former_order_stays(spec):
     plain = brute_search(database, queries, 40)
     assert (np.sort(found.positions[:, :12]) == np.sort(plain.positions[:, :12])).all()
     np.testing.assert_array_equal(found.positions[:, 12:], plain.positions[:, 12:])
+    # They follow the candidates: moved down where they must be, never up.
+    assert (found.scores[:, 12:] <= plain.scores[:, 12:]).all()
     assert (np.diff(found.scores, axis=1) <= 0).all()
 
 
