@@ -631,7 +631,8 @@ def test_images_of_one_shape_run_together(photos, run, monkeypatch):
 def test_options_reach_the_provider(photos, run, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "landmark_onnx.model.Session", lambda path, request, threads: asked.append((request, threads)) or sys.exit(7)
+        "landmark_onnx.model.Session",
+        lambda path, request, threads, **facts: asked.append((request, threads)) or sys.exit(7),
     )
     options = (
         "--provider",
@@ -644,10 +645,12 @@ def test_options_reach_the_provider(photos, run, monkeypatch):
         "1",
         "--threads",
         "3",
+        "--precision",
+        "fp16",
     )
     assert run(*CLS, "0.png", *options).code == 7
     ((request, threads),) = asked
-    assert (request.name, request.device_id, threads) == ("cuda", 1, 3)
+    assert (request.name, request.device_id, request.precision, threads) == ("cuda", 1, "fp16", 3)
     assert dict(request.options) == {"a": "b=c", "d": ""}
 
 
@@ -785,9 +788,11 @@ def wait_for(condition, seconds: float = 60) -> None:
 def exporter(monkeypatch):
     """A stand-in for the exporter, which refuses sources with "bad" in their name."""
     convert = pytest.importorskip("landmark_onnx_export.convert")
+    forms = []
 
-    def export_model(card, source, output, *, check_parity=True, say=lambda stage: None):
+    def export_model(card, source, output, form, *, check_parity=True, say=lambda stage: None):
         say("program")
+        forms.append(form)
         if "bad" in source.read_text():
             raise ExportError(f"{source}: fc_0.w_0 is missing")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -799,6 +804,7 @@ def exporter(monkeypatch):
 
     monkeypatch.setattr(convert, "export_model", export_model)
     monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_module", lambda: None)
+    return forms
 
 
 @pytest.fixture
@@ -809,6 +815,12 @@ def releases(tmp_path, monkeypatch) -> Path:
     for name, text in ((fakes.RETRIEVAL, "good"), (fakes.CLS, "bad"), (fakes.DET, "good")):
         (folder / f"{name}.tar").write_text(text)
     return folder
+
+
+def test_export_takes_the_form_of_the_file(exporter, releases, run):
+    source = ("--from", releases / f"{fakes.RETRIEVAL}.tar", "-o", "x.onnx")
+    assert run("export", *source).code == run("export", *source, "--raw", "--input", "uint8").code == 0
+    assert [(form.raw, form.input_kind) for form in exporter] == [(False, "float32"), (True, "uint8")]
 
 
 def test_export_goes_into_the_store(exporter, releases, run):
