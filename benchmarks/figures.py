@@ -1,25 +1,21 @@
 """The figures that the project has to reach, each measured beside what it is measured against, in one run."""
 
-import contextlib
 import dataclasses
-import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
-from made import PROGRAM, Workshop, say
+from held import Bench, Figure, Held
+from made import PROGRAM, say
 from original import original_chain
 
 from landmark_onnx.benchmark.child import Child
-from landmark_onnx.benchmark.contest import Contest, Rules, Standing
-from landmark_onnx.benchmark.contestants import Contestant, Scenario, Workload
-from landmark_onnx.benchmark.roster import Entry, own, peer
-from landmark_onnx.benchmark.windows import Ratio, digits, stable
-from landmark_onnx.benchmark.worker import MAX_FEEDS
+from landmark_onnx.benchmark.contestants import OWN, Scenario, Workload
+from landmark_onnx.benchmark.roster import own, peer
+from landmark_onnx.benchmark.windows import Ratio, digits
 from landmark_onnx.cards import card, shipped_cards
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images import read_image
@@ -33,53 +29,11 @@ DET = tuple(name for name, each in shipped_cards().items() if each.task == "det"
 BEST = "paddle-onednn"
 """The peer that most figures are taken to."""
 
+MATCHED = 0.98
+"""Share of the boxes at fp32 that a reduced precision has to find again."""
+
 STARTS = 5
 PHOTOS = 500
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """How the figures are taken. providers: of this package, of which the best counts."""
-
-    shop: Workshop
-    providers: tuple[str, ...]
-    threads: int
-    windows: int
-    seconds: float
-    batch_size: int
-    photos: int
-
-    def rules(self, *targets: str, queries: int = 0, agree: bool = False) -> Rules:
-        """Of a contest."""
-        work = Workload(seconds=self.seconds, queries=queries)
-        return Rules(work=work, targets=targets, max_windows=self.windows, agree=agree)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One figure of one model. wanted: "<= 1.00" or ">= 0.95". measured: None if it could not be had.
-
-    by: who was measured. detail: whatever else explains the number.
-    """
-
-    name: str
-    model: str
-    wanted: str
-    measured: float | None
-    by: str = ""
-    detail: str = ""
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is reached."""
-        sign, limit = self.wanted.split()
-        if self.measured is None:
-            return False
-        return self.measured <= float(limit) if sign == "<=" else self.measured >= float(limit)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return {**dataclasses.asdict(self), "holds": self.holds}
 
 
 Measured = tuple[list[Figure], list[dict[str, Any]]]
@@ -124,13 +78,14 @@ def detector(bench: Bench, name: str) -> Measured:
     model = bench.shop.model(name)
     reason = bench.shop.reduced(name, "int8")
     held = Held(bench, model, ["fp32", "bf16", "int8"], (BEST,), bench.rules("file", queries=1, agree=True))
-    labels = [label for label in held if label.split()[-1] in ("bf16", "int8")]
+    labels = [label for label in held if label.startswith(OWN) and label.split()[-1] in ("bf16", "int8")]
+    labels = [label for label in labels if held.alike(label) >= MATCHED] or labels
     precision = min(labels, key=held.cost).split()[-1] if labels else "int8"
     less = held.figure("detector, reduced precision / Paddle oneDNN fp32", "<= 0.50", precision, BEST, detail=reason)
     return [
         held.figure("detector, fp32 / Paddle oneDNN", "<= 0.95", "fp32", BEST),
         less,
-        held.likeness("detector, boxes matched at that precision", ">= 0.98", less.by),
+        held.likeness("detector, boxes matched at that precision", f">= {MATCHED}", less.by),
     ], held.rows
 
 
@@ -261,87 +216,3 @@ RUNS: Mapping[str, Measure] = {
     "throughput": Measure(throughput, RETRIEVAL),
 }
 """The quick ones first."""
-
-
-class Held:
-    """A contest that was held, and figures of it; iterates over the labels of those who finished."""
-
-    def __init__(
-        self, bench: Bench, model: Entry, precisions: Sequence[str], peers: Sequence[str], rules: Rules
-    ) -> None:
-        self._model = model
-        ours = list(own(model, bench.providers, precisions, threads=bench.threads, batch_size=1))
-        self._reasons: dict[str, str] = {}
-        rivals: list[Contestant] = []
-        for name in peers:
-            with self._noting(name):
-                folder = bench.shop.folder / "paddle"
-                rivals.append(peer(model, name, folder, threads=bench.threads, batch_size=1))
-        # The first one is in every group, should memory part them.
-        contest = Contest(model, [*rivals, *ours], rules, say=say)
-        self._standings: dict[str, Standing] = {
-            each.contestant.label: each for each in contest.hold(bench.shop.photos(MAX_FEEDS))
-        }
-        self._reasons |= {dropout.contestant: dropout.error for dropout in contest.dropouts}
-        self.rows = [each.to_json() for each in self._standings.values()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._standings)
-
-    def cost(self, label: str) -> float:
-        """Median cost in seconds."""
-        return statistics.median(window.cost for window in self._standings[label].windows)
-
-    def figure(self, name: str, wanted: str, precision: str, rival: str, *, detail: str = "") -> Figure:
-        """The ratio of our best provider at `precision` to a rival, window by window."""
-        labels = [label for label in self if label.startswith("landmark-onnx") and label.endswith(precision)]
-        known = [(self._ratio(label, rival), label) for label in labels] if rival in self else []
-        if not known:
-            reasons = [reason for label, reason in self._reasons.items() if label == rival or label.endswith(precision)]
-            reason = "; ".join(filter(None, [detail, *reasons]))
-            return Figure(name=name, model=self._model.name, wanted=wanted, measured=None, detail=reason)
-        ratio, label = min(known, key=lambda pair: pair[0].median)
-        others = [f"{other} {digits(each.median)}" for each, other in known if other != label]
-        unstable = [each for each in (label, rival) if not stable(self._standings[each].windows)]
-        notes = [
-            f"{ratio.low:.3f} to {ratio.high:.3f} in {ratio.rounds} rounds; {1000 * self.cost(label):.5g} against "
-            f"{1000 * self.cost(rival):.5g} ms of {rival}",
-            *others,
-            *([f"not stable: {', '.join(unstable)}"] if unstable else []),
-            detail,
-        ]
-        return Figure(
-            name=name,
-            model=self._model.name,
-            wanted=wanted,
-            measured=digits(ratio.median),
-            by=label,
-            detail="; ".join(filter(None, notes)),
-        )
-
-    def likeness(self, name: str, wanted: str, label: str) -> Figure:
-        """How like fp32 the answers of `label` are."""
-        standing = self._standings.get(label)
-        found = standing.likeness if standing else None
-        detail = f"{found.measure}, {found.photos} photos" if found else "not known"
-        value = round(found.value, 6) if found else None
-        return Figure(name=name, model=self._model.name, wanted=wanted, measured=value, by=label, detail=detail)
-
-    def _ratio(self, label: str, rival: str) -> Ratio:
-        """Of windows in the order of the rounds; a rival in another group of a parted contest has other rounds."""
-        costs = [[window.cost for window in self._standings[each].windows] for each in (label, rival)]
-        rounds = min(map(len, costs))
-        return Ratio.of(*(values[:rounds] for values in costs))
-
-    @contextlib.contextmanager
-    def _noting(self, label: str) -> Iterator[None]:
-        try:
-            yield
-        except LandmarkError as error:
-            self._reasons[label] = str(error)
-
-
-def read_part(path: Path) -> tuple[list[Figure], dict[str, Any]]:
-    """The figures of a part that was measured before, and the whole of it."""
-    part = json.loads(path.read_text(encoding="utf-8"))
-    return [Figure(**{key: value for key, value in each.items() if key != "holds"}) for each in part["figures"]], part

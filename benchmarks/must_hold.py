@@ -4,8 +4,9 @@
     python benchmarks/must_hold.py --only fp32 --models inceptionv4_arcmargin -o out/quick
     python benchmarks/must_hold.py --width 0.0625 --windows 3 --seconds 0.3 --photos 20 -o out/dry   # a dry run
 
-What was measured stays in DIR/parts, and is not measured again without --again. Models (random weights), photos and
-caches are made once in --work. Run it on a quiet machine: the load of the others is written down, not taken out.
+What was measured stays in DIR/parts, and is not measured again without --again; what could not be had is. Models
+(random weights), photos and caches are made once in --work. Run it on a quiet machine: the load of the others is
+written down, not taken out.
 """
 
 import argparse
@@ -18,13 +19,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from figures import PHOTOS, RUNS, Bench, Figure, read_part
+from figures import PHOTOS, RUNS
+from held import Bench, Figure, read_part
 from made import Workshop, say
 
 from landmark_onnx.benchmark.machine import load_average, machine
 from landmark_onnx.benchmark.report import markdown_table
 from landmark_onnx.cores import available_cores
 from landmark_onnx.files import atomic_write
+from landmark_onnx.store import HOME_VARIABLE
 
 
 def main() -> None:
@@ -39,7 +42,7 @@ def main() -> None:
         batch_size=options.batch_size,
         photos=options.photos,
     )
-    os.environ.update(bench.shop.environment())
+    os.environ[HOME_VARIABLE] = bench.shop.environment()[HOME_VARIABLE]
     for name in options.only:
         measure = RUNS[name]
         for model in measure.models:
@@ -70,19 +73,17 @@ def arguments() -> argparse.Namespace:
 
 
 def done(path: Path) -> bool:
-    """Whether a part is there and was no failure."""
-    return path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["failed"]
+    """Whether a part is there and has all of its figures; what could not be had is tried again."""
+    return path.is_file() and all(figure.measured is not None for figure in read_part(path)[0])
 
 
 def measured(bench: Bench, name: str, model: str) -> dict[str, Any]:
     """One part; what fails is a part too, so that the rest goes on."""
-    failed = False
     begun, load = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
     try:
         figures, rows = RUNS[name].run(bench, model)
     except Exception as error:  # hours of other figures are still to come
         say(f"{name} {model}: {traceback.format_exc()}")
-        failed = True
         figures, rows = (
             [Figure(name=name, model=model, wanted="<= 0", measured=None, detail=f"{type(error).__name__}: {error}")],
             [],
@@ -94,7 +95,6 @@ def measured(bench: Bench, name: str, model: str) -> dict[str, Any]:
         "width": bench.shop.width,
         "threads": bench.threads,
         "machine": machine(),
-        "failed": failed,
         "figures": [figure.to_json() for figure in figures],
         "rows": rows,
     }

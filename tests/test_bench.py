@@ -13,11 +13,11 @@ from landmark_onnx.benchmark.accuracy import iou, likeness, matches, stored_like
 from landmark_onnx.benchmark.child import Child
 from landmark_onnx.benchmark.contest import Contest, Rules
 from landmark_onnx.benchmark.contestants import PEERS, Contestant, Workload
-from landmark_onnx.benchmark.engines import batches
 from landmark_onnx.benchmark.photos import scene, write_photos
 from landmark_onnx.benchmark.plots import write_plots
 from landmark_onnx.benchmark.report import KEY, SCHEMA, read_report
 from landmark_onnx.benchmark.roster import entry, own, peer
+from landmark_onnx.benchmark.shapes import batches
 from landmark_onnx.cli import main
 from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError
 from landmark_onnx.results import Detections
@@ -228,7 +228,7 @@ def test_comparing_names_what_only_one_has(run, tmp_path):
     assert "no measurement in common" in err
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 1, "rows": [{}]}', None])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2, "rows": []}', '{"schema": 1, "rows": [{}]}', None])
 def test_what_is_no_report_is_refused_by_name(run, tmp_path, text):
     (tmp_path / "good.json").write_text(json.dumps(report_of([1])))
     if text is not None:

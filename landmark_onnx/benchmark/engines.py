@@ -1,25 +1,14 @@
-"""What runs a contestant in its child process: this package, or a peer on the same file or the same network."""
+"""What runs a contestant in its child process: this package, or a peer."""
 
-import collections
-import importlib
-import itertools
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from landmark_onnx.benchmark.contestants import Contestant, Runtime
+from landmark_onnx.benchmark.peers import OnnxRuntime, OpenVino, Paddle
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.errors import MissingExtraError, SessionError
-from landmark_onnx.images import read_image
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
-from landmark_onnx.postprocess import to_classification, to_detections, to_embedding
-from landmark_onnx.preprocess import preprocess
 from landmark_onnx.results import Failure, Result
-from landmark_onnx.seal import read_metadata
-from landmark_onnx.types import INPUTS, OUTPUTS, Task, Tensors
+from landmark_onnx.types import Task, Tensors
 
 KINDS: Mapping[Task, type[Model[Any]]] = {"retrieval": Retriever, "cls": Classifier, "det": Detector}
 
@@ -76,166 +65,9 @@ class Own:
             yield result
 
 
-class Peer(ABC):
-    """Another runtime in the original's way: photos are read, prepared, run and decoded one step after another."""
-
-    providers: tuple[str, ...] = ()
-    note = ""
-
-    def __init__(self, contestant: Contestant) -> None:
-        self.card = ModelCard.from_dict(contestant.card, contestant.path)
-        self.batch_size = contestant.batch_size if len(INPUTS[self.card.task]) == 1 else 1
-        self.as_uint8 = takes_bytes(contestant)
-        self._contestant = contestant
-
-    @abstractmethod
-    def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
-
-    def answers(self, paths: Sequence[str]) -> Iterator[Result]:
-        """As `Engine.answers`; photos of one shape run together."""
-        for at in range(0, len(paths), self.batch_size):
-            chunk = paths[at : at + self.batch_size]
-            prepared = [preprocess(self.card.preprocess, read_image(path), as_uint8=self.as_uint8) for path in chunk]
-            found: dict[int, Result] = {}
-            for positions in same_shape(prepared):
-                feeds = stacked([prepared[position] for position in positions])
-                outputs = self.run(feeds)
-                for row, position in enumerate(positions):
-                    own = outputs if len(positions) == 1 else {key: out[row : row + 1] for key, out in outputs.items()}
-                    found[position] = decode(self.card, prepared[position], own)
-            yield from (found[position] for position in range(len(chunk)))
-
-
-class OnnxRuntime(Peer):
-    """onnxruntime with the options it has by itself, on the CPU."""
-
-    def __init__(self, contestant: Contestant) -> None:
-        """Create the session. Raises: MissingExtraError."""
-        from landmark_onnx.providers import onnxruntime
-
-        super().__init__(contestant)
-        ort = onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = contestant.threads
-        self._session = ort.InferenceSession(contestant.path, options, providers=[contestant.provider])
-        self.providers = tuple(self._session.get_providers())
-
-    def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
-        task = self.card.task
-        renamed = {theirs: feeds[ours] for ours, theirs in zip(INPUTS[task], self.card.input_names(), strict=True)}
-        values = self._session.run(list(self.card.output_names()), renamed)
-        return dict(zip(OUTPUTS[task], values, strict=True))
-
-
-class OpenVino(Peer):
-    """The openvino package itself, on the CPU, made for latency and for any image size."""
-
-    def __init__(self, contestant: Contestant) -> None:
-        """Compile the model. Raises: MissingExtraError."""
-        super().__init__(contestant)
-        openvino = _module("openvino", "openvino")
-        # Left alone it takes bf16 where the CPU has it, whatever the file says.
-        precision = {"fp32": "f32", "bf16": "bf16"}[contestant.precision]
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        settings["INFERENCE_NUM_THREADS"] = str(contestant.threads)
-        self._model = openvino.Core().compile_model(contestant.path, contestant.provider, settings)
-        self._request = self._model.create_infer_request()
-        took = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if took != precision:
-            raise SessionError(f"{contestant.label}: asked OpenVINO for {precision}, got {took}")
-        self.providers = (f"OpenVINO {contestant.provider} {took}",)
-
-    def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
-        task = self.card.task
-        renamed = {theirs: feeds[ours] for ours, theirs in zip(INPUTS[task], self.card.input_names(), strict=True)}
-        values = self._request.infer(renamed)
-        # The request's tensors are overwritten by its next run.
-        return {ours: values[name].copy() for ours, name in zip(OUTPUTS[task], self.card.output_names(), strict=True)}
-
-
-class Paddle(Peer):
-    """Paddle Inference on the released program, with its plain kernels as the original ran, or with oneDNN."""
-
-    def __init__(self, contestant: Contestant) -> None:
-        """Create the predictor. Raises: MissingExtraError."""
-        from landmark_onnx_export.paddle_runtime import paddle_module
-
-        super().__init__(contestant)
-        inference = paddle_module().inference
-        config = inference.Config(contestant.path, contestant.options["params"])
-        config.disable_gpu()
-        config.disable_glog_info()
-        config.enable_memory_optim()
-        config.set_cpu_math_library_num_threads(contestant.threads)
-        onednn, bf16 = (bool(contestant.options.get(name)) for name in ("onednn", "bf16"))
-        config.enable_onednn() if onednn else config.disable_onednn()
-        if bf16:
-            config.enable_onednn_bfloat16()
-        if config.onednn_enabled() != onednn:
-            raise SessionError(f"{contestant.label}: Paddle here is built without oneDNN")
-        self._predictor = inference.create_predictor(config)
-        self.providers = (f"Paddle Inference {'oneDNN' if onednn else 'plain kernels'}{' bf16' if bf16 else ''}",)
-
-    def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
-        names = self._contestant.options
-        for ours, theirs in zip(INPUTS[self.card.task], names["inputs"], strict=True):
-            self._predictor.get_input_handle(theirs).copy_from_cpu(np.ascontiguousarray(feeds[ours]))
-        self._predictor.run()
-        values = [self._predictor.get_output_handle(name).copy_to_cpu() for name in names["outputs"]]
-        return dict(zip(OUTPUTS[self.card.task], values, strict=True))
-
-
 ENGINES: Mapping[Runtime, Callable[[Contestant], Engine]] = {
     "landmark-onnx": Own,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "paddle": Paddle,
 }
-
-
-def takes_bytes(contestant: Contestant) -> bool:
-    """Whether the contestant's file normalises by itself; a program of Paddle's never does."""
-    if contestant.runtime == "paddle":
-        return False
-    return (read_metadata(Path(contestant.path)) or {}).get("input") == "uint8"
-
-
-def decode(card: ModelCard, feeds: Tensors, outputs: Tensors) -> Result:
-    """The task's postprocessing of one image."""
-    if card.task == "retrieval":
-        return to_embedding(card.postprocess, outputs)
-    if card.task == "cls":
-        return to_classification(card.postprocess, outputs, Classifier.top, {})
-    return to_detections(card.postprocess, feeds, outputs, {})
-
-
-def same_shape(prepared: Sequence[Tensors]) -> list[list[int]]:
-    """The positions of the images of each shape, commonest shape first."""
-    groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
-    for position, feeds in enumerate(prepared):
-        groups[feeds["image"].shape].append(position)
-    return sorted(groups.values(), key=len, reverse=True)
-
-
-def stacked(members: Sequence[Tensors]) -> Tensors:
-    """Images of one shape as one batch."""
-    return {key: np.concatenate([feeds[key] for feeds in members]) for key in members[0]}
-
-
-def batches(prepared: Sequence[Tensors], batch_size: int) -> list[Tensors]:
-    """Whole batches of the commonest shape, each image in one of them at least; images repeat to fill the last."""
-    members = [prepared[position] for position in same_shape(prepared)[0]]
-    count = -(-len(members) // batch_size)
-    endless = itertools.cycle(members)
-    return [stacked(list(itertools.islice(endless, batch_size))) for _ in range(count)]
-
-
-def _module(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(name, extra) from error

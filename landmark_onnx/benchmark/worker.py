@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from landmark_onnx.benchmark.contestants import Contestant, Target, Workload
-from landmark_onnx.benchmark.engines import ENGINES, Engine, batches
+from landmark_onnx.benchmark.engines import ENGINES, Engine
 from landmark_onnx.benchmark.loadgen import generate, harness
 from landmark_onnx.benchmark.scenarios import BUILT_IN, Answer
+from landmark_onnx.benchmark.shapes import batches
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images import read_image
 from landmark_onnx.preprocess import preprocess
