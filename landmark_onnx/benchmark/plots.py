@@ -100,7 +100,8 @@ def _accuracy(axes: "Axes", rows: Sequence[Row], colours: Colours) -> None:
     """Likeness to fp32 over images per second, each contestant at its best batch size."""
     best: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: row["images_per_second"]):
-        best[row["contestant"]] = row
+        if row["likeness"] or row["precision"] == "fp32":  # a reduced one that was not compared has no place here
+            best[row["contestant"]] = row
     for label, row in best.items():
         likeness = row["likeness"]["value"] if row["likeness"] else 1.0
         axes.scatter(row["images_per_second"], likeness, color=colours[label], label=label)
