@@ -8,6 +8,7 @@ bytes.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -72,8 +73,11 @@ def read_shard(path: Path, manifest: Manifest, columns: Collection[str] | None =
     wanted = [name for name in (*ROW_COLUMNS, *dims) if columns is None or name in columns or name == "error"]
     pa, pq = arrow()
     try:
-        with path.open("rb") as file:
-            table = pq.read_table(file, columns=wanted, use_threads=False, page_checksum_verification=True)
+        # A file of Arrow's own: its threads may drop it while Python ends, and a file of Python's would abort that.
+        with pa.OSFile(os.fsencode(path)) as file:
+            table = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True).read(
+                wanted, use_threads=False
+            )
         digests = json.loads(table.schema.metadata[DIGESTS])
         values = {name: _values(table.column(name), dims.get(name), manifest.dtype) for name in wanted}
         if broken := [name for name in wanted if _digest(values[name]) != digests[name]]:
