@@ -174,9 +174,8 @@ def recognize_images(
     if rules and not det:
         raise typer.BadParameter("rules are about a detector's boxes: give --det too", param_hint="--rules")
     sources = expand(images)
-    with reporting(output) as report:
+    with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         loading = Loading(engine, batch, report, offline)
-        opened = open_index(index)
         detector, read = loading.detector(det, rules) if det else (None, ())
         recognizer = Recognizer(
             index=opened,
