@@ -50,7 +50,7 @@ class Histogram:
             self.counts[:] = 0
             self.counts[BINS // 4 : BINS * 3 // 4] = merged
             self.width *= 2
-        # Powers of two divide without rounding, so each value goes where its own sign and size put it.
+        # Powers of two divide normal numbers without rounding, so each goes where its own sign and size put it.
         bins = np.floor(sample.reshape(-1) * np.float32(1 / self.width)).astype(np.int32) + BINS // 2
         self.counts += np.bincount(bins, minlength=BINS)
 

@@ -33,7 +33,7 @@ from landmark_onnx_export.search import Task, search
 from landmark_onnx_export.steps import THREADS
 from landmark_onnx_export.weights import Written
 
-MOST: Mapping[TaskName, tuple[int, int]] = {"retrieval": (32, 48), "cls": (32, 64), "det": (4, 8)}
+MOST: Mapping[TaskName, tuple[int, int]] = {"retrieval": (40, 48), "cls": (40, 64), "det": (6, 8)}
 """Images at most, to calibrate with and to judge by: a detector takes seconds each, its head 1,000 rois."""
 
 TOOLS = ("landmark-onnx", "onnx", "onnxruntime")

@@ -15,13 +15,13 @@ from landmark_onnx_export.made import Made
 from landmark_onnx_export.ranges import METHODS, Histogram, observe
 from landmark_onnx_export.sensitivity import noise
 
-TRIALS: Mapping[str, int] = {"retrieval": 6, "cls": 8, "det": 2}
-"""Calibration images that choices are made with, by task."""
+TRIALS: Mapping[str, int] = {"retrieval": 10, "cls": 12, "det": 2}
+"""Calibration images that choices are made with, by task, at most a third of them; ranges come from the others."""
 
 STEP, BUDGET = 0.03, 0.12
 """Shares of the layers: how many leave 8 bits at a time, and how many may at most."""
 
-MARGIN = 0.1
+MARGIN = 0.3
 """Of the way from the floor to 1: by how much the calibration images must do better than the floor."""
 
 
@@ -104,8 +104,10 @@ def _prepare(task: Task) -> _Bench:
     if len(set(task.exclude)) == len(layers):
         raise ExportError(f"{task.card.name}: no layer is left that could be quantised")
     task.say("calibrate")
-    seen = observe(task.model, qdq.tensors(graph, nodes), feeds(task.card, task.photos))
-    photos = task.photos[: TRIALS[task.card.task]]
+    # Ranges fit the images they were taken from, so what chooses between them must be others.
+    count = min(TRIALS[task.card.task], max(1, len(task.photos) // 3))
+    photos, ranging = task.photos[:count], task.photos[count:] or task.photos
+    seen = observe(task.model, qdq.tensors(graph, nodes), feeds(task.card, ranging))
     exact = answers(task.card, photos, runner(task.card, task.model))
     return _Bench(task=task, nodes=nodes, layers=layers, seen=seen, photos=photos, exact=exact)
 
