@@ -35,6 +35,17 @@ def ancestors(graph: onnx.GraphProto, tensors: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
+def descendants(graph: onnx.GraphProto, tensors: Iterable[str]) -> frozenset[str]:
+    """Names of the nodes that `tensors` go into, at any remove; the graph is in order, as ONNX wants it."""
+    reached = set(tensors)
+    found = set()
+    for node in graph.node:
+        if reached.intersection(node.input):
+            found.add(node.name)
+            reached.update(node.output)
+    return frozenset(found)
+
+
 def name_nodes(graph: onnx.GraphProto) -> None:
     """Give each node that has no name, or another's, one of its own: its type and its place."""
     taken: set[str] = set()

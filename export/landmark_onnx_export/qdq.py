@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from landmark_onnx_export.geometry import ancestors, geometry
+from landmark_onnx_export.geometry import descendants, geometry
 from landmark_onnx_export.ranges import Range
 
 PARTS = frozenset({"Conv", "Relu", "Add", "Mul", "MaxPool", "Concat"})
@@ -28,15 +28,19 @@ classes has 400 million."""
 def candidates(graph: onnx.GraphProto) -> tuple[str, ...]:
     """Names of the nodes that may be quantised, in the graph's order.
 
-    Of a detector only the head behind RoIAlign: it is most of the work, and noise in the features that proposals are
-    made from gives other proposals.
+    Of a detector only the head behind RoIAlign, from its first convolutions on: it is most of the work, and noise in
+    the features that proposals are made from gives other proposals.
     """
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     barred = geometry(graph)
+    found = tuple(node for node in graph.node if node.name not in barred and _takes_part(node, shapes))
     aligned = [name for node in graph.node if node.op_type == "RoiAlign" for name in node.output]
     if aligned:
-        barred |= ancestors(graph, aligned)
-    return tuple(node.name for node in graph.node if node.name not in barred and _takes_part(node, shapes))
+        behind = descendants(graph, aligned)
+        first = [node for node in found if node.name in behind and node.op_type == "Conv"]
+        head = {node.name for node in first} | descendants(graph, [name for node in first for name in node.output])
+        found = tuple(node for node in found if node.name in head)
+    return tuple(node.name for node in found)
 
 
 def _takes_part(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
