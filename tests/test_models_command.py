@@ -51,12 +51,12 @@ def mirror(monkeypatch):
 def exporter(monkeypatch):
     """An exporter that needs no Paddle."""
 
-    def export_model(card, source, output, *, say, check_parity=True):
+    def export_model(card, source, output, form=None, *, say, check_parity=True):
         say("convert")
         fakes.make_retrieval(output, model_card=fakes.small_card(card.name))
 
     fake = types.ModuleType("landmark_onnx_export.convert")
-    fake.export_model = export_model
+    fake.export_model, fake.Form = export_model, types.SimpleNamespace
     monkeypatch.setitem(sys.modules, "landmark_onnx_export.convert", fake)
 
 
@@ -230,7 +230,7 @@ def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter,
     """Else prune would take its temporary files away."""
     busy = []
 
-    def export_model(card, source, output, *, say, check_parity):
+    def export_model(card, source, output, form, *, say, check_parity):
         entered = []
         background(lambda: hold(entered, card.name)).join(0.3)
         busy.append(not entered)
@@ -248,7 +248,7 @@ def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter,
 def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch):
     given = []
 
-    def export_model(card, source, output, *, say, check_parity):
+    def export_model(card, source, output, form, *, say, check_parity):
         given.append(card)
         fakes.make_retrieval(output, model_card=card)
         return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())
