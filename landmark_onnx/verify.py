@@ -111,7 +111,7 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
     metadata = read_metadata(path) or {}
     check_external_data(path, metadata.get("data"))
     own = precision_of(metadata, path)
-    session = Session(find_model(model), request, threads=threads)
+    session = Session(find_model(model), request, threads=threads, machine_cache=False)
     card = ModelCard.from_dict(metadata.get("card", {}), f"{path}: card")
     session.bind(card)
     if "probe" not in metadata:
