@@ -67,3 +67,8 @@ class MissingExtraError(LandmarkError, ImportError):
         also = f" (or with extra {', '.join(others)})" if others else ""
         super().__init__(f"{what} is not installed; run: pip install 'landmark-onnx[{extra}]'{also}")
         self.extra = extra
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text: the rest of a runtime's is a stack."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from landmark_onnx.binding import Bindings
-from landmark_onnx.errors import ModelFileError, SessionError
+from landmark_onnx.errors import ModelFileError, SessionError, first_line
 from landmark_onnx.gpu_options import TRUE
 from landmark_onnx.machine_cache import Entry, entry_of
 from landmark_onnx.providers import CPU, CUDA, TENSORRT, install_hint
-from landmark_onnx.runners import first_line
 from landmark_onnx.types import Array, Tensors
 
 ERROR = 3  # ONNX Runtime's log level: warnings about shapes and fallback nodes are noise to a user

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from landmark_onnx.cores import cpu_model
-from landmark_onnx.errors import ModelFileError, SessionError
+from landmark_onnx.errors import ModelFileError, SessionError, first_line
 from landmark_onnx.machine_cache import entry_of
 from landmark_onnx.precision import Precision
 from landmark_onnx.providers import OPENVINO_PACKAGE, ProviderRequest
-from landmark_onnx.runners import first_line
 from landmark_onnx.seal import PREFIX, read_metadata
 from landmark_onnx.types import Array, Tensors
 

@@ -22,8 +22,3 @@ class Runner(Protocol):
     def run(self, outputs: Sequence[str], feeds: Tensors) -> list[Array]:
         """The named outputs. Raises: whatever the runtime raises."""
         ...
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text: the rest of a runtime's is a stack."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

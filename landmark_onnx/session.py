@@ -12,9 +12,9 @@ import numpy as np
 from landmark_onnx import onnx_runtime, openvino_runtime
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.cores import default_threads
-from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError
+from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError, first_line
 from landmark_onnx.gpu_options import Workload
-from landmark_onnx.onnx_runtime import ERROR, Chain, OnnxRuntime, Start
+from landmark_onnx.onnx_runtime import Chain, OnnxRuntime, Start
 from landmark_onnx.precision import precision_file
 from landmark_onnx.providers import (
     CPU,
@@ -29,11 +29,9 @@ from landmark_onnx.providers import (
     preload,
     takes_openvino,
 )
-from landmark_onnx.runners import Runner, first_line
+from landmark_onnx.runners import Runner
 from landmark_onnx.seal import PREFIX, read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind, Tensors
-
-__all__ = ["ERROR", "Session", "first_line"]
 
 
 class Session:

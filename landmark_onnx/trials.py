@@ -124,7 +124,7 @@ def _trial(provider: str) -> dict[str, Any]:
     """Start a session as `landmark_onnx.session` does, run it once, and check its sums."""
     import numpy as np
 
-    from landmark_onnx.runners import first_line
+    from landmark_onnx.errors import first_line
 
     start_it = _on_openvino if provider == OPENVINO_PACKAGE else _on_onnx_runtime
     image = np.arange(3 * 4 * 4, dtype=np.float32).reshape(1, 3, 4, 4)

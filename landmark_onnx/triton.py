@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.onnx_runtime import ERROR
 from landmark_onnx.providers import CPU, onnxruntime
-from landmark_onnx.session import ERROR
 
 MODEL_FILE = "model.onnx"
 LABELS_FILE = "labels.txt"

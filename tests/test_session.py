@@ -8,10 +8,11 @@ import onnxruntime
 import pytest
 
 import fakes
-from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError
+from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError, first_line
 from landmark_onnx.gpu_options import cuda_options
+from landmark_onnx.onnx_runtime import ERROR
 from landmark_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, ProviderRequest
-from landmark_onnx.session import ERROR, Session, first_line
+from landmark_onnx.session import Session
 
 
 class FakeOptions(types.SimpleNamespace):

@@ -15,10 +15,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from landmark_onnx.errors import ExportError
+from landmark_onnx.errors import ExportError, first_line
 from landmark_onnx.onnx_runtime import ERROR
 from landmark_onnx.providers import CPU, onnxruntime
-from landmark_onnx.runners import first_line
 from landmark_onnx.types import Array, Tensors
 
 Range: TypeAlias = tuple[float, float]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.errors import ExportError, MissingExtraError
+from landmark_onnx.errors import ExportError, MissingExtraError, first_line
+from landmark_onnx.onnx_runtime import ERROR
 from landmark_onnx.providers import CPU, ProviderRequest, onnxruntime
-from landmark_onnx.session import ERROR, Session, first_line
+from landmark_onnx.session import Session
 from landmark_onnx.types import INPUTS, OUTPUTS
 from landmark_onnx_export.paddle_runtime import paddle_module
 from landmark_onnx_export.programs import op_types

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.embedding.manifest import ROW_COLUMNS, Manifest
-from landmark_onnx.errors import FeatureError, MissingExtraError
+from landmark_onnx.errors import FeatureError, MissingExtraError, first_line
 from landmark_onnx.files import atomic_write
 
 Vectors: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
@@ -85,9 +85,8 @@ def read_shard(path: Path, manifest: Manifest, columns: Collection[str] | None =
     except FileNotFoundError:
         raise FeatureError(f"{path}: missing; run the same landmark-onnx embed again: it makes it anew") from None
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FeatureError(
-            f"{path}: damaged ({reason}); run the same landmark-onnx embed again: it makes it anew"
+            f"{path}: damaged ({first_line(error)}); run the same landmark-onnx embed again: it makes it anew"
         ) from error
     return Shard(
         ids=values.get("id", ()),
