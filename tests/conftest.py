@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from commands import ENDING, Done
 from landmark_onnx.cards import CARDS_VARIABLE
+from landmark_onnx.cli import main
 from landmark_onnx.pull import OFFLINE_VARIABLE
 from landmark_onnx.store import HOME_VARIABLE
 from landmark_onnx_export.paddle_runtime import ENVIRONMENT
@@ -44,3 +47,19 @@ def store(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv(HOME_VARIABLE, str(folder))
     monkeypatch.setenv(OFFLINE_VARIABLE, "1")
     return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """The command line in this process, which is fast: what it leaves behind."""
+
+    def call(*arguments) -> Done:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Done(left.value.code or 0, printed.out, printed.err)
+
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

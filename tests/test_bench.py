@@ -18,7 +18,6 @@ from landmark_onnx.benchmark.plots import write_plots
 from landmark_onnx.benchmark.report import KEY, SCHEMA, read_report
 from landmark_onnx.benchmark.roster import entry, own, peer
 from landmark_onnx.benchmark.shapes import batches
-from landmark_onnx.cli import main
 from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError
 from landmark_onnx.results import Detections
 
@@ -45,16 +44,9 @@ WINDOW = {"images", "queries", "seconds", "images_per_second", "cost_ms", "p50_m
 
 
 @pytest.fixture
-def run(capsys):
-    """The command line in this process -> exit code, standard output, standard error."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main(["bench", *map(str, arguments)])
-        printed = capsys.readouterr()
-        return left.value.code, printed.out, printed.err
-
-    return call
+def run(run):
+    """`landmark-onnx bench` in this process -> exit code, standard output, standard error."""
+    return lambda *arguments: dataclasses.astuple(run("bench", *arguments))
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 import contextlib
-import csv
-import dataclasses
 import errno
 import inspect
-import io
 import json
 import os
 import re
@@ -21,10 +18,10 @@ import numpy as np
 import pytest
 
 import fakes
+from commands import ENDING, Done
 from landmark_onnx import Classifier, Detector, Retriever
 from landmark_onnx.agreement import Agreement
 from landmark_onnx.cards import cards
-from landmark_onnx.cli import main
 from landmark_onnx.cli.extras import extra
 from landmark_onnx.cli.inputs import SUFFIXES, expand
 from landmark_onnx.cli.options import Batch, Engine
@@ -37,43 +34,7 @@ from landmark_onnx.store import exported_path
 
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "landmark-onnx"))
 LIGHT = ("numpy", "cv2", "onnxruntime", "pyarrow", "landmark_onnx_export")
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OFFLINE = ("paddle", "paddle2onnx", "onnx", "onnxscript", "landmark_onnx_export", "skimage", "sklearn")
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-    @property
-    def lines(self):
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def rows(self):
-        return list(csv.DictReader(io.StringIO(self.out)))
-
-
-@pytest.fixture
-def run(capsys):
-    """The command line in this process: fast."""
-
-    def call(*arguments) -> Done:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Done(left.value.code or 0, printed.out, printed.err)
-
-    handlers = {number: signal.getsignal(number) for number in ENDING}
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def start(*arguments, **settings) -> subprocess.Popen:

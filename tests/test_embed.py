@@ -7,7 +7,6 @@ import io
 import os
 import random
 import re
-import signal
 import sys
 import tarfile
 import time
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 
 import fakes
+from commands import Done
 from landmark_onnx import Retriever, pipeline
-from landmark_onnx.cli import main
 from landmark_onnx.draw import write_image
 from landmark_onnx.embedding import extract, job, shards
 from landmark_onnx.embedding.fan import Fan
@@ -35,30 +34,18 @@ from landmark_onnx.store import exported_path
 pytest.importorskip("pyarrow")
 
 MODEL = fakes.RETRIEVAL
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-    code: int
-    err: str
 
 
 @pytest.fixture
-def run(capsys):
-    """`landmark-onnx embed` in this process."""
+def run(run):
+    """`landmark-onnx embed` in this process, which has nothing to say on standard output."""
 
     def call(*arguments) -> Done:
-        with pytest.raises(SystemExit) as left:
-            main(["embed", *map(str, arguments)])
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        return Done(left.value.code or 0, printed.err)
+        done = run("embed", *arguments)
+        assert done.out == ""
+        return done
 
-    handlers = {number: signal.getsignal(number) for number in ENDING}
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 @pytest.fixture

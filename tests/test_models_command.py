@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -10,7 +11,6 @@ import pytest
 
 import fakes
 from landmark_onnx.cards import CARDS_VARIABLE, cards
-from landmark_onnx.cli import main
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import watching
 from landmark_onnx.draw import write_image
@@ -23,18 +23,9 @@ from test_store import touch
 
 
 @pytest.fixture
-def run(capsys):
+def run(run):
     """Run a command in this process: exit code, standard output, standard error."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        return left.value.code or 0, *capsys.readouterr()
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return lambda *arguments: dataclasses.astuple(run(*arguments))
 
 
 @pytest.fixture

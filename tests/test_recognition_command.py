@@ -5,36 +5,28 @@ import io
 import json
 import pickle
 import re
-import signal
 
 import numpy as np
 import pytest
 
 import fakes
-from landmark_onnx.cli import main
 from landmark_onnx.draw import write_image
 from landmark_onnx.images import read_image
 from landmark_onnx.store import exported_path
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PLACES = ("arch", "dome", "gate")
 
 
 @pytest.fixture
-def run(capsys):
-    """The command line in this process: its exit code, output and errors."""
+def run(run):
+    """The command line in this process: its output and errors."""
 
     def call(*arguments, wanted=0):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert (left.value.code or 0) == wanted, err
-        return out, err
+        done = run(*arguments)
+        assert done.code == wanted, done.err
+        return done.out, done.err
 
-    handlers = {number: signal.getsignal(number) for number in ENDING}
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 import base64
 import csv
-import dataclasses
 import html.parser
 import io
 import json
 import re
-import signal
 import tarfile
 from pathlib import Path
 
@@ -17,7 +15,6 @@ import pytest
 
 import fakes
 import indexed
-from landmark_onnx.cli import main
 from landmark_onnx.draw import write_image
 from landmark_onnx.embedding.folder import write_features
 from landmark_onnx.search.index import Index
@@ -26,36 +23,8 @@ from landmark_onnx.store import exported_path
 pytest.importorskip("faiss")
 pytest.importorskip("pyarrow")
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 A, B = "res152_arcmargin", "res200_arcmargin"
 PHOTOS = 24
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self):
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture
-def run(capsys):
-    """The command line in this process."""
-
-    def call(*arguments) -> Done:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return Done(left.value.code or 0, printed.out, printed.err)
-
-    handlers = {number: signal.getsignal(number) for number in ENDING}
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
