@@ -78,6 +78,11 @@ class Model(ABC, Generic[R]):
             as_uint8=self.session.input_kind == "uint8",
         )
 
+    @property
+    def precision(self) -> Precision:
+        """What runs: fp32, fp16, bf16 or int8."""
+        return self.session.precision
+
     @overload
     def __call__(self, images: ImageSource) -> R: ...  # type: ignore[overload-overlap]  # str and bytes come first
     @overload

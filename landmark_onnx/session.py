@@ -15,7 +15,7 @@ from landmark_onnx.cores import default_threads
 from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError, first_line
 from landmark_onnx.gpu_options import Workload
 from landmark_onnx.onnx_runtime import Chain, OnnxRuntime, Start
-from landmark_onnx.precision import precision_file
+from landmark_onnx.precision import Precision, precision_file, precision_of
 from landmark_onnx.providers import (
     CPU,
     CUDA,
@@ -62,6 +62,7 @@ class Session:
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file")
         self.path = _reduced(path, request)
+        self._asked = request.precision
         self.lost: str | None = None
         threads = threads or default_threads()
         if takes_openvino(request):
@@ -78,6 +79,14 @@ class Session:
     def provider(self) -> str:
         """The provider that takes the model's nodes first."""
         return self.providers[0]
+
+    @property
+    def precision(self) -> Precision:
+        """What really runs: the precision asked for, or that of a reduced file which was named by its own path."""
+        if self._asked != "fp32":
+            return self._asked
+        said = self.metadata.get(f"{PREFIX}precision")
+        return precision_of({"precision": json.loads(said)} if said else {}, self.path)
 
     @property
     def input_kind(self) -> InputKind:

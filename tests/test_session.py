@@ -8,10 +8,12 @@ import onnxruntime
 import pytest
 
 import fakes
+from landmark_onnx import Retriever
 from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError, first_line
 from landmark_onnx.gpu_options import cuda_options
 from landmark_onnx.onnx_runtime import ERROR
 from landmark_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, ProviderRequest
+from landmark_onnx.seal import append_metadata
 from landmark_onnx.session import Session
 
 
@@ -359,8 +361,19 @@ def test_a_reduced_precision_runs_the_file_beside(precision, model, tmp_path):
     other = fakes.make_retrieval(tmp_path / f"model.{precision}.onnx", dim=8, seed=3)
     session = Session(model, request, threads=1)
     assert session.path == other
+    assert session.precision == precision
     wanted = Session(other, threads=1).run(CARD, images(1))["embedding"]
     np.testing.assert_allclose(session.run(CARD, images(1))["embedding"], wanted, rtol=0, atol=1e-6)
+
+
+def test_a_reduced_file_that_is_named_itself_says_its_precision(model, tmp_path):
+    assert Session(model).precision == "fp32"
+    data = {"card": CARD.to_dict(), "precision": "int8"}
+    reduced = tmp_path / "any.onnx"
+    onnx.save(fakes.unsealed(model), reduced)
+    with reduced.open("r+b") as file:
+        append_metadata(file, data)
+    assert Session(reduced).precision == Retriever(reduced).precision == "int8"
 
 
 def test_bf16_on_the_cpu_of_onnx_runtime(model):
