@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,3 +42,12 @@ def publish(temporary: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")
+
+
+def temporaries(folder: Path, of: re.Pattern[str]) -> list[Path]:
+    """What a killed `atomic_write` has left of files whose whole names match `of`: by the exact form of its names."""
+    found = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.glob(".*.tmp"))
+    return [path for path, name in found if name and of.fullmatch(name[1])]

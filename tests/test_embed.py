@@ -407,6 +407,42 @@ def test_a_folder_of_something_else_is_left_alone(run, photos):
     assert contents(photos / "mine") == {"part-00000.parquet": b"mine"}
 
 
+@pytest.mark.parametrize("options", [(), ("--restart",), ("--restart", "--dtype", "float16")])
+def test_files_that_only_look_like_ours_are_kept(options, run, photos):
+    command = ("photos", "-m", MODEL, "-o", "features", "--shard-size", 3)
+    run(*command)
+    mine = ("part-of-my-work.parquet", "part-00099.parquet", ".part-7.parquet.draft.tmp", ".features.json.old.tmp")
+    for name in mine:
+        (photos / "features" / name).write_bytes(b"mine")
+    assert run(*command, *options).code == 0
+    assert all((photos / "features" / name).read_bytes() == b"mine" for name in mine)
+
+
+def test_a_restart_replaces_no_file_of_others(run, photos):
+    run("photos", "-m", MODEL, "-o", "features")
+    (photos / "features/part-00002.parquet").write_bytes(b"mine")
+    before = contents(photos / "features")
+    done = run("photos", "-m", MODEL, "-o", "features", "--restart", "--shard-size", 3)
+    assert (done.code, len(done.err.splitlines())) == (1, 2)
+    assert "part-00002.parquet: is no shard of these features" in done.err
+    assert contents(photos / "features") == before
+
+
+def test_a_restart_replaces_no_manifest_of_others(run, photos):
+    (photos / "features").mkdir()
+    (photos / "features/features.json").write_text('{"wheels": 4}')
+    for options in ((), ("--restart",)):
+        assert run("photos", "-m", MODEL, "-o", "features", *options).code == 1
+    assert contents(photos / "features") == {"features.json": b'{"wheels": 4}'}
+
+
+def test_a_restart_after_a_lost_manifest_leaves_no_old_shard(run, photos):
+    run("photos", "-m", MODEL, "-o", "features", "--shard-size", 3)
+    (photos / "features/features.json").write_text("{")
+    assert run("photos", "-m", MODEL, "-o", "features", "--restart").code == 0
+    assert sorted(contents(photos / "features")) == ["features.json", "part-00000.parquet"]
+
+
 def test_a_damaged_manifest_needs_a_restart(run, photos):
     run("photos", "-m", MODEL, "-o", "features")
     whole = contents(photos / "features")

@@ -1,9 +1,11 @@
 import os
+import re
 import stat
+from pathlib import Path
 
 import pytest
 
-from landmark_onnx.files import atomic_write, publish
+from landmark_onnx.files import atomic_write, publish, temporaries
 
 
 def test_a_new_file_in_a_new_folder(tmp_path):
@@ -76,3 +78,20 @@ def test_publish_moves(tmp_path):
     publish(tmp_path / "temporary", tmp_path / "final")
     assert [each.name for each in tmp_path.iterdir()] == ["final"]
     assert (tmp_path / "final").read_bytes() == b"content"
+
+
+def test_temporaries_are_known_by_their_exact_form(tmp_path):
+    for name in (
+        ".a.bin.0123456789abcdef.tmp",
+        ".a.bin.0123.tmp",
+        ".draft.tmp",
+        ".b.bin.0123456789abcdef.tmp",
+        "a.tmp",
+    ):
+        (tmp_path / name).touch()
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a.bin") as file:
+        assert {path.name for path in temporaries(tmp_path, re.compile(r"a\.bin"))} == {
+            ".a.bin.0123456789abcdef.tmp",
+            Path(file.name).name,
+        }
+        raise KeyboardInterrupt

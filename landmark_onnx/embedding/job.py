@@ -6,6 +6,8 @@ that are there and whole, and makes the rest.
 
 import contextlib
 import dataclasses
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -18,12 +20,15 @@ from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
 from landmark_onnx.embedding.plan import FILE as PLAN
 from landmark_onnx.embedding.plan import read_items, remove_plan, write_plan
-from landmark_onnx.embedding.shards import read_shard, shard_path, write_shard
+from landmark_onnx.embedding.shards import NAMES, is_shard, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
+from landmark_onnx.files import temporaries
 from landmark_onnx.images import MAX_PIXELS
 from landmark_onnx.model import Retriever
 
 LOCK = ".lock"
+OURS = re.compile(rf"{re.escape(FILE)}|{re.escape(PLAN)}|{NAMES.pattern}")
+"""Names of what is written into a folder."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,7 @@ def _settle(folder: Path, wanted: Manifest, restart: bool) -> None:
         return
     if restart:
         # The old manifest goes last: until then this is the old job, with fewer shards.
-        for path in shards:
+        for path in _old_shards(folder, wanted):
             path.unlink()
         wanted.write(folder)
     elif differences := read_manifest(folder).differences(wanted):
@@ -132,6 +137,27 @@ def _settle(folder: Path, wanted: Manifest, restart: bool) -> None:
             f"{folder}: holds features of another job: {'; '.join(differences)}. "
             "Name another folder, or throw these away with --restart"
         )
+
+
+def _old_shards(folder: Path, wanted: Manifest) -> list[Path]:
+    """The shards to throw away: those of the old manifest's numbers, and others that say what they are.
+
+    Raises: FeatureError if the manifest, or a shard of `wanted`, would take the place of another file.
+    """
+    with contextlib.suppress(ValueError):  # a damaged one is ours
+        data = json.loads((folder / FILE).read_bytes())
+        if not isinstance(data, dict) or not data.keys() >= {"version", "models"}:
+            raise FeatureError(f"{folder / FILE}: is not of features, and would be replaced; name another folder")
+    try:
+        known = read_manifest(folder).shards
+    except FeatureError:
+        known = 0
+    found = {path: int(name[1]) for path in folder.glob("part-*.parquet") if (name := NAMES.fullmatch(path.name))}
+    ours = [path for path, number in sorted(found.items()) if number < known or is_shard(path)]
+    for path, number in found.items():
+        if path not in ours and number < wanted.shards:
+            raise FeatureError(f"{path}: is no shard of these features, and would be replaced; name another folder")
+    return ours
 
 
 def _kept(job: Job, watch: Watch) -> dict[int, int]:
@@ -182,9 +208,8 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / LOCK, timeout=0):
-            for name in (FILE, PLAN, "part-*.parquet"):
-                for path in folder.glob(f".{name}.*.tmp"):
-                    path.unlink(missing_ok=True)
+            for path in temporaries(folder, OURS):
+                path.unlink(missing_ok=True)
             yield
     except filelock.Timeout:
         raise FeatureError(f"{folder}: another landmark-onnx embed is at work there; wait for it") from None

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +24,8 @@ from landmark_onnx.files import atomic_write
 Vectors: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 DIGESTS = b"landmark_onnx.sha256"
+NAMES = re.compile(r"part-(\d{5,})\.parquet")
+"""Of shards: 1 is the number."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,16 @@ def read_shard(path: Path, manifest: Manifest, columns: Collection[str] | None =
         errors=values["error"],
         vectors={name: values[name] for name in wanted if name in dims},
     )
+
+
+def is_shard(path: Path) -> bool:
+    """Whether `write_shard` made this file; not if it is damaged so that it does not say."""
+    pa, pq = arrow()
+    try:
+        with pa.OSFile(os.fsencode(path)) as file:
+            return DIGESTS in (pq.read_schema(file).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def arrow() -> tuple[Any, Any]:
