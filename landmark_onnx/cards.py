@@ -3,21 +3,31 @@
 import dataclasses
 import functools
 import os
-import re
-import tomllib
+import stat
 import types
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import platformdirs
 
+from landmark_onnx.documents import parse_toml, read_toml
 from landmark_onnx.errors import CardError, UnknownModelError
+from landmark_onnx.structure import DocumentError, Matches, Within, structure
 from landmark_onnx.types import INPUTS, OUTPUTS, Task
 
 PACKAGE = "landmark_onnx_models"
 CARDS_VARIABLE = "LANDMARK_ONNX_CARDS"
+MAX_SIDE = 16384
+"""Pixels; with what is beyond, no image fits into memory."""
+
+Side: TypeAlias = Annotated[int, Within(1, MAX_SIDE)]
+OptionalSide: TypeAlias = Annotated[int, Within(0, MAX_SIDE)]
+Share: TypeAlias = Annotated[float, Within(0, 1)]
+Moderate: TypeAlias = Annotated[float, Within(-1e6, 1e6)]
+Positive: TypeAlias = Annotated[float, Within(1e-6, 1e6)]
+"""Of what is computed in float32: neither it nor its inverse gets infinite."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +58,17 @@ class Preprocess:
     """
 
     resize: Literal["short_side_floor", "short_side_capped", "exact"]
-    size: int
+    size: Side
     interpolation: Literal["nearest", "linear", "cubic", "area", "lanczos4"]
-    width: int = 0
-    multiple: int = 1
-    min_side: int = 1
-    max_ratio: float = 0.0
-    max_side: int = 0
-    crop: int = 0
+    width: OptionalSide = 0
+    multiple: Annotated[int, Within(1, 4096)] = 1
+    min_side: Annotated[int, Within(1, 4096)] = 1
+    max_ratio: Annotated[float, Within(0, MAX_SIDE)] = 0.0
+    max_side: OptionalSide = 0
+    crop: OptionalSide = 0
     colour: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Moderate, Moderate, Moderate] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +82,10 @@ class Postprocess:
 
     normalise: bool = False
     softmax: bool = False
-    score: float = 0.1
-    iou: float = 0.5
-    keep: int = 100
-    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    score: Share = 0.1
+    iou: Share = 0.5
+    keep: Annotated[int, Within(1, 1_000_000)] = 100
+    variances: tuple[Moderate, Moderate, Moderate, Moderate] = (0.1, 0.1, 0.2, 0.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +101,7 @@ class Scores:
 class ModelCard:
     """A model's facts. `inputs` and `outputs` map our tensor names to those in the ONNX file, where they differ."""
 
-    name: str
+    name: Annotated[str, Matches(r"[A-Za-z0-9][\w.-]{0,99}", "letters, digits, '.', '_' and '-'")]
     task: Task
     summary: str
     preprocess: Preprocess
@@ -105,7 +115,10 @@ class ModelCard:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], origin: str) -> Self:
         """Build and validate. Raises: CardError that names `origin` and the key."""
-        card: Self = _build(cls, table, origin)
+        try:
+            card = structure(cls, table, origin)
+        except DocumentError as error:
+            raise CardError(str(error)) from None
         _check(card, origin)
         return card
 
@@ -125,8 +138,10 @@ class ModelCard:
 def read_card(path: Path) -> ModelCard:
     """Read one TOML file. Raises: CardError that names the file and the key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = read_toml(path)
+    except OSError as error:
+        raise CardError(f"{path}: {error.strerror}") from error
+    except DocumentError as error:
         raise CardError(f"{path}: {error}") from error
     return ModelCard.from_dict(table, str(path))
 
@@ -153,7 +168,7 @@ def shipped_cards() -> Mapping[str, ModelCard]:
     found: dict[str, ModelCard] = {}
     for entry in sorted(resources.files(PACKAGE).iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
-            card = ModelCard.from_dict(tomllib.loads(entry.read_text(encoding="utf-8")), entry.name)
+            card = ModelCard.from_dict(parse_toml(entry.read_bytes()), entry.name)
             if card.name in found or entry.name != f"{card.name}.toml":
                 raise CardError(f"{entry.name}: the name {card.name!r} is taken or differs from the file's")
             found[card.name] = card
@@ -194,6 +209,8 @@ def _version(path: Path) -> tuple[Path, int, int]:
         status = path.stat()
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise CardError(f"{path}: not a plain file: nothing else may be called like a card in this folder")
     return path, status.st_mtime_ns, status.st_size
 
 
@@ -208,73 +225,21 @@ def _merged(versions: tuple[tuple[Path, int, int], ...]) -> Mapping[str, ModelCa
     return types.MappingProxyType(dict(sorted(found.items())))
 
 
-def _build(cls: Any, table: Any, where: str) -> Any:
-    if not isinstance(table, Mapping):
-        raise CardError(f"{where}: wanted a table, got {table!r}")
-    hints = get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(table) - set(fields)):
-        raise CardError(f"{where}: unknown key {unknown[0]!r}; there are: {', '.join(fields)}")
-    values = {}
-    for name, field in fields.items():
-        if name in table:
-            values[name] = _value(hints[name], table[name], f"{where}: {name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise CardError(f"{where}: the key {name!r} is missing")
-    return cls(**values)
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """`value` checked against the annotation `kind`; lists become tuples, whole numbers floats where asked."""
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value in args:
-            return value
-        raise CardError(f"{where}: wanted one of {', '.join(map(repr, args))}, got {value!r}")
-    if origin in (Union, types.UnionType):
-        return _value(args[0], value, where)
-    if origin is tuple:
-        if isinstance(value, list | tuple) and len(value) == len(args):
-            return tuple(_value(arg, item, where) for arg, item in zip(args, value, strict=True))
-        raise CardError(f"{where}: wanted {len(args)} values, got {value!r}")
-    if origin is Mapping:
-        if isinstance(value, Mapping):
-            return {str(key): _value(args[1], item, where) for key, item in value.items()}
-        raise CardError(f"{where}: wanted a table, got {value!r}")
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise CardError(f"{where}: wanted {kind.__name__}, got {value!r}")
-    return value
-
-
 def _check(card: ModelCard, origin: str) -> None:
     """The rules that no annotation can state."""
-    prep, post = card.preprocess, card.postprocess
+    prep = card.preprocess
     # Long images come out smaller where max_ratio is set; else every short side is the floored size.
-    floored = 0 if prep.max_ratio else prep.size // max(prep.multiple, 1) * prep.multiple
+    floored = 0 if prep.max_ratio else prep.size // prep.multiple * prep.multiple
     shortest = min(prep.size, prep.width or prep.size) if prep.resize == "exact" else max(prep.min_side, floored)
     rules = {
-        "name: wanted letters, digits, '.', '_' and '-'": re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", card.name, re.ASCII),
-        "preprocess: size: wanted 1 to 16384": 1 <= prep.size <= 16384,
-        "preprocess: width: wanted up to 16384, and for the exact resize alone": (
-            0 <= prep.width <= (16384 if prep.resize == "exact" else 0)
-        ),
-        "preprocess: multiple: wanted 1 to 4096": 1 <= prep.multiple <= 4096,
-        "preprocess: min_side: wanted 1 to 4096": 1 <= prep.min_side <= 4096,
-        "preprocess: crop: wanted at most the shortest side that the resize leaves": 0 <= prep.crop <= shortest,
-        "preprocess: std: wanted positive values": all(std > 0 for std in prep.std),
+        "preprocess: width: wanted for the exact resize alone": prep.resize == "exact" or not prep.width,
+        "preprocess: crop: wanted at most the shortest side that the resize leaves": prep.crop <= shortest,
         "preprocess: max_ratio: wanted 0 or 1 and more": prep.max_ratio == 0 or prep.max_ratio >= 1,
         "preprocess: max_side: wanted at least size for this resize": (
             prep.max_side >= prep.size if prep.resize == "short_side_capped" else prep.max_side == 0
         ),
         "preprocess: resize: wanted short_side_capped for task det alone": (
             (prep.resize == "short_side_capped") == (card.task == "det")
-        ),
-        "postprocess: wanted thresholds in 0..1 and keep of 1 and more": (
-            0 <= post.score <= 1 and 0 <= post.iou <= 1 and post.keep >= 1
         ),
         f"inputs: wanted keys among {', '.join(INPUTS[card.task])}": set(card.inputs) <= set(INPUTS[card.task]),
         f"outputs: wanted keys among {', '.join(OUTPUTS[card.task])}": set(card.outputs) <= set(OUTPUTS[card.task]),

@@ -99,3 +99,10 @@ def test_other_files_are_passed_over(folder):
     write(folder, file=".mine.toml")
     (folder / "notes.txt").touch()
     assert cards() == shipped_cards()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_plain_file_is_refused_by_name_and_not_waited_for(folder, make):
+    make(folder / "mine.toml")
+    with pytest.raises(CardError, match=r"mine\.toml: not a plain file"):
+        cards()

@@ -1,0 +1,227 @@
+"""Values from a file -> a frozen dataclass, by its annotations: every error names the key, what was wanted and got.
+
+To add a field to a card or a manifest, add it to its dataclass, and that is all: reading, refusing and its error text
+follow from the annotation. Give it a default where older files lack it. Limits are part of the annotation:
+`Annotated[int, Within(1, 16384)]`. What no annotation can state, such as a rule on two fields, belongs to
+`__post_init__` or to the reader. Keys that no field declares are refused.
+
+Serve: dataclasses, `Literal`, `X | None`, unions of plain types, `tuple[X, ...]`, `tuple[X, Y]`, `frozenset[X]`,
+`Mapping[str, X]`, str, int, float (takes whole numbers, and no NaN or infinity), bool, `Any`, and each of them
+`Annotated`. A value that is of the dataclass already is taken as it is.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import reprlib
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from landmark_onnx.errors import LandmarkError
+
+_T = TypeVar("_T")
+
+
+class DocumentError(ValueError):
+    """A document that cannot be used, in one line that names the key; whoever read it adds the file."""
+
+
+class Rule(Protocol):
+    """What a value of an `Annotated` type must fulfil; as text, what is wanted."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value does."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Within:
+    """Limits of a number, both included, unless `over`: the low one is not."""
+
+    low: float
+    high: float = math.inf
+    over: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is between them."""
+        return bool((self.low < value if self.over else self.low <= value) and value <= self.high)
+
+    def __str__(self) -> str:
+        if self.over:
+            return f"over {self.low:g}" + (f", at most {self.high:g}" if self.high < math.inf else "")
+        return f"{self.low:.16g} to {self.high:.16g}" if self.high < math.inf else f"{self.low:g} or more"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Matches:
+    """The pattern of a whole text, and what to call it."""
+
+    pattern: str
+    called: str
+
+    def holds(self, value: Any) -> bool:
+        """Whether all of the text is such."""
+        return bool(re.fullmatch(self.pattern, value, re.ASCII))
+
+    def __str__(self) -> str:
+        return self.called
+
+
+Count = Annotated[int, Within(0, 2**53)]
+"""Of rows, bytes, values."""
+Sha256 = Annotated[str, Matches("[0-9a-f]{64}", "64 hexadecimal digits")]
+
+
+def structure(kind: type[_T], data: Any, where: str = "") -> _T:
+    """`data`, as JSON and TOML have it, as a `kind`. Raises: DocumentError that begins with `where` and names the key.
+
+    >>> structure(tuple[Count, ...], [1, 2])
+    (1, 2)
+    """
+    value: _T = _value(kind, data, where)
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value from outside in an error: on one line, and short."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
+
+
+def shown_key(key: object) -> str:
+    """A key from outside in an error, on one line."""
+    text = str(key)[:80]
+    return text if text.isprintable() else repr(text)
+
+
+def within(where: str, key: object) -> str:
+    """The place of a key inside of a place."""
+    return f"{where}: {shown_key(key)}" if where else shown_key(key)
+
+
+def _refused(where: str, text: str) -> DocumentError:
+    return DocumentError(f"{where}: {text}" if where else text)
+
+
+def _build(cls: Any, table: Any, where: str) -> Any:
+    if isinstance(table, cls):
+        return table
+    if not isinstance(table, Mapping):
+        raise _refused(where, f"wanted a table, got {shown(table)}")
+    fields = _fields(cls)
+    if unknown := sorted({str(key) for key in table} - set(fields)):
+        raise _refused(where, f"unknown key {shown(unknown[0])}; there are: {', '.join(fields)}")
+    values = {}
+    for name, (hint, needed) in fields.items():
+        if name in table:
+            values[name] = _value(hint, table[name], within(where, name))
+        elif needed:
+            raise _refused(where, f"the key {name!r} is missing")
+    try:
+        return cls(**values)
+    except (LandmarkError, DocumentError) as error:  # of a rule in __post_init__
+        raise _refused(where, str(error)) from error
+
+
+@functools.cache
+def _fields(cls: Any) -> dict[str, tuple[Any, bool]]:
+    """Name -> annotation, and whether it has no default."""
+    hints = get_type_hints(cls, include_extras=True)
+    nothing = dataclasses.MISSING
+    return {
+        field.name: (hints[field.name], field.default is nothing and field.default_factory is nothing)
+        for field in dataclasses.fields(cls)
+    }
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """`value` checked against an annotation; lists become tuples, whole numbers floats where asked."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    origin, args = get_origin(kind) or kind, get_args(kind)
+    if origin in _MAKERS:
+        return _MAKERS[origin](args, value, where)
+    if origin is float:
+        return _float(value, where)
+    if origin is Any or type(value) is origin:
+        return value
+    raise _refused(where, f"wanted {origin.__name__}, got {shown(value)}")
+
+
+def _float(value: Any, where: str) -> float:
+    if type(value) is int and value.bit_length() <= 1023:
+        return float(value)
+    if type(value) is not float:
+        raise _refused(where, f"wanted float, got {shown(value)}")
+    if not math.isfinite(value):
+        raise _refused(where, f"wanted a finite number, got {value}")
+    return value
+
+
+def _annotated(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    value = _value(args[0], value, where)
+    for rule in args[1:]:
+        if not rule.holds(value):
+            raise _refused(where, f"wanted {rule}, got {shown(value)}")
+    return value
+
+
+def _literal(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if any(type(value) is type(arg) and value == arg for arg in args):
+        return value
+    raise _refused(where, f"wanted one of {', '.join(map(repr, args))}, got {shown(value)}")
+
+
+def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    """One type, or None; or one of some plain types."""
+    others = [arg for arg in args if arg is not types.NoneType]
+    if value is None and len(others) < len(args):
+        return None
+    if len(others) == 1:
+        return _value(others[0], value, where)
+    if type(value) in others:
+        return value
+    raise _refused(where, f"wanted {' or '.join(arg.__name__ for arg in others)}, got {shown(value)}")
+
+
+def _tuple(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if args[1:] == (...,):
+        return tuple(_listed(args[0], value, where))
+    if isinstance(value, list | tuple) and len(value) == len(args):
+        return tuple(_value(arg, item, where) for arg, item in zip(args, value, strict=True))
+    raise _refused(where, f"wanted {len(args)} values, got {shown(value)}")
+
+
+def _frozenset(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    return frozenset(_listed(args[0], value, where))
+
+
+def _listed(kind: Any, values: Any, where: str) -> Iterable[Any]:
+    if not isinstance(values, list | tuple):
+        raise _refused(where, f"wanted a list, got {shown(values)}")
+    return (
+        _value(kind, value, f"{where} {number}" if where else f"{number}") for number, value in enumerate(values, 1)
+    )
+
+
+def _mapping(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _refused(where, f"wanted a table, got {shown(value)}")
+    return {str(key): _value(args[1], item, within(where, key)) for key, item in value.items()}
+
+
+_MAKERS: Mapping[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {
+    Annotated: _annotated,
+    Literal: _literal,
+    Union: _union,
+    types.UnionType: _union,
+    tuple: _tuple,
+    frozenset: _frozenset,
+    Mapping: _mapping,
+}
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
