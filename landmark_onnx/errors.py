@@ -49,7 +49,7 @@ class StepError(LandmarkError):
 
 
 class TableError(LandmarkError):
-    """A CSV or ground-truth file that cannot be used, or ids that do not match; names the file and the line."""
+    """A CSV, list or ground-truth file that cannot be used, or ids that do not match; names the file and the line."""
 
 
 class RuleError(LandmarkError):

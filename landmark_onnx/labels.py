@@ -28,7 +28,7 @@ def parse_labels(text: str, origin: str) -> dict[int, str]:
     landmark id is taken for the index. Raises: ModelFileError that names the origin and the line.
     """
     names: dict[int, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         pair = _pair(line)

@@ -184,8 +184,12 @@ def test_what_an_image_is_called(name, rule, want):
 
 
 def test_lists_patterns_and_standard_input(photos, monkeypatch, run):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photos/8.png\r\n\nphotos/9.png")))
-    assert [item.source for item in list_items(["-"])] == ["photos/8.png", "photos/9.png"]
+    for name in ("list.txt", "list"):
+        Path(name).write_bytes(b"\xef\xbb\xbfphotos/8.png\r\n\nphotos/9.png")
+    assert [item.source for item in list_items(["list.txt"])] == ["photos/8.png", "photos/9.png"]
+    with Path("list").open(encoding="utf-8") as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        assert [item.source for item in list_items(["-"])] == ["photos/8.png", "photos/9.png"]
     assert run("photos/*.png", "-m", MODEL, "-o", "features").code == 0
     assert open_features(photos / "features").ids() == ["photos/8.png", "photos/9.png"]
 

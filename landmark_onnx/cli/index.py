@@ -1,7 +1,6 @@
 """`landmark-onnx index`: make an index of embedded images, change it, and say what it is."""
 
 import contextlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from landmark_onnx.cli.options import Output, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.cli.sinks import Column, View
+from landmark_onnx.lists import STDIN, read_list
 
 if TYPE_CHECKING:
     from landmark_onnx.search.approximate import GraphOptions
@@ -25,7 +25,6 @@ FACTS = View(
     (Column("fact"), Column("value")),
     lambda record: [{"fact": key, "value": value} for key, value in record.items()],
 )
-STDIN = "-"
 
 Folders = Annotated[
     list[Path],
@@ -150,7 +149,7 @@ def remove_rows(index: There, ids: Unwanted, quiet: Quiet = False) -> None:
     """Remove images from an index by their ids: all of them, or none if one is not there."""
     from landmark_onnx.search.opening import open_index
 
-    unwanted = [name for each in ids for name in (sys.stdin.read().splitlines() if each == STDIN else [each])]
+    unwanted = [name for each in ids for name in (read_list(STDIN) if each == STDIN else [each])]
     with Reporter(quiet=quiet) as report:
         with contextlib.closing(open_index(index)) as opened:
             opened.remove(unwanted)

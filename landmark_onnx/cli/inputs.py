@@ -2,8 +2,6 @@
 
 import glob
 import itertools
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +10,9 @@ import typer
 
 from landmark_onnx.errors import ImageError
 from landmark_onnx.folders import SUFFIXES, walk
+from landmark_onnx.lists import STDIN, read_list
 
 __all__ = ["IMAGES_HELP", "STDIN", "SUFFIXES", "ImageArguments", "expand", "matches"]
-
-STDIN = "-"
 
 IMAGES_HELP = "Files, folders (searched in depth, in order), 'patterns*.jpg', or - for a list on standard input."
 
@@ -54,11 +51,5 @@ def matches(argument: str) -> list[str]:
 
 def _images(path: str) -> Iterator[str]:
     if path == STDIN:
-        return filter(None, _lines())
+        return read_list(STDIN)
     return walk(path) if Path(path).is_dir() else iter([path])
-
-
-def _lines() -> Iterator[str]:
-    # A thread may be waiting for a line when the program ends. Python aborts if that is in its own sys.stdin.
-    with os.fdopen(sys.stdin.fileno(), "rb", closefd=False) as lines:
-        yield from (os.fsdecode(line.rstrip(b"\r\n")) for line in lines)

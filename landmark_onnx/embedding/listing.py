@@ -1,7 +1,6 @@
 """Arguments -> the images they mean, one by one: files, folders, tars, lists of these."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -9,8 +8,8 @@ from landmark_onnx.embedding.items import IdRule, Item, as_text, image_id
 from landmark_onnx.embedding.tars import tar_items
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.folders import SUFFIXES, walk
+from landmark_onnx.lists import STDIN, read_list
 
-STDIN = "-"
 TAR = ".tar"
 LISTS = frozenset({".txt", ".lst", ".list"})
 
@@ -23,27 +22,16 @@ def list_items(
     A folder is searched in depth for images and tars. A .tar is read by its members. A .txt, .lst or .list, or - for
     standard input, holds one path a line, of an image or a tar, from the working folder. Anything else is an image,
     there or not. checking: told of each tar that is hashed against its md5.
-    Raises: FeatureError for a list, a tar or a folder that cannot be read, or a folder without an image.
+    Raises: TableError for a list, FeatureError for a tar or a folder that cannot be read, or a folder without an image.
     """
     for argument in arguments:
-        if argument == STDIN:
-            yield from _lines(sys.stdin.buffer, rule, checking)
+        if argument == STDIN or (Path(argument).suffix.lower() in LISTS and not Path(argument).is_dir()):
+            for path in read_list(argument):
+                yield from _file(path, path, rule, checking)
         elif Path(argument).is_dir():
             yield from _folder(argument, rule, checking)
-        elif Path(argument).suffix.lower() in LISTS:
-            try:
-                with Path(argument).open("rb") as lines:
-                    yield from _lines(lines, rule, checking)
-            except OSError as error:
-                raise FeatureError(f"{argument}: {error.strerror}") from error
         else:
             yield from _file(argument, argument, rule, checking)
-
-
-def _lines(lines: Iterable[bytes], rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
-    for line in lines:
-        if path := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from _file(path, path, rule, checking)
 
 
 def _folder(folder: str, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
