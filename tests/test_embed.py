@@ -24,10 +24,10 @@ from landmark_onnx.embedding import extract, job, shards
 from landmark_onnx.embedding.fan import Fan
 from landmark_onnx.embedding.folder import Features, open_features
 from landmark_onnx.embedding.identity import identify
-from landmark_onnx.embedding.items import IdRule, image_id
 from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.pace import Pace, duration
 from landmark_onnx.errors import FeatureError, ImageError, SessionError
+from landmark_onnx.ids import IdRule, image_id
 from landmark_onnx.results import Embedding
 from landmark_onnx.store import exported_path
 
@@ -177,6 +177,11 @@ def test_every_image_may_be_bad(run, photos):
         ("jpg/oxford_000013.jpg", IdRule.STEM, "oxford_000013"),
         ("0/a/b/0ab1234567890def.jpg", IdRule.PATH, "0/a/b/0ab1234567890def.jpg"),
         ("x/\udcff.jpg", IdRule.PATH, "x/\\udcff.jpg"),
+        ("towers/tower_3.5m.jpg", IdRule.STEM, "tower_3.5m"),
+        ("tower_3.5m", IdRule.STEM, "tower_3.5m"),
+        ("towers/tower.png.JPG", IdRule.STEM, "tower.png"),
+        ("0ab1234567890def", IdRule.AUTO, "0ab1234567890def"),
+        ("0ab1234567890def.tower", IdRule.AUTO, "0ab1234567890def.tower"),
     ],
 )
 def test_what_an_image_is_called(name, rule, want):

@@ -109,8 +109,10 @@ def test_add_remove_info(embedded, run):
 
 def test_ids_to_remove_on_standard_input(embedded, run, monkeypatch):
     run("index", "build", "f", "-o", "i", "-q")
-    monkeypatch.setattr("sys.stdin", io.StringIO("01.png\n02.png\n"))
-    assert "i: 22 rows" in run("index", "remove", "i", "-").err
+    Path("list").write_bytes(b"\xef\xbb\xbf01.png\r\n02.png\r\n")
+    with Path("list").open(encoding="utf-8") as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        assert "i: 22 rows" in run("index", "remove", "i", "-").err
 
 
 def test_an_ensemble_is_taken_from_another_index(embedded, run):

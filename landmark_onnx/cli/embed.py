@@ -12,7 +12,7 @@ from landmark_onnx.cli.names import MODEL_HELP, complete_model
 from landmark_onnx.cli.options import OUTPUT, Engine, Images, Quiet, Supply, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import load
-from landmark_onnx.embedding.items import IdRule
+from landmark_onnx.ids import IdRule
 
 if TYPE_CHECKING:
     from landmark_onnx.embedding.folder import Features

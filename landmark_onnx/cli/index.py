@@ -11,6 +11,7 @@ from landmark_onnx.cli.options import Output, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.cli.sinks import Column, View
+from landmark_onnx.ids import as_text
 from landmark_onnx.lists import STDIN, read_list
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def remove_rows(index: There, ids: Unwanted, quiet: Quiet = False) -> None:
     """Remove images from an index by their ids: all of them, or none if one is not there."""
     from landmark_onnx.search.opening import open_index
 
-    unwanted = [name for each in ids for name in (read_list(STDIN) if each == STDIN else [each])]
+    unwanted = [as_text(name) for each in ids for name in (read_list(STDIN) if each == STDIN else [each])]
     with Reporter(quiet=quiet) as report:
         with contextlib.closing(open_index(index)) as opened:
             opened.remove(unwanted)

@@ -11,10 +11,11 @@ import numpy as np
 
 from landmark_onnx.cores import available_cores
 from landmark_onnx.embedding.fan import Fan
-from landmark_onnx.embedding.items import Item, as_text
+from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.manifest import Manifest
 from landmark_onnx.embedding.shards import Shard, Vectors
 from landmark_onnx.errors import FeatureError, ImageError, SessionError
+from landmark_onnx.ids import as_text
 from landmark_onnx.images import read_image
 from landmark_onnx.model import Retriever
 from landmark_onnx.results import Embedding, Failure

@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from landmark_onnx.embedding.items import IdRule, Item, as_text, image_id
+from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.tars import tar_items
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.folders import SUFFIXES, walk
+from landmark_onnx.ids import IdRule, as_text, image_id
 from landmark_onnx.lists import STDIN, read_list
 
 TAR = ".tar"

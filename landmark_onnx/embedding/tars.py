@@ -10,9 +10,10 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from landmark_onnx.embedding.items import IdRule, Item, as_text, image_id
+from landmark_onnx.embedding.items import Item
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.folders import SUFFIXES
+from landmark_onnx.ids import IdRule, as_text, image_id
 from landmark_onnx.images import MAX_BYTES
 
 _BLOCK = 1 << 20
