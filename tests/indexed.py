@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from landmark_onnx.search.ensemble import Ensemble, Member
 DIM = 16
 
 
-def identity(name: str = "a", dim: int = DIM, **facts: str) -> ModelIdentity:
-    values = {"sha256": name * 64, "preprocess": "0" * 64} | facts
+def identity(name: str = "a", dim: int = DIM, **facts: Any) -> ModelIdentity:
+    values = {"sha256": name * 64, "preprocess": "0" * 64, "precision": "fp32"} | facts
     return ModelIdentity(name=name, dim=dim, **values)
 
 

@@ -26,9 +26,10 @@ from landmark_onnx.embedding.folder import Features, open_features
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.pace import Pace, duration
-from landmark_onnx.errors import FeatureError, ImageError, SessionError
+from landmark_onnx.errors import FeatureError, ImageError, SearchError, SessionError
 from landmark_onnx.ids import IdRule, image_id
 from landmark_onnx.results import Embedding
+from landmark_onnx.search.feed import choose
 from landmark_onnx.store import exported_path
 
 pytest.importorskip("pyarrow")
@@ -491,7 +492,7 @@ def test_an_engine_that_fails_on_everything_stops_the_job(photos, monkeypatch):
     retriever = Retriever(exported_path(MODEL), threads=1)
     items = list(list_items(["photos"]))
     manifest = job.Manifest(
-        models=(job.ModelIdentity(MODEL, "", 512, ""),), dtype="float32", shard_size=30, inputs="", rows=30
+        models=(job.ModelIdentity(MODEL, "", 512, "", "fp32"),), dtype="float32", shard_size=30, inputs="", rows=30
     )
     extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever}, max_pixels=10**6)
     with pytest.raises(FeatureError, match="every image of a shard failed: out of memory"):
@@ -506,6 +507,21 @@ def test_the_identity_of_a_model(photos):
     identity = identify(Retriever(path, threads=1))
     assert (identity.name, identity.dim, identity.sha256) == (MODEL, 512, read_seal(path).sha256)
     assert identity == identify(Retriever(path, threads=1))
+
+
+def test_the_precision_belongs_to_the_identity(photos, monkeypatch, run):
+    assert run("photos", "-m", MODEL, "-o", "features").code == 0
+    retriever = Retriever(exported_path(MODEL), threads=1)
+    assert identify(retriever).precision == "fp32"
+    # What runs bf16 is not in every installation: here the session is told what it would have been asked.
+    monkeypatch.setattr(Retriever, "precision", "bf16")
+    assert dataclasses.replace(identify(retriever), precision="fp32") != identify(retriever)
+    done = run("photos", "-m", MODEL, "-o", "features")
+    assert done.code == 1
+    assert f"{MODEL}: --precision fp32; now bf16" in done.err
+    assert "--restart" in done.err
+    with pytest.raises(SearchError, match="features has precision fp32, the query has bf16"):
+        choose(open_features(Path("features"))).check([identify(retriever)], "features", "the query")
 
 
 def test_the_same_images_give_the_same_bits_whatever_the_time_they_take(photos, monkeypatch):

@@ -14,7 +14,7 @@ from landmark_onnx.errors import FeatureError
 
 pytest.importorskip("pyarrow")
 
-A, B = ModelIdentity("a", "1" * 64, 4, "2" * 64), ModelIdentity("b", "3" * 64, 3, "4" * 64)
+A, B = (ModelIdentity(name, f"{dim}" * 64, dim, "2" * 64, "fp32") for name, dim in (("a", 4), ("b", 3)))
 
 
 def batch(rows: int, models=(A, B), seed: int = 0) -> Batch:
@@ -122,7 +122,8 @@ def test_a_shard_of_another_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "version 2, wanted 1"),
+        ({"version": 1}, "version 1, wanted 2: it does not say in which precision .* embed --restart"),
+        ({"version": 3}, "version 3, wanted 2: it is of another"),
         ({"complete": False}, "not complete; run the same"),
         ({"rows": -1}, "damaged"),
         ({"shard_size": 0}, "damaged"),
@@ -149,11 +150,11 @@ def test_no_folder_of_features(tmp_path):
 
 
 def test_names_that_a_folder_cannot_hold(tmp_path):
-    twice = ModelIdentity("a", "9" * 64, 4, "")
+    twice = ModelIdentity("a", "9" * 64, 4, "", "fp32")
     with pytest.raises(FeatureError, match="two models are called 'a'"):
         write_features(tmp_path, [A, twice], [])
     with pytest.raises(FeatureError, match="may not be called 'id'"):
-        write_features(tmp_path, [ModelIdentity("id", "", 4, "")], [])
+        write_features(tmp_path, [ModelIdentity("id", "", 4, "", "fp32")], [])
 
 
 def test_vectors_of_no_model_of_the_folder(tmp_path):

@@ -32,7 +32,9 @@ def test_ray_is_imported_for_it_alone(tmp_path, monkeypatch):
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    manifest = Manifest(models=(ModelIdentity("a", "", 1, ""),), dtype="float32", shard_size=1, inputs="", rows=1)
+    manifest = Manifest(
+        models=(ModelIdentity("a", "", 1, "", "fp32"),), dtype="float32", shard_size=1, inputs="", rows=1
+    )
     work = on_ray("local", [])
     job = Job(tmp_path, tmp_path / "plan", manifest)
     assert list(work(job, [], lambda rows: None)) == []

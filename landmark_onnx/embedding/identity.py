@@ -23,4 +23,10 @@ def identify(retriever: Retriever) -> ModelIdentity:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     answer = retriever(np.full((_SIDE, _SIDE, 3), 128, np.uint8))
-    return ModelIdentity(retriever.card.name, sha256, answer.vector.size, card_digest(retriever.card))
+    return ModelIdentity(
+        name=retriever.card.name,
+        sha256=sha256,
+        dim=answer.vector.size,
+        preprocess=card_digest(retriever.card),
+        precision=retriever.precision,
+    )

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files import atomic_write
+from landmark_onnx.precision import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
 
 FILE = "features.json"
-VERSION = 1
+VERSION = 2
 ROW_COLUMNS = ("id", "source", "error")
 """The columns of a shard beside one for each model; no model may be called so."""
 
@@ -25,12 +26,14 @@ class ModelIdentity:
     """What makes embeddings comparable: those of two equal identities are of one space.
 
     name: of the card. sha256: the model file's seal. dim: values of a vector. preprocess: `card_digest` of the card.
+    precision: what it computes in: a file of fp32 runs in bf16 too.
     """
 
     name: str
     sha256: str
     dim: int
     preprocess: str
+    precision: Precision
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,8 @@ class Manifest:
                 found.append(f"{model.name}: file {before.sha256[:12]}; now {model.sha256[:12]}")
             if before.preprocess != model.preprocess:
                 found.append(f"{model.name}: another preprocessing or normalisation")
+            if before.precision != model.precision:
+                found.append(f"{model.name}: --precision {before.precision}; now {model.precision}")
         if self.dtype != other.dtype:
             found.append(f"--dtype {self.dtype}; now {other.dtype}")
         if self.shard_size != other.shard_size:
@@ -101,7 +106,10 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, AttributeError, KeyError) as error:
         raise FeatureError(f"{path}: damaged: embed again with --restart") from error
     if version != VERSION:
-        raise FeatureError(f"{path}: version {version!r}, wanted {VERSION}: another landmark-onnx wrote it")
+        why = "does not say in which precision its models ran" if version == 1 else "is of another landmark-onnx"
+        raise FeatureError(
+            f"{path}: version {version!r}, wanted {VERSION}: it {why}; rebuild it with landmark-onnx embed --restart"
+        )
     try:
         return _checked(data)
     except (TypeError, ValueError, KeyError) as error:
@@ -114,6 +122,8 @@ def _checked(data: dict[str, Any]) -> Manifest:
     numbers = (manifest.rows, manifest.failed, manifest.shard_size, *(model.dim for model in models))
     if any(type(number) is not int or number < 0 for number in numbers) or not manifest.shard_size:
         raise ValueError("a count that is none")
+    if any(model.precision not in PRECISIONS for model in models):
+        raise ValueError("precision")
     if manifest.dtype not in get_args(DType) or type(manifest.complete) is not bool:
         raise ValueError("dtype or complete")
     if not all(isinstance(text, str) for model in models for text in (model.name, model.sha256, model.preprocess)):

@@ -105,7 +105,7 @@ class Ensemble:
                 raise SearchError(
                     f"{theirs}: no embeddings of {wanted.name}, which {ours} has; there: {', '.join(found)}"
                 )
-            for what in ("sha256", "dim", "preprocess"):
+            for what in _DIFFERENCES:
                 one, other = (str(getattr(model, what))[:12] for model in (wanted, got))
                 if getattr(wanted, what) != getattr(got, what):
                     raise SearchError(
@@ -162,7 +162,7 @@ class Ensemble:
         return folder / FILE
 
 
-_DIFFERENCES = {"sha256": "model file", "dim": "dimension", "preprocess": "preprocessing"}
+_DIFFERENCES = {"sha256": "model file", "dim": "dimension", "preprocess": "preprocessing", "precision": "precision"}
 
 
 def load_ensemble(folder: Path) -> Ensemble:
