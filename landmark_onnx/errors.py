@@ -69,6 +69,24 @@ class MissingExtraError(LandmarkError, ImportError):
         self.extra = extra
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text: the rest of a runtime's is a stack."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+LONGEST_REASON = 2000
+"""Characters: of a longer one the middle is left out."""
+
+
+def shown(text: str) -> str:
+    """`text` on one line, with whatever a terminal might obey made visible."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason_of(error: BaseException) -> str:
+    """All that an error of a library says, on one line and as `shown`.
+
+    What is wrong may stand in any of its lines: ONNX Runtime names the sizes after the first, OpenVINO begins with
+    lines that name its own source files, which are left out.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception from ")] or lines
+    text = shown(" ".join(said).strip()) or type(error).__name__
+    if len(text) <= LONGEST_REASON:
+        return text
+    return f"{text[: LONGEST_REASON // 2]} … {text[-LONGEST_REASON // 2 :]}"

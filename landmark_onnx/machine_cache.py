@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from landmark_onnx.blocks import block_hash, blocks, intact
 from landmark_onnx.cores import available_cores, cpu_model
-from landmark_onnx.errors import ModelFileError, first_line
+from landmark_onnx.errors import ModelFileError, reason_of
 from landmark_onnx.files import atomic_write, publish
 from landmark_onnx.seal import read_seal
 from landmark_onnx.store import external_data, home
@@ -111,7 +111,7 @@ class Entry:
                     self._build(write)
                     self._drop_others()
         except Exception as error:  # a runtime's exceptions have no public base class, and nothing here is needed
-            return first_line(error)
+            return reason_of(error)
         return ""
 
     @contextlib.contextmanager

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from landmark_onnx.binding import Bindings
-from landmark_onnx.errors import ModelFileError, SessionError, first_line
+from landmark_onnx.errors import ModelFileError, SessionError, reason_of
 from landmark_onnx.gpu_options import TRUE
 from landmark_onnx.machine_cache import Entry, entry_of
 from landmark_onnx.providers import CPU, CUDA, TENSORRT, install_hint
 from landmark_onnx.types import Array, Tensors
 
-ERROR = 3  # ONNX Runtime's log level: warnings about shapes and fallback nodes are noise to a user
+FATAL = 4
+"""ONNX Runtime's log level: warnings are noise to a user, and errors are raised as well. The log would bring them
+to the terminal with every control character that the names in a file have."""
 
 GRAPH, WEIGHTS = "model.onnx", "weights.data"
 """Files of an entry of the machine cache."""
@@ -40,7 +42,7 @@ class Start:
         in a file, where they take no memory of the process; without it memory comes first.
         """
         options = ort.SessionOptions()
-        options.log_severity_level = ERROR
+        options.log_severity_level = FATAL
         options.intra_op_num_threads = self.threads
         # A pattern is kept for each input shape, and photos have many.
         options.enable_mem_pattern = False
@@ -129,6 +131,6 @@ def _create(ort: Any, start: Start) -> Any:
         wanted = start.chain[0][0]
         # The CPU can run every sound model.
         if wanted == CPU or type(error).__name__ in _FILE_ERRORS:
-            raise ModelFileError(f"{start.path}: not a usable ONNX model: {first_line(error)}") from error
-        reason = f"ONNX Runtime cannot start on {wanted}: {first_line(error)}"
+            raise ModelFileError(f"{start.path}: not a usable ONNX model: {reason_of(error)}") from error
+        reason = f"ONNX Runtime cannot start on {wanted}: {reason_of(error)}"
         raise SessionError(f"{start.path}: {reason}; {install_hint(wanted)}") from error

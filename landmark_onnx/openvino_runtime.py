@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from landmark_onnx.cores import cpu_model
-from landmark_onnx.errors import ModelFileError, SessionError, first_line
+from landmark_onnx.errors import ModelFileError, SessionError, reason_of
 from landmark_onnx.machine_cache import entry_of
 from landmark_onnx.precision import Precision
 from landmark_onnx.providers import OPENVINO_PACKAGE, ProviderRequest
@@ -129,15 +129,9 @@ def _compile(core: Any, path: Path, device: str, settings: Mapping[str, str]) ->
     try:
         return core.compile_model(str(path), device, dict(settings))
     except (RuntimeError, TypeError) as error:
-        reason = _reason(error)
+        reason = reason_of(error)
         try:
             core.read_model(str(path))
         except RuntimeError:
             raise ModelFileError(f"{path}: not a usable ONNX model: {reason}") from error
         raise SessionError(f"{path}: OpenVINO cannot start on {device}: {reason}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """The last line of OpenVINO's text that says something: those before name its source files."""
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
-    return lines[0] if lines else first_line(error)

@@ -12,7 +12,7 @@ import numpy as np
 from landmark_onnx import onnx_runtime, openvino_runtime
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.cores import default_threads
-from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError, first_line
+from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError, reason_of
 from landmark_onnx.gpu_options import Workload
 from landmark_onnx.onnx_runtime import Chain, OnnxRuntime, Start
 from landmark_onnx.precision import Precision, precision_file, precision_of
@@ -121,7 +121,7 @@ class Session:
             values = self._runner.run(card.output_names(), renamed)
         except Exception as error:  # runtimes' exceptions have no public base class
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            raise SessionError(f"{self.path}: {self.provider} cannot run {shapes}: {first_line(error)}") from error
+            raise SessionError(f"{self.path}: {self.provider} cannot run {shapes}: {reason_of(error)}") from error
         return dict(zip(OUTPUTS[card.task], values, strict=True))
 
     def _on_onnx_runtime(

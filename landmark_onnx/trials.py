@@ -37,6 +37,9 @@ CONV = base64.b64decode(
     "AxIBeQoDEgF4QgQKABAR"
 )
 
+ERROR = 3
+"""ONNX Runtime's log level that a trial reads."""
+
 LOST_LIBRARY = re.compile(r"Failed to load library \S+ with error: ([^\r\n]+)")
 """What ONNX Runtime says on standard error when it then falls back without an error."""
 
@@ -124,7 +127,7 @@ def _trial(provider: str) -> dict[str, Any]:
     """Start a session as `landmark_onnx.session` does, run it once, and check its sums."""
     import numpy as np
 
-    from landmark_onnx.errors import first_line
+    from landmark_onnx.errors import reason_of
 
     start_it = _on_openvino if provider == OPENVINO_PACKAGE else _on_onnx_runtime
     image = np.arange(3 * 4 * 4, dtype=np.float32).reshape(1, 3, 4, 4)
@@ -135,7 +138,7 @@ def _trial(provider: str) -> dict[str, Any]:
     except LandmarkError:
         raise
     except Exception as error:  # runtimes' exceptions have no public base class
-        return {"state": "refused", "reason": f"{type(error).__name__}: {first_line(error)}"}
+        return {"state": "refused", "reason": f"{type(error).__name__}: {reason_of(error)}"}
     found: dict[str, Any] = {"seconds": time.perf_counter() - start, "got": got}
     if provider not in found["got"]:
         return {**found, "state": "replaced", "reason": f"ONNX Runtime took {found['got'][0]} without an error"}
@@ -148,8 +151,6 @@ def _trial(provider: str) -> dict[str, Any]:
 
 def _on_onnx_runtime(provider: str, image: "Array") -> "tuple[Array, list[str], list[str]]":
     """The Conv's sums, the providers of its session, and those that took nodes."""
-    from landmark_onnx.onnx_runtime import ERROR
-
     ort = onnxruntime()
     chain = plan(ProviderRequest(name=provider), ort.get_available_providers())
     preload(ort, chain)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.onnx_runtime import ERROR
+from landmark_onnx.onnx_runtime import FATAL
 from landmark_onnx.providers import CPU, onnxruntime
 
 MODEL_FILE = "model.onnx"
@@ -100,7 +100,7 @@ def _tensors(model: Path) -> tuple[list[Tensor], list[Tensor]]:
     """The file's inputs and outputs, as Triton's ONNX Runtime sees them."""
     ort = onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = ERROR
+    options.log_severity_level = FATAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(model), options, providers=[CPU])
     return [_tensor(model, each) for each in session.get_inputs()], [

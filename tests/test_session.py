@@ -6,12 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 import fakes
 from landmark_onnx import Retriever
-from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError, first_line
+from landmark_onnx.errors import MissingExtraError, ModelFileError, SessionError, reason_of
 from landmark_onnx.gpu_options import cuda_options
-from landmark_onnx.onnx_runtime import ERROR
+from landmark_onnx.onnx_runtime import FATAL
 from landmark_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, ProviderRequest
 from landmark_onnx.seal import append_metadata
 from landmark_onnx.session import Session
@@ -141,7 +142,9 @@ def test_an_explicit_provider_that_raises_gives_its_reason_and_the_remedy(runtim
     fake = runtime([CUDA, CPU], works=[CUDA, CPU], fails=RuntimeError("CUDA failure 35: driver too old\nstack"))
     with pytest.raises(SessionError) as caught:
         Session(some_file, ProviderRequest(name="cuda"))
-    assert "cannot start on CUDAExecutionProvider: CUDA failure 35: driver too old; in a fresh" in str(caught.value)
+    assert "cannot start on CUDAExecutionProvider: CUDA failure 35: driver too old stack; in a fresh" in str(
+        caught.value
+    )
     assert "landmark-onnx[gpu]" in str(caught.value)
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert len(fake.created) == 1
@@ -160,7 +163,7 @@ def test_options_of_the_session(runtime, some_file):
     session = Session(some_file, threads=3)
     (options,) = fake.options
     assert options.intra_op_num_threads == 3
-    assert options.log_severity_level == ERROR
+    assert options.log_severity_level == FATAL
     assert options.enable_mem_pattern is False
     assert options.entries == {"session.disable_prepacking": "1"}
     assert session.metadata == {"a": "b"}
@@ -310,9 +313,47 @@ def test_the_real_session_does_not_fall_back_in_run(model):
     assert isinstance(session._runner.session, onnxruntime.InferenceSession)
 
 
-def test_first_line():
-    assert first_line(ValueError("one\ntwo")) == "one"
-    assert first_line(ValueError()) == "ValueError"
+EVIL = "\x1b[31mred\x07"
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """A model whose Reshape has an evil name and takes no image but one of 16 values."""
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, 16])
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, sides)
+        for name, sides in (("image", ["n", 3, "h", "w"]), ("embedding", [1, 16]))
+    ]
+    nodes = [helper.make_node("Reshape", ["image", "shape"], ["embedding"], name=EVIL)]
+    graph = helper.make_graph(nodes, "evil", values[:1], values[1:], [shape])
+    path = tmp_path / "evil.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_the_runtimes_reason_is_told_whole_and_nothing_of_a_file_reaches_the_terminal_raw(evil, capfd, provider):
+    if provider == "openvino":
+        pytest.importorskip("openvino")
+    session = Session(evil, ProviderRequest(name=provider))
+    with pytest.raises(SessionError) as caught:
+        session.run(fakes.small_card(fakes.RETRIEVAL), {"image": np.zeros((1, 3, 4, 5), np.float32)})
+    text = str(caught.value)
+    assert text.isprintable()
+    assert text.endswith("conflicts with the reshape pattern (1.16)" if provider == "openvino" else "shape:{1,16}")
+    assert "Exception from" not in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_reason_of_several_lines():
+    assert reason_of(ValueError("wrong sizes for:\n index: 1 Got: 3\n")) == "wrong sizes for: index: 1 Got: 3"
+    assert reason_of(RuntimeError("Exception from a.cpp:1:\nException from b.cpp:2:\n\nno file\n")) == "no file"
+    assert reason_of(ValueError("\x1b[31m\x00")) == r"\x1b[31m\x00"
+    assert reason_of(ValueError()) == reason_of(ValueError("\n \n")) == "ValueError"
+    long = reason_of(ValueError("a" * 5000 + "b" * 5000))
+    assert len(long) < 2010
+    assert long.startswith("aaa")
+    assert long.endswith("bbb")
 
 
 @pytest.mark.parametrize("kind", ["relative", "absolute", "link"])

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from landmark_onnx.errors import ExportError, first_line
-from landmark_onnx.onnx_runtime import ERROR
+from landmark_onnx.errors import ExportError, reason_of
+from landmark_onnx.onnx_runtime import FATAL
 from landmark_onnx.providers import CPU, onnxruntime
 from landmark_onnx.types import Array, Tensors
 
@@ -114,7 +114,7 @@ def observe(model: Path, tensors: Sequence[str], runs: Iterable[Tensors]) -> dic
         try:
             values = session.run(outputs, dict(fed))
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
-            raise ExportError(f"{model}: ONNX Runtime cannot run it for calibration: {first_line(error)}") from error
+            raise ExportError(f"{model}: ONNX Runtime cannot run it for calibration: {reason_of(error)}") from error
         for position, name in enumerate(tensors):
             low, high, sample = values[3 * position : 3 * position + 3]
             if not (np.isfinite(low) and np.isfinite(high)):
@@ -156,7 +156,7 @@ def _watch(model: Path, tensors: Sequence[str], target: Path) -> list[str]:
 def _session(path: Path) -> Any:
     ort = onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = ERROR
+    options.log_severity_level = FATAL
     options.enable_mem_pattern = False
     # An arena would keep the largest image's worth of every watched tensor.
     options.enable_cpu_mem_arena = False

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from landmark_onnx.onnx_runtime import ERROR
+from landmark_onnx.onnx_runtime import FATAL
 from landmark_onnx.providers import CPU, onnxruntime
 from landmark_onnx.types import Tensors
 
@@ -32,7 +32,7 @@ def noise(
     onnx.save(doubled, target)
     ort = onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = ERROR
+    options.log_severity_level = FATAL
     options.enable_mem_pattern = False
     session = ort.InferenceSession(str(target), options, providers=[CPU])
     asked = [name for pair in names.values() for name in pair]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.errors import ExportError, MissingExtraError, first_line
-from landmark_onnx.onnx_runtime import ERROR
+from landmark_onnx.errors import ExportError, MissingExtraError, reason_of
+from landmark_onnx.onnx_runtime import FATAL
 from landmark_onnx.providers import CPU, ProviderRequest, onnxruntime
 from landmark_onnx.session import Session
 from landmark_onnx.types import INPUTS, OUTPUTS
@@ -110,7 +110,7 @@ def optimise(model: str, output: str, data: str) -> None:
     """Write the model as ONNX Runtime's basic level leaves it, larger weights into the file `data` beside it."""
     ort = onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = ERROR
+    options.log_severity_level = FATAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = output
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
@@ -118,7 +118,7 @@ def optimise(model: str, output: str, data: str) -> None:
     try:
         ort.InferenceSession(model, options, providers=[CPU])
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
-        raise ExportError(f"ONNX Runtime cannot optimise the graph: {first_line(error)}") from error
+        raise ExportError(f"ONNX Runtime cannot optimise the graph: {reason_of(error)}") from error
 
 
 def run_onnx(model: str, card: dict[str, Any], runs: list[str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landmark_onnx.cli.report import shown
+from landmark_onnx.errors import shown
 
 if TYPE_CHECKING:
     from landmark_onnx.doctor import Diagnosis

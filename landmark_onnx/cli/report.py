@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
+from landmark_onnx.errors import shown
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from landmark_onnx.session import Session
 
 REMINDER = 60.0
-
-
-def shown(text: str) -> str:
-    """`text` on one line, with whatever a terminal might obey made visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def complain(text: str) -> None:

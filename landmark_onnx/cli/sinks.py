@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, TypeAlias
 
 from landmark_onnx.cli.options import Format, Output
-from landmark_onnx.cli.report import shown
+from landmark_onnx.errors import shown
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.embedding.manifest import ROW_COLUMNS, Manifest
-from landmark_onnx.errors import FeatureError, MissingExtraError, first_line
+from landmark_onnx.errors import FeatureError, MissingExtraError, reason_of
 from landmark_onnx.files import atomic_write
 
 Vectors: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
@@ -89,7 +89,7 @@ def read_shard(path: Path, manifest: Manifest, columns: Collection[str] | None =
         raise FeatureError(f"{path}: missing; run the same landmark-onnx embed again: it makes it anew") from None
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         raise FeatureError(
-            f"{path}: damaged ({first_line(error)}); run the same landmark-onnx embed again: it makes it anew"
+            f"{path}: damaged ({reason_of(error)}); run the same landmark-onnx embed again: it makes it anew"
         ) from error
     return Shard(
         ids=values.get("id", ()),
