@@ -1,5 +1,17 @@
 """One exception tree: whatever goes wrong for a foreseeable reason is a `LandmarkError` with one clear line."""
 
+import sys
+
+EXPORTING = ("export", "demo")
+"""The extras that bring the exporter."""
+
+NO_EXPORTER = "paddle2onnx has no release for Python 3.13 and newer: export with Python 3.11 or 3.12"
+
+
+def can_export() -> bool:
+    """Whether the exporter can be installed for this Python."""
+    return sys.version_info < (3, 13)
+
 
 class LandmarkError(Exception):
     """Base of every error this project raises on purpose; its text names the culprit and the remedy."""
@@ -65,7 +77,10 @@ class MissingExtraError(LandmarkError, ImportError):
 
     def __init__(self, what: str, extra: str, *others: str) -> None:
         also = f" (or with extra {', '.join(others)})" if others else ""
-        super().__init__(f"{what} is not installed; run: pip install 'landmark-onnx[{extra}]'{also}")
+        remedy = f"run: pip install 'landmark-onnx[{extra}]'{also}"
+        if extra in EXPORTING and not can_export():
+            remedy = f"{NO_EXPORTER}, and bring the model here (landmark-onnx bundle, or landmark-onnx models add)"
+        super().__init__(f"{what} is not installed; {remedy}")
         self.extra = extra
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from landmark_onnx.cores import CPUINFO, affinity, cpu_model, cpu_quota
-from landmark_onnx.errors import LandmarkError
+from landmark_onnx.errors import NO_EXPORTER, LandmarkError, can_export
 
 Level = Literal["ok", "warning", "error"]
 
@@ -206,6 +206,8 @@ def export_tools() -> Finding:
     """Versions of what export needs and nothing else does."""
     found = versions(*EXPORT_TOOLS)
     text = ", ".join(f"{name} {version}" for name, version in found.items()) or "none installed; only export needs them"
+    if not can_export():
+        text = f"{text}; {NO_EXPORTER}"
     return Finding(part="export", name="tools", level="ok", text=text, facts=found)
 
 

@@ -146,9 +146,9 @@ def install_hint(provider: str) -> str:
     extra = EXTRAS.get(provider)
     if extra is None:
         return f"install the ONNX Runtime package that brings {provider}"
-    hint = f"in a fresh environment run: pip install 'landmark-onnx[{extra}]'"
+    hint = f"in a fresh environment install landmark-onnx with extra {extra}"
     if provider == CUDA:
-        hint += " (CUDA 13, NVIDIA driver r580 or newer) or 'landmark-onnx[gpu-cu12]' (CUDA 12)"
+        hint += " (CUDA 13, NVIDIA driver r580 or newer) or gpu-cu12 (CUDA 12)"
     if provider == TENSORRT:
         hint += " and TensorRT 10 (pip install 'tensorrt-cu13<11')"
     return hint

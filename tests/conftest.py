@@ -12,6 +12,7 @@ import pytest
 from commands import ENDING, Done
 from landmark_onnx.cards import CARDS_VARIABLE
 from landmark_onnx.cli import main
+from landmark_onnx.errors import NO_EXPORTER, can_export
 from landmark_onnx.pull import OFFLINE_VARIABLE
 from landmark_onnx.store import HOME_VARIABLE
 from landmark_onnx_export.paddle_runtime import ENVIRONMENT
@@ -29,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="landmark-onnx-cards-")
     config.add_cleanup(lambda: shutil.rmtree(folder))
     os.environ[CARDS_VARIABLE] = folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where Paddle cannot be had, what runs it is left out, and said to be."""
+    if item.get_closest_marker("paddle") and not can_export():
+        pytest.skip(NO_EXPORTER)
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ def test_the_table_shows_remedies_and_the_verdict(capsys, monkeypatch):
     output = capsys.readouterr().out
     assert left.value.code == 1
     assert re.search(r"^error +openvino +the openvino package is not installed", output, re.MULTILINE)
-    assert "-> in a fresh environment run: pip install 'landmark-onnx[openvino]'" in output
+    assert "-> in a fresh environment install landmark-onnx with extra openvino" in output
     assert output.splitlines()[-1] == "--provider openvino: models cannot run"
 
 
@@ -291,7 +291,7 @@ def test_a_cuda_that_silently_falls_back(site):
     assert (code, diagnosis["provider"]) == (0, CPU), "auto goes on without it, as the other commands do"
     assert cuda["level"] == "warning"
     assert "falls back: libcublasLt.so.13: cannot open shared object file" in cuda["text"]
-    assert "landmark-onnx[gpu]" in cuda["remedy"]
+    assert "with extra gpu" in cuda["remedy"]
     assert cuda["facts"]["got"] == [CPU]
     assert finding(diagnosis, "flavours")["facts"]["cuda"] == "13.0"
 
