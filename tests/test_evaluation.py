@@ -1,5 +1,6 @@
 import codecs
 import contextlib
+import csv
 import io
 import itertools
 import pickle
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landmark_onnx.errors import TableError
-from landmark_onnx.evaluation import recognition, retrieval, revisited
+from landmark_onnx.evaluation import recognition, retrieval, revisited, tables
 from landmark_onnx.evaluation.ground_truth import GroundTruth, Query, read_ground_truth
 from landmark_onnx.evaluation.scores import mean
 from landmark_onnx.evaluation.solutions import Guess, Truth, read_guesses, read_images, read_solution
@@ -403,6 +404,9 @@ SOLUTION = "id,images,Usage\nq1,a b,Public\nq2,c,Private\nq3,None,Ignored\n"
         SOLUTION.replace("\n", "\n\n"),
         SOLUTION.replace("a b", '"a b"').replace("q1", '"q1"'),
         SOLUTION.replace("a b", '" a  b "'),
+        SOLUTION.replace("a b", '"a\r\nb"'),
+        SOLUTION.encode("utf-16"),
+        ("\ufeff" + SOLUTION).encode("utf-16-be"),
         "note,Usage,IMAGES, Id\nx,Public,a b,q1\n,Private,c,q2\n,Ignored,,q3\n",
     ],
 )
@@ -421,12 +425,14 @@ def test_messy_files_say_the_same(tmp_path, text):
         ("", "no column id, images, Usage; its first line has: no header"),
         ("id,images\nq1,a\n", "no column Usage; its first line has: id, images"),
         ("q1,a,Public\n", "no column id, images, Usage"),
-        ("id,images,Usage\nq1,a\n", "line 2: wanted 3 or more fields, got 2"),
+        ("id,images,Usage\nq1,a\n", "line 2: wanted 3 fields, as its first line has, got 2"),
+        ("id,images,Usage\nq1,a,Public\n\nq2,b,Public,x\n", "line 4: wanted 3 fields, as its first line has, got 4"),
+        ("id,images,Usage\nq1,a,Public,\n", "line 2: wanted 3 fields, as its first line has, got 4"),
         ("id,images,Usage\nq1,a,Test\n", "line 2: q1: wanted a Usage of Public, Private, Ignored, got 'Test'"),
         (SOLUTION + "q1,a,Public\n", "line 5: q1 is there twice"),
         ("id,images,Usage\nq1,None,Public\n", "q1 is Public but has no image"),
         ("id,images,Usage\nq1,None,Ignored\n", "no line is Public or Private"),
-        ('id,images,Usage\nq1,"a\n', "line 2: unexpected end of data"),
+        ('id,images,Usage\nq1,"a\n', "line 2: a quote that opens and does not close"),
         (b"id,images,Usage\nq1,\xff,Public\n", "not UTF-8 text"),
         (b'id,images,Usage\nq\x001,"a"b,Public\n', "line 2"),
     ],
@@ -463,8 +469,46 @@ def test_bad_guesses_are_refused(tmp_path, row, told):
 def test_fields_longer_than_the_csv_modules_limit_are_read(tmp_path):
     """The images of one landmark, in train_clean.csv's form."""
     images = [f"{number:016x}" for number in range(20_000)]
-    path = write(tmp_path / "s.csv", f"id,images\nq1,{' '.join(images)}\n")
-    assert dict(read_images(path)) == {"q1": images}
+    limit = csv.field_size_limit()
+    for quote in ("", '"'):
+        path = write(tmp_path / "s.csv", f"id,images\nq1,{quote}{' '.join(images)}{quote}\n")
+        for _, found in read_images(path):
+            assert found == images
+            assert csv.field_size_limit() == limit
+
+
+ROWS = st.lists(st.lists(st.text('ab ,"\n\r\x0b\x85\u2028é', max_size=5), min_size=2, max_size=2), max_size=5)
+
+
+@given(ROWS, st.sampled_from(["\n", "\r\n"]))
+def test_rows_are_those_of_the_csv_module(tmp_path_factory, rows, end):
+    path = tmp_path_factory.mktemp("csv") / "s.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([["id", "images"], *rows])
+    found = [values for _, values in read_rows(path, ("id", "images"))]
+    assert found == [[value.strip() for value in row] for row in rows]
+
+
+@given(st.text('a," \n', max_size=12))
+def test_what_the_csv_module_refuses_is_refused(tmp_path_factory, text):
+    path = write(tmp_path_factory.mktemp("csv") / "s.csv", f"id,images\n{text}")
+    try:
+        rows = [row for row in csv.reader(io.StringIO(f"id,images\n{text}", newline=""), strict=True) if row][1:]
+        wanted = rows if all(len(row) == 2 for row in rows) else None
+    except csv.Error:
+        wanted = None
+    if wanted is None:
+        with pytest.raises(TableError, match=r"s\.csv, line \d"):
+            list(read_rows(path, ("id", "images")))
+    else:
+        assert [row for _, row in read_rows(path, ("id", "images"))] == [[v.strip() for v in row] for row in wanted]
+
+
+def test_a_row_without_end_takes_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "LONGEST_ROW", 100)
+    for text in ("id,images\nq1," + "a" * 200, 'id,images\nq1,"a' + "\na" * 200, "id,images" * 30):
+        with pytest.raises(TableError, match="a row of more than 100 characters"):
+            list(read_rows(write(tmp_path / "s.csv", text), ("id", "images")))
 
 
 def test_rows_come_one_by_one(tmp_path):
