@@ -24,7 +24,11 @@ MAX_BITS = 64
 
 
 class VersionError(DocumentError):
-    """A document that another version of this project wrote."""
+    """A document that another version of this project wrote. found: what it says."""
+
+    def __init__(self, key: str, found: Any, wanted: int) -> None:
+        super().__init__(f"{key} {shown(found)}, wanted {wanted}")
+        self.found = found
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -59,7 +63,7 @@ def read_versioned(path: Path, key: str, version: int, *, limit: int = MAX_BYTES
         raise DocumentError(f"wanted an object with the key {key!r}, got {shown(data)}")
     found = data.pop(key)
     if type(found) is not int or found != version:
-        raise VersionError(f"{key} {shown(found)}, wanted {version}")
+        raise VersionError(key, found, version)
     return data
 
 

@@ -6,7 +6,7 @@ follow from the annotation. Give it a default where older files lack it. Limits 
 `__post_init__` or to the reader. Keys that no field declares are refused.
 
 Serve: dataclasses, `Literal`, `X | None`, unions of plain types, `tuple[X, ...]`, `tuple[X, Y]`, `frozenset[X]`,
-`Mapping[str, X]`, str, int, float (takes whole numbers, and no NaN or infinity), bool, `Any`, and each of them
+`Mapping[X, Y]`, str, int, float (takes whole numbers, and no NaN or infinity), bool, `Any`, and each of them
 `Annotated`. A value that is of the dataclass already is taken as it is.
 """
 
@@ -68,8 +68,21 @@ class Matches:
         return self.called
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Some:
+    """Not empty."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether there is something in it."""
+        return bool(value)
+
+    def __str__(self) -> str:
+        return "at least one"
+
+
 Count = Annotated[int, Within(0, 2**53)]
 """Of rows, bytes, values."""
+FileName = Annotated[str, Matches(r"\w[\w.-]*", "the name of a file in the same folder")]
 Sha256 = Annotated[str, Matches("[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
@@ -210,7 +223,8 @@ def _listed(kind: Any, values: Any, where: str) -> Iterable[Any]:
 def _mapping(args: tuple[Any, ...], value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise _refused(where, f"wanted a table, got {shown(value)}")
-    return {str(key): _value(args[1], item, within(where, key)) for key, item in value.items()}
+    places = {key: within(where, key) for key in value}
+    return {_value(args[0], key, places[key]): _value(args[1], item, places[key]) for key, item in value.items()}
 
 
 _MAKERS: Mapping[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {

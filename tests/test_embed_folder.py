@@ -1,5 +1,6 @@
 """Folders of features: what is written is read back, and what was changed since is noticed."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -125,12 +126,16 @@ def test_a_shard_of_another_folder_is_refused(tmp_path):
         ({"version": 1}, "version 1, wanted 2: it does not say in which precision .* embed --restart"),
         ({"version": 3}, "version 3, wanted 2: it is of another"),
         ({"complete": False}, "not complete; run the same"),
-        ({"rows": -1}, "damaged"),
-        ({"shard_size": 0}, "damaged"),
-        ({"dtype": "int8"}, "damaged"),
-        ({"models": [{"name": "a"}]}, "damaged"),
-        ({"unknown": 1}, "damaged"),
-        ({"models": []}, "no model"),
+        ({"version": "1"}, "version '1', wanted 2"),
+        ({"rows": -1}, r"damaged \(rows: wanted 0 to .*, got -1\): embed again with --restart"),
+        ({"rows": float("inf")}, r"damaged \(rows: wanted a finite number, got inf\)"),
+        ({"shard_size": 0}, r"damaged \(shard_size: wanted 1 to 2147483648, got 0\)"),
+        ({"dtype": "int8"}, r"damaged \(dtype: wanted one of 'float16', 'float32', got 'int8'\)"),
+        ({"models": [{"name": "a"}]}, r"damaged \(models 1: the key 'sha256' is missing\)"),
+        ({"models": [dataclasses.asdict(A) | {"dim": "4"}]}, r"damaged \(models 1: dim: wanted int, got '4'\)"),
+        ({"unknown": 1}, r"damaged \(unknown key 'unknown'; there are"),
+        ({"models": []}, r"features.json: damaged \(no model"),
+        ({"inputs": [[[[]]]]}, r"damaged \(inputs: wanted str, got"),
     ],
 )
 def test_a_manifest_that_is_not_ours(change, words, tmp_path):

@@ -202,7 +202,41 @@ def test_a_damaged_file_is_told_of(tmp_path, name):
         Index.open(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 2}'])
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["rows"], -1, "rows: wanted 0 to .*, got -1"),
+        (["rows"], "5", "rows: wanted int, got '5'"),
+        (["rows"], float("inf"), "rows: wanted a finite number, got inf"),
+        (["rows"], 1 << 90, "rows: a number of more than 64 bits"),
+        (["id_bytes"], -5, "id_bytes: wanted 0 to .*, got -5"),
+        (["generation"], None, "generation: wanted int, got None"),
+        (["dim"], -64, "dim: wanted 16, got -64"),
+        (["dim"], "64", "dim: wanted 16, got '64'"),
+        (["ensemble"], [], r"ensemble: wanted a table, got \[\]"),
+        (["ensemble", "members"], [], "ensemble: an ensemble needs one or more models"),
+        (["ensemble", "members", 0, "weight"], -1, "ensemble: members 1: weight: wanted over 0, got -1.0"),
+        (["ensemble", "members", 0, "model", "dim"], -3, "ensemble: members 1: model: dim: wanted 1 to"),
+        (["ensemble", "whitening"], "../../w.npz", "ensemble: whitening: wanted the name of a file in the same"),
+        (["graph"], {"file": "/dev/zero"}, "graph: file: wanted the name of a file in the same"),
+        (["more"], 1, "unknown key 'more'"),
+    ],
+)
+def test_a_manifest_with_another_value_names_its_key(tmp_path, keys, value, message):
+    build(tmp_path)
+    path = tmp_path / "index.json"
+    data = json.loads(path.read_text())
+    *folders, key = keys
+    target = data
+    for each in folders:
+        target = target[each]
+    target[key] = value
+    path.write_text(json.dumps(data))
+    with pytest.raises(SearchError, match=rf"index.json: damaged \({message}"):
+        Index.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "", "{", "[]", "{}", '{"format": 1}', '{"format": 2}'])
 def test_a_damaged_manifest_is_told_of(tmp_path, text):
     build(tmp_path)
     (tmp_path / "index.json").write_text(text)

@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
+from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files import atomic_write
-from landmark_onnx.precision import PRECISIONS, Precision
+from landmark_onnx.precision import Precision
+from landmark_onnx.structure import Count, DocumentError, Within, structure
 
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
@@ -19,6 +21,7 @@ ROW_COLUMNS = ("id", "source", "error")
 """The columns of a shard beside one for each model; no model may be called so."""
 
 DType: TypeAlias = Literal["float16", "float32"]
+Dim: TypeAlias = Annotated[int, Within(1, 2**24)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class ModelIdentity:
 
     name: str
     sha256: str
-    dim: int
+    dim: Dim
     preprocess: str
     precision: Precision
 
@@ -42,10 +45,10 @@ class Manifest:
 
     models: tuple[ModelIdentity, ...]
     dtype: DType
-    shard_size: int
+    shard_size: Annotated[int, Within(1, 2**31)]
     inputs: str
-    rows: int
-    failed: int = 0
+    rows: Count
+    failed: Count = 0
     complete: bool = False
 
     def __post_init__(self) -> None:
@@ -97,38 +100,16 @@ def read_manifest(folder: Path) -> Manifest:
     """A folder's manifest. Raises: FeatureError if it is missing, damaged or of a version that is not ours."""
     path = folder / FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.pop("version")
+        return structure(Manifest, read_versioned(path, "version", VERSION))
     except FileNotFoundError:
         raise FeatureError(f"{folder}: no {FILE}: not a folder of features; make one: landmark-onnx embed") from None
     except OSError as error:
         raise FeatureError(f"{path}: {error.strerror}") from error
-    except (ValueError, AttributeError, KeyError) as error:
-        raise FeatureError(f"{path}: damaged: embed again with --restart") from error
-    if version != VERSION:
-        why = "does not say in which precision its models ran" if version == 1 else "is of another landmark-onnx"
-        raise FeatureError(
-            f"{path}: version {version!r}, wanted {VERSION}: it {why}; rebuild it with landmark-onnx embed --restart"
-        )
-    try:
-        return _checked(data)
-    except (TypeError, ValueError, KeyError) as error:
+    except VersionError as error:
+        why = "does not say in which precision its models ran" if error.found == 1 else "is of another landmark-onnx"
+        raise FeatureError(f"{path}: {error}: it {why}; rebuild it with landmark-onnx embed --restart") from error
+    except DocumentError as error:
         raise FeatureError(f"{path}: damaged ({error}): embed again with --restart") from error
-
-
-def _checked(data: dict[str, Any]) -> Manifest:
-    models = tuple(ModelIdentity(**model) for model in data.pop("models"))
-    manifest = Manifest(models=models, **data)
-    numbers = (manifest.rows, manifest.failed, manifest.shard_size, *(model.dim for model in models))
-    if any(type(number) is not int or number < 0 for number in numbers) or not manifest.shard_size:
-        raise ValueError("a count that is none")
-    if any(model.precision not in PRECISIONS for model in models):
-        raise ValueError("precision")
-    if manifest.dtype not in get_args(DType) or type(manifest.complete) is not bool:
-        raise ValueError("dtype or complete")
-    if not all(isinstance(text, str) for model in models for text in (model.name, model.sha256, model.preprocess)):
-        raise ValueError("models")
-    return manifest
 
 
 def card_digest(card: "ModelCard") -> str:

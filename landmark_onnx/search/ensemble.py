@@ -4,16 +4,18 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from landmark_onnx.documents import read_json
 from landmark_onnx.embedding.manifest import ModelIdentity
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files import atomic_write
 from landmark_onnx.search.neighbours import Float32
 from landmark_onnx.search.whitening import FLOOR, Whitening, fit_whitening, load_whitening
+from landmark_onnx.structure import DocumentError, FileName, Within, structure
 
 Vectors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """Model name -> (N, D) embeddings of the same N images."""
@@ -26,7 +28,15 @@ class Member:
     """A model of an ensemble. weight: what its unit vectors are multiplied by; in scores it counts squared."""
 
     model: ModelIdentity
-    weight: float = 1.0
+    weight: Annotated[float, Within(0, over=True)] = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Recipe:
+    """An ensemble as JSON has it. whitening: the name of a file beside."""
+
+    members: tuple[Member, ...]
+    whitening: FileName | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,12 +156,14 @@ class Ensemble:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Self:
-        """What `to_json` wrote. Raises: SearchError for a whitening that is missing or damaged; KeyError, TypeError."""
-        members = tuple(Member(ModelIdentity(**each["model"]), float(each["weight"])) for each in data["members"])
-        name = data["whitening"]
-        # Only the name of a file beside: an ensemble from elsewhere may not read others.
-        return cls(members, load_whitening(folder / Path(name).name) if name else None)
+    def from_json(cls, data: Any, folder: Path) -> Self:
+        """What `to_json` wrote. Raises: DocumentError; SearchError for a whitening that is missing or damaged."""
+        recipe = structure(_Recipe, data, "ensemble")
+        whitening = load_whitening(folder / recipe.whitening) if recipe.whitening else None
+        try:
+            return cls(recipe.members, whitening)
+        except SearchError as error:
+            raise DocumentError(f"ensemble: {error}") from error
 
     def save(self, folder: Path) -> Path:
         """Write `ensemble.json`, and a whitening beside it; its path."""
@@ -169,10 +181,10 @@ def load_ensemble(folder: Path) -> Ensemble:
     """What `Ensemble.save` wrote into `folder`. Raises: SearchError if it is missing or damaged."""
     path = folder / FILE
     try:
-        return Ensemble.from_json(json.loads(path.read_text(encoding="utf-8")), folder)
+        return Ensemble.from_json(read_json(path), folder)
     except OSError as error:
         raise SearchError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except DocumentError as error:
         raise SearchError(f"{path}: damaged: not an ensemble ({error})") from error
 
 

@@ -7,12 +7,14 @@ however much is written meanwhile; and a writer that is killed leaves what no ma
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files import atomic_write
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.texts import text_files
+from landmark_onnx.structure import Count, DocumentError, FileName, shown, structure
 
 FILE = "index.json"
 FORMAT = 1
@@ -26,15 +28,15 @@ class Graph:
     holds. recall: share of the `at` exact neighbours found, over `sample` rows as queries.
     """
 
-    file: str
-    positions: str
-    nodes: int
-    dead: int
-    links: int
-    effort: int
+    file: FileName
+    positions: FileName
+    nodes: Count
+    dead: Count
+    links: Count
+    effort: Count
     recall: float
-    at: int
-    sample: int
+    at: Count
+    sample: Count
 
     def describe(self) -> str:
         """What it is and finds, in a line."""
@@ -49,10 +51,10 @@ class Graph:
 class Manifest:
     """generation: of the files. rows: of each column. id_bytes, source_bytes: of their texts."""
 
-    generation: int
-    rows: int
-    id_bytes: int
-    source_bytes: int
+    generation: Count
+    rows: Count
+    id_bytes: Count
+    source_bytes: Count
     ensemble: Ensemble
     graph: Graph | None = None
 
@@ -90,19 +92,20 @@ class Manifest:
         """The state of an index. Raises: SearchError if there is none, or it is damaged or of another version."""
         path = folder / FILE
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise SearchError(
-                    f"{path}: format {data['format']}, wanted {FORMAT}: made by another version; build it anew"
-                )
-            counts = {key: int(data[key]) for key in ("generation", "rows", "id_bytes", "source_bytes")}
-            graph = Graph(**data["graph"]) if data["graph"] else None
-            return cls(ensemble=Ensemble.from_json(data["ensemble"], folder), graph=graph, **counts)
+            data = read_versioned(path, "format", FORMAT)
+            dim = data.pop("dim", None)
+            data["ensemble"] = Ensemble.from_json(data.get("ensemble"), folder)
+            manifest = structure(cls, data)
+            if dim != manifest.ensemble.dim:
+                raise DocumentError(f"dim: wanted {manifest.ensemble.dim}, got {shown(dim)}")
+            return manifest
         except FileNotFoundError as error:
             raise SearchError(
                 f"{folder}: no index; make one: landmark-onnx index build FEATURES -o {folder}"
             ) from error
         except OSError as error:
             raise SearchError(f"{path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SearchError(f"{path}: damaged ({error}); build the index anew") from error
+        except VersionError as error:
+            raise SearchError(f"{path}: {error}: made by another version; build the index again") from error
+        except DocumentError as error:
+            raise SearchError(f"{path}: damaged ({error}); build the index again") from error

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import MissingExtraError, SearchError
 from landmark_onnx.files import atomic_write
 from landmark_onnx.search.answers import Answer, Hit
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import SPARE, check_queries
 from landmark_onnx.search.neighbours import Float32
+from landmark_onnx.structure import Count, DocumentError, structure
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -44,7 +46,7 @@ class Place:
 
     url: str
     collection: str
-    following: int
+    following: Count
     ensemble: Ensemble
 
     def write(self, folder: Path) -> None:
@@ -59,17 +61,14 @@ class Place:
         """What `write` wrote. Raises: SearchError if it is missing or damaged."""
         path = folder / FILE
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise SearchError(f"{path}: format {data['format']}, wanted {FORMAT}: made by another version")
-            ensemble = Ensemble.from_json(data["ensemble"], folder)
-            return cls(
-                url=data["url"], collection=data["collection"], following=int(data["following"]), ensemble=ensemble
-            )
+            data = read_versioned(path, "format", FORMAT)
+            return structure(cls, data | {"ensemble": Ensemble.from_json(data.get("ensemble"), folder)})
         except OSError as error:
             raise SearchError(f"{path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SearchError(f"{path}: damaged ({error}); build the index anew") from error
+        except VersionError as error:
+            raise SearchError(f"{path}: {error}: made by another version; build the index again") from error
+        except DocumentError as error:
+            raise SearchError(f"{path}: damaged ({error}); build the index again") from error
 
 
 class QdrantIndex:
