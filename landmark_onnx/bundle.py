@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from landmark_onnx.seal import check_seal, read_metadata, read_seal
 from landmark_onnx.session import Session
 from landmark_onnx.store import embedded_card, external_data, find_model
 from landmark_onnx.verify import check_external_data, probe_rule, verify
+from landmark_onnx.workfolders import folder_beside, replace_folder
 
 REQUIREMENTS = "requirements.txt"
 
@@ -52,7 +52,9 @@ def bundle(
     folder = folder.resolve()
     check_replaceable(folder)
     chosen = _chosen(models)
-    with _new_folder(folder) as work:
+    with folder_beside(folder) as owned:
+        work = owned / "bundle"
+        work.mkdir()
         members = []
         for card, source in chosen.values():
             say(f"{card.name}: run")
@@ -71,6 +73,8 @@ def bundle(
             layout="triton" if serving else "store", models=tuple(members), files=_digests(work), ran_on=_ran_on()
         )
         _write(work / FILE, json.dumps(lock.to_json(), indent=1) + "\n")
+        check_replaceable(folder)
+        replace_folder(work, folder)
     return lock
 
 
@@ -194,36 +198,6 @@ def _write(path: Path, text: str) -> None:
     with path.open("wb") as file:
         file.write(text.encode("utf-8", "replace"))
         sync(file)
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that takes the place of `folder` when the block ends well, and vanishes when it does not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
-        yield work
-        mask = os.umask(0)
-        os.umask(mask)
-        work.chmod(0o777 & ~mask)
-        check_replaceable(folder)
-        _replace(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _replace(work: Path, folder: Path) -> None:
-    if not folder.exists():
-        work.rename(folder)
-        return
-    old = work.with_suffix(".old")
-    folder.rename(old)
-    try:
-        work.rename(folder)
-    except BaseException:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)
 
 
 def _toml(value: Any) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from landmark_onnx.locks import all_locked, locked
 from landmark_onnx.precision import STORED, precision_file
 from landmark_onnx.seal import read_seal
 from landmark_onnx.store import exported_path, external_data, home, record_path, source_path, stored_model
+from landmark_onnx.workfolders import in_use, stale_folders
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,17 +54,19 @@ def remove(name: str, *, source: bool = True, model: bool = True, forget: bool =
 def prune() -> list[Removed]:
     """Remove stale temporaries, partial downloads, weights and records without a model; never what is in use.
 
-    And the machine cache, which a next load makes again: a session that has mapped it keeps it until its end.
+    And what killed processes left in the system's temporary folder. And the machine cache, which a next load makes
+    again: a session that has mapped it keeps it until its end.
     """
     with all_locked() as busy:
         found = sorted(_litter(idle=not busy))
-        return [_remove(path) for path in found if not any(_is_of(path, name) for name in busy)]
+        removed = [_remove(path) for path in found if not any(_is_of(path, name) for name in busy)]
+    return removed + [_remove(folder) for folder in stale_folders(Path(tempfile.gettempdir()))]
 
 
 def _litter(*, idle: bool) -> Iterator[Path]:
     models, sources = home() / "models", home() / "sources"
     for folder in (models, sources):
-        yield from folder.glob(".*.tmp")
+        yield from (path for path in folder.glob(".*.tmp") if not in_use(path))
     yield from sources.glob("*.tar.part")
     yield from sources.glob("*.tar.part.json")
     yield from machine_cache.folder().glob("*")

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,8 +70,10 @@ class Trial:
 
 def ask(question: str, *arguments: str, timeout: float) -> Reply:
     """Put a question of `QUESTIONS` to a child process, for `timeout` seconds at most."""
-    with tempfile.TemporaryDirectory(prefix="landmark-onnx-") as folder:
-        answer, said = Path(folder, "answer.json"), Path(folder, "words.txt")
+    from landmark_onnx.workfolders import temporary_folder
+
+    with temporary_folder() as folder:
+        answer, said = folder / "answer.json", folder / "words.txt"
         # -P: what lies in the current folder is no part of the installation.
         command = [sys.executable, "-P", "-m", "landmark_onnx.trials", str(answer), question, *arguments]
         with said.open("wb") as output:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -54,6 +55,15 @@ def store(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv(HOME_VARIABLE, str(folder))
     monkeypatch.setenv(OFFLINE_VARIABLE, "1")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary(tmp_path_factory) -> Iterator[None]:
+    """A temporary folder of our own: what others left in the system's is cleared, and counted, by no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -284,15 +285,33 @@ def test_what_goes_wrong_leaves_the_old_bundle(models, made, monkeypatch):
     rename = Path.rename
 
     def fail(path, target):
-        if path.name.endswith(".tmp"):
+        if target == made and path.name == "bundle":
             raise OSError("no")
         return rename(path, target)
 
+    monkeypatch.setattr("landmark_onnx.workfolders._exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="no"):
         bundle(models[:1], made)
     assert files(made) == before
     assert sorted(path.name for path in made.parent.iterdir()) == ["bundle", "made"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_what_a_killed_bundle_leaves_goes_with_the_next(models, made):
+    program = f"""
+import os, signal
+from pathlib import Path
+from landmark_onnx import bundle
+bundle.replace_folder = lambda new, folder: os.kill(os.getpid(), signal.SIGKILL)
+bundle.bundle([{str(models[0])!r}], Path({str(made)!r}))
+"""
+    before = files(made)
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert files(made) == before
+    assert len(list(made.parent.glob(".bundle.*.tmp"))) == 1
+    bundle(models[:1], made.with_name("another"))
+    assert sorted(path.name for path in made.parent.iterdir()) == ["another", "bundle", "made"]
 
 
 def test_what_comes_there_meanwhile_is_kept(models, tmp_path):

@@ -6,13 +6,13 @@ import gzip
 import io
 import lzma
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from landmark_onnx.errors import ExportError
+from landmark_onnx.workfolders import temporary_folder
 from landmark_onnx_export.fluid import open_binary
 
 MAX_MEMBERS = 100_000
@@ -63,7 +63,7 @@ def tar_entries(path: Path, max_bytes: int) -> Iterator[list[Entry] | None]:
     with contextlib.ExitStack() as stack:
         plain = path
         if kind:
-            plain = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="landmark-onnx-")), "release.tar")
+            plain = stack.enter_context(temporary_folder()) / "release.tar"
             _decompress(path, kind, plain, max_bytes)
         if _is_tar(plain):
             yield _index(plain, path)

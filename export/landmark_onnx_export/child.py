@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 from landmark_onnx.errors import ExportError, LandmarkError
+from landmark_onnx.workfolders import temporary_folder
 from landmark_onnx_export.paddle_runtime import ENVIRONMENT
 
 
@@ -21,8 +21,8 @@ def run_child(step: str, arguments: dict[str, Any]) -> None:
 
     Raises: ExportError with the step's own error, or with the child's last words if it died.
     """
-    with tempfile.TemporaryDirectory(prefix="landmark-onnx-") as folder:
-        answer = Path(folder, "answer.json")
+    with temporary_folder() as folder:
+        answer = folder / "answer.json"
         done = subprocess.run(
             [sys.executable, "-m", "landmark_onnx_export.child", step, str(answer)],
             input=json.dumps(arguments),

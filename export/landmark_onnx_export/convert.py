@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.metadata
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from landmark_onnx.files import publish, sync
 from landmark_onnx.labels import parse_labels
 from landmark_onnx.seal import append_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind
+from landmark_onnx.workfolders import folder_beside
 from landmark_onnx_export import graph, parity, programs
 from landmark_onnx_export.child import run_child
 from landmark_onnx_export.fluid import parse_program, persistable_names
@@ -78,12 +78,7 @@ def export_model(
     start = time.perf_counter()
     if form.input_kind == "uint8":
         check_card(card)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as work,
-        open_source(source) as opened,
-    ):
-        folder = Path(work)
+    with folder_beside(output) as folder, open_source(source) as opened:
         say("program")
         program, unused = _program(card, opened, folder)
         tensors = programs.tensors(parse_program(program), card.task)

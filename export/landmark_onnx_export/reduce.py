@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.metadata
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from landmark_onnx.preprocess import preprocess
 from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
 from landmark_onnx.types import Task as TaskName
 from landmark_onnx.verify import Probe, check_external_data, probe_rule
+from landmark_onnx.workfolders import folder_beside
 from landmark_onnx_export.child import run_child
 from landmark_onnx_export.geometry import name_nodes
 from landmark_onnx_export.half import halve
@@ -65,9 +65,7 @@ def reduce_model(
     else:
         photos = Split((), judges(wish.held_out or wish.calibrate, MOST[card.task][1], bad=bad))
     floor = floor_of(card, FLOORS[wish.precision]) if wish.floor is None else wish.floor
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent) as work:
-        folder = Path(work)
+    with folder_beside(output) as folder:
         made = _make(card, source, folder, wish, photos, floor, say)
         written = save_model(made.model, folder / output.name)
         say("compare with fp32")

@@ -1,7 +1,6 @@
 """Every contest that was asked for: models x batch sizes, each with all that take part."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from landmark_onnx.benchmark.roster import Entry, own, peer
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.precision import Precision
 from landmark_onnx.types import INPUTS
+from landmark_onnx.workfolders import temporary_folder
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +37,10 @@ def hold_all(plan: Plan, models: Sequence[Entry], photos: Sequence[Path], *, say
     """Hold each contest, one after another. say: told of each turn."""
     standings: list[Standing] = []
     dropouts: list[Dropout] = []
-    with tempfile.TemporaryDirectory(prefix="landmark-onnx-bench-") as folder:
+    with temporary_folder() as folder:
         for model in models:
             for batch_size in batch_sizes(plan, model):
-                contestants = list(_contestants(plan, model, batch_size, Path(folder), dropouts))
+                contestants = list(_contestants(plan, model, batch_size, folder, dropouts))
                 contest = Contest(model, contestants, plan.rules, say=say)
                 standings += contest.hold(photos)
                 dropouts += contest.dropouts

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from landmark_onnx.benchmark.machine import available_bytes
 from landmark_onnx.benchmark.roster import Entry
 from landmark_onnx.benchmark.windows import Ratio, Window, digits, stable, summary
 from landmark_onnx.errors import LandmarkError
+from landmark_onnx.workfolders import temporary_folder
 
 SERVER_LOAD = 0.8
 """Of what the slowest contestant can do: more, and its queue would grow for as long as the window lasts."""
@@ -166,12 +166,12 @@ class Contest:
 
     def _likenesses(self, children: Sequence[Child]) -> dict[str, Likeness]:
         """Of each with the first one of precision fp32."""
-        with tempfile.TemporaryDirectory(prefix="landmark-onnx-bench-") as folder:
+        with temporary_folder() as folder:
             files = {}
             for number, child in enumerate(children):
                 self._say(f"{self._model.name}: {child.contestant.label}: answers")
                 with self._dropping(child.contestant):
-                    file = Path(folder, f"{number}.npz")
+                    file = folder / f"{number}.npz"
                     child.outputs(PHOTOS[self._model.card.task], file)
                     files[child.contestant.label] = file
             exact = next((c.contestant.label for c in children if c.contestant.precision == "fp32"), None)

@@ -5,7 +5,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from landmark_onnx.benchmark.contestants import Scenario, Workload
 from landmark_onnx.benchmark.scenarios import Answer, Batcher, Clock, offline_count
 from landmark_onnx.benchmark.windows import Window
+from landmark_onnx.workfolders import temporary_folder
 
 PACKAGE = "mlcommons-loadgen"
 MODULE = "mlperf_loadgen"
@@ -43,14 +43,14 @@ def generate(work: Workload, answer: Answer, batch_size: int, samples: int, rate
         counted[0] += len(ids)
         lg.QuerySamplesComplete([lg.QuerySampleResponse(identity, 0, 0) for identity in ids])
 
-    with tempfile.TemporaryDirectory(prefix="landmark-onnx-loadgen-") as folder:
+    with temporary_folder() as folder:
         with _system(lg, work.scenario, answer, batch_size, clock, complete) as system:
             library = lg.ConstructQSL(samples, samples, lambda indices: None, lambda indices: None)
             try:
                 lg.StartTestWithLogSettings(system, library, settings, _logs(lg, folder), "")
             finally:
                 lg.DestroyQSL(library)
-        latencies = _latencies(Path(folder, "mlperf_log_trace.json").read_text(encoding="utf-8"))
+        latencies = _latencies((folder / "mlperf_log_trace.json").read_text(encoding="utf-8"))
     return Window(images=counted[0], seconds=clock.seconds, latencies=latencies)
 
 
@@ -132,9 +132,9 @@ _SCENARIOS: Mapping[Scenario, Callable[[Any, Any, Workload, int, float], None]] 
 }
 
 
-def _logs(lg: Any, folder: str) -> Any:
+def _logs(lg: Any, folder: Path) -> Any:
     output = lg.LogOutputSettings()
-    output.outdir = folder
+    output.outdir = str(folder)
     logs = lg.LogSettings()
     logs.log_output = output
     logs.enable_trace = True  # the only log with every latency

@@ -217,20 +217,19 @@ def benchmark(
 
 
 def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
-    import tempfile
-
     from landmark_onnx.benchmark.championship import hold_all
     from landmark_onnx.benchmark.machine import machine
     from landmark_onnx.benchmark.plots import write_plots
     from landmark_onnx.benchmark.report import document, markdown, write_report
     from landmark_onnx.benchmark.roster import entry
     from landmark_onnx.pull import ensure
+    from landmark_onnx.workfolders import temporary_folder
 
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     plan = _plan(who, how)
     models = [entry(ensure(name), releases=who.release or (), raws=who.raw or ()) for name in who.model or ()]
-    with tempfile.TemporaryDirectory(prefix="landmark-onnx-photos-") as folder:
-        photos = _readable(how.photos(Path(folder)), report)
+    with temporary_folder() as folder:
+        photos = _readable(how.photos(folder), report)
         outcome = hold_all(plan, models, photos, say=report.stage)
     rows = [standing.to_json() for standing in outcome.standings]
     command = ["landmark-onnx", *sys.argv[1:]]

@@ -1,7 +1,6 @@
 """`landmark-onnx demo`: the whole road, from releases made on the spot to answers on real photos."""
 
 import importlib.resources
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,12 +44,14 @@ def show(
     quiet: Quiet = False,
 ) -> None:
     """Try it all on models made up on the spot: export, parity check, retrieval, cls and det on real photos."""
+    from landmark_onnx.workfolders import temporary_folder
+
     photos = list(_photos(folder / "photos"))
     output = Output(format=Format.TABLE, quiet=quiet)
-    with tempfile.TemporaryDirectory(prefix="landmark-onnx-demo-") as work:
+    with temporary_folder() as work:
         with reporting(output, bar=True) as report:
             report.result(MADE_UP)
-            models = [_made_up(task, Path(work), report) for task in TASKS]
+            models = [_made_up(task, work, report) for task in TASKS]
         with reporting(output) as report:
             _answer(photos, models, folder, output, report)
             report.result()

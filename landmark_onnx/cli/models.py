@@ -154,7 +154,10 @@ def remove_models(
 
 @app.command("prune")
 def prune_store(as_json: Json = False) -> None:
-    """Remove what killed programs and broken downloads left in the store; never what is in use."""
+    """Remove what killed programs and broken downloads left, in the store and in the temporary folder.
+
+    Never what is in use. What a killed bundle or export left beside its target goes with the next one there.
+    """
     from landmark_onnx.removal import prune
 
     _tell(lambda report: prune(), FILES, as_json=as_json)
