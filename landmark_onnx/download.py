@@ -57,6 +57,10 @@ class Rules:
     margin: int = 256 << 20
 
 
+_SIZE = r"[0-9]{1,18}"
+"""Longer numbers are none, and Python refuses to read those of thousands of digits."""
+
+
 class _Interrupted(Exception):  # noqa: N818  # no error yet: the next attempt may do
     """An attempt that failed. wait: seconds that the server asks for."""
 
@@ -132,8 +136,8 @@ def _attempt(client: httpx.Client, url: str, part: Part, rules: Rules, received:
             if response.status_code == httpx.codes.PARTIAL_CONTENT and headers:
                 _check_range(response, part)
             elif response.status_code == httpx.codes.OK:
-                length = response.headers.get("content-length")
-                part.begin(_validator(response), int(length) if length else None)
+                length = re.fullmatch(_SIZE, response.headers.get("content-length", ""))
+                part.begin(_validator(response), int(length[0]) if length else None)
             else:
                 raise _refusal(response, part)
             _save(_paced(response.iter_raw(), rules), part, rules, received)
@@ -215,7 +219,7 @@ def _validator(response: httpx.Response) -> str:
 
 def _check_range(response: httpx.Response, part: Part) -> None:
     """Raises: _Interrupted, with nothing kept, unless the answer goes on where the part ends."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
+    found = re.fullmatch(rf"bytes ({_SIZE})-{_SIZE}/({_SIZE}|\*)", response.headers.get("content-range", ""))
     same = _validator(response) in ("", part.validator)
     if found and int(found[1]) == part.size and same and found[2] in ("*", str(part.total)):
         return

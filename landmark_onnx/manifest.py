@@ -2,19 +2,34 @@
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
+from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.structure import Count, DocumentError, shown, structure
 
 FILE = "bundle.json"
 FORMAT, VERSION = "landmark-onnx bundle", 1
-MAX_BYTES = 64 << 20
 
 Layout: TypeAlias = Literal["store", "triton"]
+
+
+class _Inside:
+    """A path that stays in the folder, whoever wrote it."""
+
+    def holds(self, name: str) -> bool:
+        """Whether it does."""
+        parts = PurePosixPath(name).parts
+        return bool(parts) and ".." not in parts and not name.startswith("/") and not re.search(r"[\\:\0]", name)
+
+    def __str__(self) -> str:
+        return "a path inside the folder"
+
+
+Place: TypeAlias = Annotated[str, _Inside()]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,7 +37,7 @@ class Digest:
     """What a file must be. size: in bytes."""
 
     sha256: str
-    size: int
+    size: Count
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +46,7 @@ class Member:
 
     name: str
     task: str
-    file: str
+    file: Place
     provider: str
     agreement: Mapping[str, float] | None
 
@@ -42,36 +57,33 @@ class Manifest:
 
     layout: Layout
     models: tuple[Member, ...]
-    files: Mapping[str, Digest]
+    files: Mapping[Place, Digest]
     ran_on: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Raises: ModelFileError if a model's file is not among the files."""
+        if missing := [model.file for model in self.models if model.file not in self.files]:
+            raise ModelFileError(f"{missing[0]} is not among its files")
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data; `read_manifest` reads it back."""
         return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The reverse. Raises: ValueError, KeyError, TypeError or AttributeError for anything else."""
-        if (data["format"], data["version"], data["layout"] in ("store", "triton")) != (FORMAT, VERSION, True):
-            raise ValueError(f"wanted a {FORMAT} of version {VERSION}")
-        files = {_inside(name): Digest(str(row["sha256"]), int(row["size"])) for name, row in data["files"].items()}
-        models = tuple(Member(**row) for row in data["models"])
-        if missing := [model.file for model in models if model.file not in files]:
-            raise ValueError(f"{missing[0]} is not among its files")
-        return cls(layout=data["layout"], models=models, files=files, ran_on=dict(data["ran_on"]))
 
 
 def read_manifest(folder: Path) -> Manifest:
     """What a bundle's lock file says. Raises: ModelFileError if the folder is no bundle, or the file is damaged."""
     path = folder / FILE
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelFileError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))
+        data = read_versioned(path, "version", VERSION)
+        if (kind := data.pop("format", None)) != FORMAT:
+            raise DocumentError(f"format: wanted {FORMAT!r}, got {shown(kind)}")
+        return structure(Manifest, data)
     except OSError as error:
         raise ModelFileError(f"{folder}: no bundle: {FILE}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: damaged: {error!r}") from error
+    except VersionError as error:
+        raise ModelFileError(f"{path}: {error}: another landmark-onnx made the bundle; make it again") from error
+    except DocumentError as error:
+        raise ModelFileError(f"{path}: damaged: {error}; make the bundle again") from error
 
 
 def digest(path: Path) -> Digest:
@@ -90,11 +102,3 @@ def difference(folder: Path, name: str, wanted: Digest) -> str | None:
     if found == wanted:
         return None
     return f"{path}: damaged: wanted sha256 {wanted.sha256}, got {found.sha256}"
-
-
-def _inside(name: str) -> str:
-    """A path that stays in the folder, whoever wrote it."""
-    parts = PurePosixPath(name).parts
-    if not parts or ".." in parts or name.startswith("/") or re.search(r"[\\:\0]", name):
-        raise ValueError(f"refused: wanted a path inside the folder, got {name!r}")
-    return name

@@ -7,7 +7,9 @@ import json
 import os
 from pathlib import Path
 
+from landmark_onnx.documents import read_json
 from landmark_onnx.files import atomic_write
+from landmark_onnx.structure import Count, DocumentError, structure
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +22,15 @@ class Fetched:
     size: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Record:
+    """Of what file a part is. validator: what tells its version from others. total: its size, if that is known."""
+
+    url: str
+    validator: str
+    total: Count | None
+
+
 class Part:
     """What has arrived of a file so far. url: its address, without a password."""
 
@@ -29,11 +40,10 @@ class Part:
         self._record = path.with_name(f"{path.name}.part.json")
         self.validator = ""
         self.total: int | None = None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            record = json.loads(self._record.read_text(encoding="utf-8"))
-            if record["url"] == url and record["validator"]:
-                self.total = record["total"] and int(record["total"])
-                self.validator = str(record["validator"])
+        with contextlib.suppress(OSError, DocumentError):
+            record = structure(_Record, read_json(self._record))
+            if record.url == url and record.validator:
+                self.total, self.validator = record.total, record.validator
 
     @property
     def size(self) -> int:
@@ -49,7 +59,7 @@ class Part:
         """Start with nothing."""
         self.discard()
         with atomic_write(self._record) as file:
-            file.write(json.dumps({"url": self.url, "validator": validator, "total": total}).encode())
+            file.write(json.dumps(dataclasses.asdict(_Record(self.url, validator, total))).encode())
         self.validator, self.total = validator, total
 
     def discard(self) -> None:

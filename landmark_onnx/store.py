@@ -9,21 +9,25 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import platformdirs
 
 from landmark_onnx.cards import ModelCard, cards
+from landmark_onnx.documents import read_json
 from landmark_onnx.errors import LandmarkError, ModelFileError, UnknownModelError
 from landmark_onnx.files import atomic_write
 from landmark_onnx.seal import read_metadata, read_seal
+from landmark_onnx.structure import DocumentError, structure
 
 HOME_VARIABLE = "LANDMARK_ONNX_HOME"
 
 State: TypeAlias = Literal["nothing", "source", "exported", "verified", "damaged"]
 """verified: since it was written. damaged: a model file is there, but it is cut, or its weights are missing."""
 
+_RECORD: Any = Mapping[str, str | int]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
 
@@ -150,24 +154,24 @@ def record_verified(model: Path, sha256: str) -> None:
     if model.parent.resolve() == (home() / "models").resolve():
         # The answer counts, and a store that cannot be written is fit to be read.
         with contextlib.suppress(OSError):
-            write_record(model, {"seal": sha256} | _version(model))
+            write_record(model, {"seal": sha256, **_version(model)})
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> Mapping[str, str | int]:
     """What is recorded of a file of the store, {} if nothing. Raises: ModelFileError."""
     record = record_path(path)
     try:
-        data = json.loads(record.read_text(encoding="utf-8"))
+        found: Mapping[str, str | int] = structure(_RECORD, read_json(record))
+        return found
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{record}: damaged: {error}") from error
-    if not isinstance(data, dict):
-        raise ModelFileError(f"{record}: damaged: wanted an object")
-    return data
+    except OSError as error:
+        raise ModelFileError(f"{record}: {error.strerror}") from error
+    except DocumentError as error:
+        raise ModelFileError(f"{record}: damaged: {error}; remove it to begin a new one") from error
 
 
-def write_record(path: Path, facts: dict[str, Any]) -> None:
+def write_record(path: Path, facts: Mapping[str, str | int]) -> None:
     """Record facts of a file of the store, which need not be there yet."""
     with atomic_write(record_path(path)) as file:
         file.write(json.dumps(facts, indent=1).encode())

@@ -22,7 +22,7 @@ def accept(card: ModelCard, fetched: Fetched) -> None:
     Raises: ModelFileError with wanted and got, or if an unknown file is no tar.
     """
     path = source_path(card.name)
-    recorded = read_record(path).get("sha256", "")
+    recorded = str(read_record(path).get("sha256", ""))
     wanted = card.source.sha256.lower() or recorded
     if not wanted:
         check_tar(fetched.path, fetched.url)

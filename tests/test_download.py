@@ -124,7 +124,7 @@ def test_what_had_arrived_before_a_kill_is_not_asked_for_again(target, monkeypat
     assert target.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", "{}", '{"url": 1, "validator": "x", "total": null}'])
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", "[" * 200_000, '{"url": 1, "validator": "x", "total": null}'])
 def test_a_part_that_nothing_is_known_of_is_not_used(record, target):
     with serving(DATA, *[cut(10_000)] * 4) as server:
         fails("gave up", server.url(), target)
@@ -193,6 +193,7 @@ def test_a_file_that_changes_in_between_is_the_new_one_throughout(target):
         (f"bytes 1000-{len(DATA) - 1}/{len(DATA) + 1}", ""),
         ("", ""),
         ("bytes nonsense", ""),
+        (f"bytes {'9' * 5000}-{len(DATA)}/{len(DATA)}", ""),
     ],
 )
 def test_a_range_that_is_not_what_was_asked_for_is_not_used(content_range, etag, target):

@@ -2,20 +2,23 @@
 
 import dataclasses
 import importlib.resources
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from landmark_onnx.documents import parse_toml, read_toml
 from landmark_onnx.errors import RuleError
 from landmark_onnx.results import Detections
+from landmark_onnx.structure import DocumentError, Some, Within, structure
 
 DEFAULT = "no_landmark.toml"
 """Beside this file: rules of our own."""
-KEYS = {"name", "classes", "score", "area", "unless"}
+
+Share: TypeAlias = Annotated[float, Within(0, 1, over=True)]
+Classes: TypeAlias = frozenset[str | int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +30,17 @@ class Rule:
     """
 
     name: str
-    classes: frozenset[str | int]
-    score: float
-    area: float
-    unless: frozenset[str | int] = frozenset()
+    classes: Annotated[Classes, Some()]
+    score: Share
+    area: Share
+    unless: Classes = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rules:
+    """A file of rules."""
+
+    rule: Annotated[tuple[Rule, ...], Some()]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,16 +74,17 @@ def read_rules(path: Path | None = None) -> tuple[Rule, ...]:
     origin = path or DEFAULT
     try:
         if path is None:
-            text = importlib.resources.files(__package__).joinpath(DEFAULT).read_text(encoding="utf-8")
+            data = parse_toml(importlib.resources.files(__package__).joinpath(DEFAULT).read_bytes())
         else:
-            text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise RuleError(f"{origin}: {getattr(error, 'strerror', None) or error}") from error
-    rows = data.get("rule")
-    if set(data) != {"rule"} or not isinstance(rows, list) or not rows:
-        raise RuleError(f"{origin}: wanted tables [[rule]] and nothing else, got {', '.join(data) or 'nothing'}")
-    return tuple(_rule(row, f"{origin}: rule {number}") for number, row in enumerate(rows, start=1))
+            data = read_toml(path)
+        rules = structure(_Rules, data).rule
+    except OSError as error:
+        raise RuleError(f"{origin}: {error.strerror}") from error
+    except DocumentError as error:
+        raise RuleError(f"{origin}: {error}") from error
+    return tuple(
+        dataclasses.replace(rule, classes=_lowered(rule.classes), unless=_lowered(rule.unless)) for rule in rules
+    )
 
 
 def unknown_classes(rules: Sequence[Rule], names: Mapping[int, str]) -> list[str]:
@@ -121,7 +132,7 @@ def covered(boxes: npt.NDArray[np.float32], width: float, height: float) -> floa
     return min(area / (width * height), 1.0)
 
 
-def _of(classes: frozenset[str | int], found: Detections) -> npt.NDArray[np.bool_]:
+def _of(classes: Classes, found: Detections) -> npt.NDArray[np.bool_]:
     rows = zip(found.names, found.classes.tolist(), strict=True)
     return np.array([(name or "").lower() in classes or index in classes for name, index in rows], np.bool_)
 
@@ -131,22 +142,5 @@ def _box(found: Detections, at: int) -> Box:
     return Box(name, float(found.scores[at]), tuple(found.boxes[at].tolist()))
 
 
-def _rule(row: Any, where: str) -> Rule:
-    if not isinstance(row, dict) or not KEYS - {"unless"} <= row.keys() <= KEYS:
-        got = ", ".join(row) if isinstance(row, dict) else repr(row)
-        raise RuleError(f"{where}: wanted name, classes, score, area and perhaps unless; got {got}")
-    if not isinstance(row["name"], str):
-        raise RuleError(f"{where}: name: wanted text")
-    for key in ("score", "area"):
-        if type(row[key]) not in (int, float) or not 0 < row[key] <= 1:
-            raise RuleError(f"{where}: {key}: wanted a number over 0, at most 1; got {row[key]!r}")
-    classes, unless = (_classes(row.get(key, []), f"{where}: {key}") for key in ("classes", "unless"))
-    if not classes:
-        raise RuleError(f"{where}: classes: wanted at least one")
-    return Rule(name=row["name"], classes=classes, score=row["score"], area=row["area"], unless=unless)
-
-
-def _classes(values: Any, where: str) -> frozenset[str | int]:
-    if not isinstance(values, list) or not all(type(value) in (str, int) for value in values):
-        raise RuleError(f"{where}: wanted a list of class names or indices")
-    return frozenset(value.lower() if isinstance(value, str) else value for value in values)
+def _lowered(classes: Classes) -> Classes:
+    return frozenset(each.lower() if isinstance(each, str) else each for each in classes)
