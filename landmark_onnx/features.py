@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.errors import ImageError, MissingExtraError
-from landmark_onnx.files import atomic_write
+from landmark_onnx.files import atomic_write, destination
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
@@ -108,8 +108,9 @@ def _write_npy(path: Path, spool: _Spool) -> None:
 @contextlib.contextmanager
 def _spooled(path: Path, write: Callable[[Path, _Spool], None]) -> Iterator[Add]:
     """Gather rows on disk, then let `write` make the file of them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent) as rows, tempfile.TemporaryFile(dir=path.parent) as names:
+    place = destination(path)
+    folder = place.parent if place else None
+    with tempfile.TemporaryFile(dir=folder) as rows, tempfile.TemporaryFile(dir=folder) as names:
         spool = _Spool(rows, names)
         yield spool
         if spool.is_empty():

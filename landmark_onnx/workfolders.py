@@ -17,6 +17,8 @@ from pathlib import Path
 
 import filelock
 
+from landmark_onnx.files import destination
+
 logger = logging.getLogger(__name__)
 
 OWNER = ".landmark-onnx.lock"
@@ -43,9 +45,12 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_beside(target: Path) -> Iterator[Path]:
-    """A hidden folder on the same disk as `target`, to make it in; gone after the block."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _owned(target.parent, f".{target.name}.", ".tmp") as folder:
+    """A hidden folder on the same disk as `target`, to make it in; gone after the block.
+
+    It is a temporary one where nothing can be renamed to `target`: `landmark_onnx.files.publish` copies then.
+    """
+    place = destination(target)
+    with _owned(place.parent, f".{place.name}.", ".tmp") if place else temporary_folder() as folder:
         yield folder
 
 
@@ -55,6 +60,7 @@ def replace_folder(new: Path, target: Path) -> None:
     Linux exchanges the two in one step. Elsewhere, and on a file system that cannot, there is a moment without either;
     whoever makes the next folder beside `target` puts back what a kill in that moment took away.
     """
+    target = destination(target) or target
     if not target.exists():
         new.rename(target)
     elif not _exchange(new, target):

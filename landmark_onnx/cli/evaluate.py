@@ -53,7 +53,10 @@ GroundTruthFile = Annotated[
 PerQuery = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", dir_okay=False, help="Also write the score of each query: .csv, .json, or ndjson for others."
+        metavar="FILE",
+        dir_okay=False,
+        readable=False,
+        help="Also write the score of each query: .csv, .json, or ndjson for others.",
     ),
 ]
 
@@ -157,7 +160,16 @@ def submission(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help="The CSV file.", show_default=False)
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            dir_okay=False,
+            readable=False,
+            help="The CSV file.",
+            show_default=False,
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many neighbours of a query.")] = 100,
 ) -> None:

@@ -171,7 +171,9 @@ class Output:
             "-o",
             metavar="FILE",
             dir_okay=False,
-            help="Write answers there instead; the file appears when it is whole.",
+            readable=False,
+            help="Write answers there instead; the file appears when it is whole, a pipe or device gets each as it "
+            "comes.",
             rich_help_panel=OUTPUT,
         ),
     ] = None

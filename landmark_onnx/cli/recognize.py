@@ -135,6 +135,7 @@ Kaggle = Annotated[
     typer.Option(
         metavar="FILE",
         dir_okay=False,
+        readable=False,
         help="Also write a submission, id,landmarks; an image's id is its file's name without suffix.",
     ),
 ]

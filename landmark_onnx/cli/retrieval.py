@@ -40,6 +40,7 @@ Save = Annotated[
     typer.Option(
         metavar="FILE",
         dir_okay=False,
+        readable=False,
         callback=_check_suffix,
         help="Also write every image's embedding, the query's first: .npz (names, features), .npy (the names go into "
         "FILE.names.json) or .parquet (name, feature). With it, one image is enough.",

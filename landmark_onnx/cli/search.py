@@ -64,6 +64,7 @@ Html = Annotated[
         "--html",
         metavar="FILE",
         dir_okay=False,
+        readable=False,
         help="Also write a contact sheet: one self-contained page with thumbnails.",
         rich_help_panel=OUTPUT,
     ),

@@ -60,10 +60,10 @@ class Sink(Protocol):
 @contextlib.contextmanager
 def open_sink(output: Output, view: View) -> Iterator[Sink]:
     """A sink on standard output, or on a file that appears when the block ends well."""
-    from landmark_onnx.files import atomic_write
+    from landmark_onnx.files import streaming_write
 
     with contextlib.ExitStack() as stack:
-        binary = stack.enter_context(atomic_write(output.output)) if output.output else sys.stdout.buffer
+        binary = stack.enter_context(streaming_write(output.output)) if output.output else sys.stdout.buffer
         # Names of files may hold bytes that are no text: they come out as they went in.
         stream = io.TextIOWrapper(binary, "utf-8", errors="surrogateescape", newline="")
         try:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, TypeAlias
 
 from landmark_onnx.errors import TableError
-from landmark_onnx.files import atomic_write
+from landmark_onnx.files import streaming_write
 
 Add: TypeAlias = Callable[[str, Sequence[str]], None]
 """Take an image, by its path or id, and its words: ids of images, or a landmark and its score, or none."""
@@ -22,7 +22,7 @@ def submission_file(path: Path, column: Literal["images", "landmarks"]) -> Itera
     Raises: TableError, from adding, for an id that comes twice and for a word with a space in it.
     """
     seen: set[str] = set()
-    with atomic_write(path) as binary:
+    with streaming_write(path) as binary:
         text = io.TextIOWrapper(binary, "utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["id", column])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from landmark_onnx.files import atomic_write
+from landmark_onnx.files import streaming_write
 from landmark_onnx.search.answers import Answer, Hit
 from landmark_onnx.search.thumbnails import thumbnail
 
@@ -44,7 +44,7 @@ def contact_sheet(path: Path, title: str) -> Iterator[Callable[[Answer], None]]:
     The query is on the left, its SHOWN best neighbours beside it, with score and id; an image that cannot be read any
     more is said to be missing.
     """
-    with atomic_write(path) as file:
+    with streaming_write(path) as file:
         file.write(HEAD.format(title=html.escape(title)).encode())
         yield lambda answer: _write(file, answer)
 
