@@ -106,15 +106,17 @@ class Detections(Result):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An image that got no answer, and why. kind: what a call with this image alone raises."""
+    """An image that got no answer, and why. kind: what a call with this image alone raises. id: if that was given."""
 
     image: str
     error: str
     kind: type[LandmarkError] = ImageError
+    id: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
-        return {"image": self.image, "error": self.error}
+        known = {} if self.id is None else {"id": self.id}
+        return {"image": self.image, **known, "error": self.error}
 
 
 def named(names: Mapping[int, str], indices: Int64) -> tuple[str | None, ...]:

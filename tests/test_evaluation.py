@@ -530,5 +530,22 @@ def test_parts_of_the_solution_are_apart(tmp_path):
 def test_unknown_ids_are_refused_with_counts(tmp_path):
     solution = read_solution(write(tmp_path / "s.csv", SOLUTION), "images")
     file = write(tmp_path / "p.csv", "id,images\nq1,a\nq8,a\nq9,a\n")
-    with pytest.raises(TableError, match=r"p.csv: 2 of 3 ids are not among the 3 of s, such as 'q8'"):
+    with pytest.raises(TableError, match=r"p.csv: 2 of 3 ids are not among the 3 of s, such as 'q8' .one there: 'q1'"):
         retrieval.evaluate_retrieval(file, solution, 100, "s")
+
+
+def test_answers_of_which_none_is_right_for_any_image_are_told(tmp_path):
+    solution = read_solution(write(tmp_path / "s.csv", SOLUTION), "images")
+    for answer, told in (("x/a.jpg", True), ("c", False), ("", False)):
+        file = write(tmp_path / "p.csv", f"id,images\nq1,{answer}\nq2,\n")
+        report = retrieval.evaluate_retrieval(file, solution, 100, "s")
+        assert bool(report.note) == told
+        assert report.rows[-1]["map@100"] == 0
+    assert (
+        "one is 'x/a.jpg', and one there is 'a'"
+        in retrieval.evaluate_retrieval(write(tmp_path / "p.csv", "id,images\nq1,x/a.jpg\n"), solution, 100, "s").note
+    )
+    truth = read_solution(write(tmp_path / "s.csv", "id,landmarks,Usage\nq1,5,Public\nq2,6,Private\n"), "landmarks")
+    for landmark, told in (("tower", True), ("6", False)):
+        file = write(tmp_path / "p.csv", f"id,landmarks\nq1,{landmark} 0.5\n")
+        assert bool(recognition.evaluate_recognition(file, truth, "s").note) == told

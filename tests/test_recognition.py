@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from landmark_onnx.errors import RuleError, TableError
 from landmark_onnx.evaluation.solutions import Guess, read_guesses, read_images
 from landmark_onnx.evaluation.submissions import convert, landmark_words, submission_file
+from landmark_onnx.ids import IdRule
 from landmark_onnx.recognition.landmarks import read_landmarks
 from landmark_onnx.recognition.rules import Rule, apply_rules, covered, read_rules, unknown_classes
 from landmark_onnx.recognition.votes import ClassVote, class_votes, combine, neighbour_vote
@@ -206,6 +207,12 @@ def test_landmarks_are_read_from_every_form(tmp_path, text):
     assert read_landmarks(file) == {"a1": "7", "b2": "8", "c3": "7"}
 
 
+def test_landmarks_by_another_rule_of_ids(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("id,label\nx/tower_3.5m.jpg,7\ny,8\n")
+    assert read_landmarks(file, IdRule.STEM) == {"tower_3.5m": "7", "y": "8"}
+
+
 def test_a_file_without_landmarks_says_what_it_wanted(tmp_path):
     file = tmp_path / "labels.csv"
     file.write_text("image,name\n")
@@ -262,6 +269,38 @@ def test_answers_of_search_become_a_submission(tmp_path, form):
     assert dict(read_images(tmp_path / "s.csv")) == {"b": [], "a": ["i2"]}
 
 
+def searched(query: dict[str, str], *neighbours: str) -> str:
+    return json.dumps({**query, "neighbours": [{"rank": at, "id": each} for at, each in enumerate(neighbours, 1)]})
+
+
+@pytest.mark.parametrize(
+    ("query", "rule", "wanted"),
+    [
+        ({"image": "q/tower_3.5m.jpg"}, None, {"tower_3.5m": ["x/tower.png", "b_3.5m"]}),
+        ({"image": "tower_3.5m"}, None, {"tower_3.5m": ["x/tower.png", "b_3.5m"]}),
+        ({"image": "tower.png", "id": "tower.png"}, None, {"tower.png": ["x/tower.png", "b_3.5m"]}),
+        ({"image": "x/y", "id": "x/y"}, None, {"x/y": ["x/tower.png", "b_3.5m"]}),
+        ({"image": "x/y.jpg", "id": "x/y.jpg"}, IdRule.STEM, {"y": ["tower", "b_3.5m"]}),
+        ({"image": "q/y.jpg"}, IdRule.PATH, {"q/y.jpg": ["x/tower.png", "b_3.5m"]}),
+        ({"image": "q/0ab1234567890def.jpg"}, IdRule.AUTO, {"0ab1234567890def": ["x/tower.png", "b_3.5m"]}),
+    ],
+)
+def test_ids_of_a_submission(tmp_path, query, rule, wanted):
+    (tmp_path / "a.ndjson").write_text(searched(query, "x/tower.png", "b_3.5m"))
+    notes = []
+    convert(tmp_path / "a.ndjson", tmp_path / "s.csv", 9, rule, notes.append)
+    assert dict(read_images(tmp_path / "s.csv")) == wanted
+    assert bool(notes) == (rule is None)
+
+
+def test_ids_that_are_paths_are_told(tmp_path):
+    lines = (searched({"image": f"q{at}", "id": f"q{at}"}, f"x/{at}.jpg", f"y{at}") for at in range(3))
+    (tmp_path / "a.ndjson").write_text("\n".join(lines))
+    notes = []
+    convert(tmp_path / "a.ndjson", tmp_path / "s.csv", 9, None, notes.append)
+    assert notes == ["3 of 9 ids are paths, such as 'x/0.jpg', and solutions have none: --ids stem makes '0' of it"]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -270,6 +309,8 @@ def test_answers_of_search_become_a_submission(tmp_path, form):
         ('{"image": "a", "error": "broken"}\n', "no image has an answer in it"),
         ('{"image": "a", "cosine": 1}\n', "line 1: no answer of search or recognize: 'neighbours'"),
         ('{"image": "a", "neighbours": [3]}\n', "line 1: no answer of search or recognize"),
+        ('{"image": "a", "neighbours": [{"id": 3}]}\n', "line 1: no answer of search or recognize"),
+        ('{"image": 3, "neighbours": [{"id": "a"}]}\n', "line 1: no answer of search or recognize"),
     ],
 )
 def test_what_are_no_answers_is_refused(tmp_path, text, told):

@@ -74,6 +74,33 @@ def test_the_nearest_say_what_it_is_and_are_named(place, run):
         assert answer["classes"] == answer["no_landmark"] == []
 
 
+def test_labels_of_other_names_are_told(place, run):
+    command = ("recognize", "queries", "-i", "places", "--neighbours", 2, "--labels")
+    text = (place / "labels.csv").read_text()
+    write(place / "paths.csv", re.sub(r"(?m)^(\w+-\w+),", r"index/\1.png,", text))
+    _, err = run(*command, "paths.csv", wanted=1)
+    assert "6 of 6 ids of places are not among the 6 of paths.csv, such as" in err
+    assert "--ids stem" in err
+    stems = run(*command, "paths.csv", "--ids", "stem")
+    assert stems[0] == run(*command, "labels.csv")[0]
+    assert "not among" not in stems[1]
+    write(place / "some.csv", text.replace("arch-one", "arch_one"))
+    out, err = run(*command, "some.csv")
+    assert [answer["landmark"] for answer in records(out)] == list(PLACES)
+    assert "1 of 6 ids of places are not among the 6 of some.csv, such as 'arch-one' (one there: 'arch_one')" in err
+
+
+def test_a_submission_has_the_ids_of_features(place, run):
+    (place / "queries/arch-query.png").rename(place / "queries/arch_3.5m.png")
+    run("embed", "queries", "-m", fakes.RETRIEVAL, "-o", "asked", "--ids", "stem", "-q")
+    run("search", "--features", "asked", "-i", "places", "-o", "found.ndjson", "-q")
+    run("evaluate", "submission", "found.ndjson", "-o", "s.csv")
+    run("recognize", "queries", "-i", "places", "--labels", "labels.csv", "--kaggle", "k.csv", "-q")
+    wanted = {"arch_3.5m", "dome-query", "gate-query"}
+    for name in ("s.csv", "k.csv"):
+        assert {line.partition(",")[0] for line in (place / name).read_text().splitlines()[1:]} == wanted
+
+
 def test_without_labels_each_image_is_a_landmark_of_its_own(place, run):
     out, _ = run("recognize", "index/dome-one.png", "-i", "places")
     (answer,) = records(out)

@@ -44,6 +44,11 @@ def hits(index, queries: Queries, top: int, **options):
     ]
 
 
+def test_ids_come_page_by_page(tmp_path, client, monkeypatch):
+    monkeypatch.setattr("landmark_onnx.search.qdrant.POINTS_AT_ONCE", 7)
+    assert sorted(make(tmp_path / "q", client, NAMES[:30]).ids) == NAMES[:30]
+
+
 def test_the_same_neighbours_as_the_embedded_default(tmp_path, client):
     remote = make(tmp_path / "q", client)
     local = writer.build(tmp_path / "i", indexed.ensemble(), indexed.batches(NAMES))

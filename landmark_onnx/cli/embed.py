@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.inputs import matches
-from landmark_onnx.cli.names import MODEL_HELP, complete_model
+from landmark_onnx.cli.names import IDS_HELP, MODEL_HELP, complete_model
 from landmark_onnx.cli.options import OUTPUT, Engine, Images, Quiet, Supply, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import load
@@ -70,8 +70,7 @@ ShardSize = Annotated[
 Ids = Annotated[
     IdRule,
     typer.Option(
-        help="What an image is called: its path below the folder, in the tar, or as given; or that file's stem. auto: "
-        "the stem if it is 16 hexadecimal digits, as in GLDv2, else the path.",
+        help=f"{IDS_HELP} The path begins below the folder, or in the tar.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from landmark_onnx.cli.names import IDS_HELP
 from landmark_onnx.cli.options import Output, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import reporting
 from landmark_onnx.cli.sinks import Column, View, open_sink
+from landmark_onnx.ids import IdRule
 
 if TYPE_CHECKING:
     from landmark_onnx.evaluation.scores import Report, Row
@@ -172,17 +174,25 @@ def submission(
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="How many neighbours of a query.")] = 100,
+    ids: Annotated[
+        IdRule | None,
+        typer.Option(
+            help=f"{IDS_HELP} By default ids stay as they are, and a query given by its path is its stem.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write answers of search or recognize as a submission in Kaggle's form: id,images or id,landmarks.
-
-    The id of an image is its file's name without suffix.
-    """
+    """Write answers of search or recognize as a submission in Kaggle's form: id,images or id,landmarks."""
     from landmark_onnx.evaluation.submissions import convert
 
-    convert(answers, output, top)
+    with Reporter(quiet=quiet) as report:
+        convert(answers, output, top, ids, report.note)
 
 
 def _write(found: "Report", what: str, output: Output, per_query: Path | None, report: Reporter) -> None:
+    if found.note:
+        report.note(found.note)
     if found.answered < found.wanted:
         report.note(f"{found.wanted - found.answered:,} of {found.wanted:,} {what} have no answer: they score 0")
     _write_rows(found.rows, output)

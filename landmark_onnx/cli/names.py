@@ -42,6 +42,11 @@ def default_model(task: str) -> str:
     return names[0]
 
 
+IDS_HELP = (
+    "What an image is called: stem, without folders and the suffix of an image; path, as it is given; auto, the stem "
+    "if it is 16 hexadecimal digits, as in GLDv2, else the path."
+)
+
 MODEL_HELP = "Name of a model, which is pulled if the store has it not, or a path to an .onnx file."
 
 ModelName = Annotated[

@@ -2,18 +2,19 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
-from landmark_onnx.cli.names import complete_model
+from landmark_onnx.cli.names import IDS_HELP, complete_model
 from landmark_onnx.cli.options import ENGINE, Engine, Images, Output, Supply, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
+from landmark_onnx.ids import IdRule
 
 if TYPE_CHECKING:
     from landmark_onnx.evaluation.submissions import Add
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from landmark_onnx.recognition.rules import Rule
     from landmark_onnx.results import Failure
     from landmark_onnx.search.ensemble import Ensemble
+    from landmark_onnx.search.opening import AnyIndex
 
     M = TypeVar("M", bound=Model[Any])
 
@@ -136,7 +138,15 @@ Kaggle = Annotated[
         metavar="FILE",
         dir_okay=False,
         readable=False,
-        help="Also write a submission, id,landmarks; an image's id is its file's name without suffix.",
+        help="Also write a submission, id,landmarks.",
+    ),
+]
+Ids = Annotated[
+    IdRule | None,
+    typer.Option(
+        help=f"{IDS_HELP} Here: before --labels are asked, of both sides, and in --kaggle. By default ids are taken as "
+        "they are, and an image given by its path is its stem in --kaggle.",
+        rich_help_panel=VOTES,
     ),
 ]
 
@@ -159,6 +169,7 @@ def recognize_images(
     det: DetectorName = None,
     rules: RuleFile = None,
     kaggle: Kaggle = None,
+    ids: Ids = None,
     offline: Offline = False,
 ) -> None:
     """Name the landmark of each image by its nearest neighbours in an index, classifiers, and a detector's veto.
@@ -167,7 +178,6 @@ def recognize_images(
     All votes are in the answer, and the boxes of a veto.
     """
     from landmark_onnx.evaluation.submissions import submission_file
-    from landmark_onnx.recognition.landmarks import read_landmarks
     from landmark_onnx.recognition.recognizer import Recognizer
     from landmark_onnx.search.opening import open_index
 
@@ -181,15 +191,30 @@ def recognize_images(
         recognizer = Recognizer(
             index=opened,
             retrievers=loading.retrievers(opened.ensemble, model or [], str(index)),
-            landmark_of=read_landmarks(labels).get if labels else str,
+            landmark_of=_labelled(labels, opened, str(index), ids or IdRule.PATH, report) if labels else str,
             voters=loading.voters(voting),
             detector=detector,
             rules=read,
             neighbours=neighbours,
             neighbour_weight=neighbour_weight,
         )
-        with submission_file(kaggle, "landmarks") if kaggle else contextlib.nullcontext() as add:
+        with submission_file(kaggle, "landmarks", ids) if kaggle else contextlib.nullcontext() as add:
             emit(_submitted(recognizer.stream(sources), add), VIEW, output, report)
+
+
+def _labelled(
+    labels: Path, opened: "AnyIndex", index: str, rule: IdRule, report: Reporter
+) -> "Callable[[str], str | None]":
+    """Which landmark an image of the index has. Raises: TableError if the labels have none of the index's ids."""
+    from landmark_onnx.ids import check_ids, image_id
+    from landmark_onnx.recognition.landmarks import read_landmarks
+
+    landmarks = read_landmarks(labels, rule)
+    ids = (image_id(name, rule) for name in opened.ids)
+    remedy = "--ids stem compares names without folders and suffix"
+    if warning := check_ids(ids, landmarks, f"ids of {index}", str(labels), remedy):
+        report.note(f"{warning}: they have no vote; {remedy}")
+    return lambda name: landmarks.get(image_id(name, rule))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from landmark_onnx.errors import TableError
 from landmark_onnx.evaluation.scores import Report, Row
-from landmark_onnx.evaluation.solutions import Guess, Solution, read_guesses, scored
+from landmark_onnx.evaluation.solutions import Guess, Solution, read_guesses, scored, unlike
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,7 +55,11 @@ def evaluate_recognition(path: Path, solution: Solution, origin: str) -> Report:
     if not any(truth.right for truth in counted.values()):
         raise TableError(f"{origin}: no image that counts has a landmark")
     parts = [_summary(usage, guesses, part) for usage, part in _parts(counted)]
-    return Report(parts, _per_image(guesses, counted), answered=len(guesses), wanted=len(counted))
+    right = {landmark for truth in counted.values() for landmark in truth.right}
+    said = next((guess.landmark for guess in guesses.values()), "")
+    strange = said and right.isdisjoint(guess.landmark for guess in guesses.values())
+    note = unlike(said, counted, "landmark", origin) if strange else ""
+    return Report(parts, _per_image(guesses, counted), answered=len(guesses), wanted=len(counted), note=note)
 
 
 def _parts(solution: Solution) -> list[tuple[str, Solution]]:

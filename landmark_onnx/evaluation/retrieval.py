@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from landmark_onnx.evaluation.scores import Report, mean
-from landmark_onnx.evaluation.solutions import Solution, Truth, read_images, scored
+from landmark_onnx.evaluation.solutions import Solution, Truth, read_images, scored, unlike
 
 CUTS = (1, 5, 10, 100)
 """The k of P@k."""
@@ -66,13 +66,18 @@ def hits(answers: Sequence[str], right: Collection[str]) -> list[bool]:
 def evaluate_retrieval(path: Path, solution: Solution, top: int, origin: str) -> Report:
     """A submission file against a solution, which errors call `origin`. Raises: TableError."""
     left = {query: truth for query, truth in solution.items() if truth.usage != "Ignored"}
+    right = {image for truth in left.values() for image in truth.right}
     scores = []
+    said, known = "", False
     for query, images in scored(read_images(path), solution, path, origin):
         scores.append(_score(query, left.pop(query), images, top))
+        said = said or next(iter(images), "")
+        known = known or not right.isdisjoint(images)
     answered = sum(score.answers > 0 for score in scores)
     scores += [_score(query, truth, [], top) for query, truth in left.items()]
     rows = [_summary(usage, part, top) for usage, part in parts(scores)]
-    return Report(rows, [score.to_json() for score in scores], answered=answered, wanted=len(scores))
+    note = unlike(said, solution, "image", origin) if said and not known else ""
+    return Report(rows, [score.to_json() for score in scores], answered=answered, wanted=len(scores), note=note)
 
 
 def parts(scores: Sequence[QueryScore]) -> Iterator[tuple[str, list[QueryScore]]]:

@@ -109,6 +109,7 @@ def _read_rankings(path: Path, truth: GroundTruth, origin: str) -> Mapping[str, 
             known = len(queries) if kind == "queries" else len(positions)
             raise TableError(
                 f"{path}: {len(names):,} of {totals[kind]:,} {kind} are not among the {known:,} of {origin}, such as "
-                f"{names[0]!r}; names have no folder and no suffix there"
+                f"{names[0]!r}; names have no folder and no suffix there: landmark-onnx evaluate submission --ids stem "
+                "takes them off"
             )
     return rankings

@@ -13,7 +13,7 @@ class Report:
     """rows: one for each part of the solution. images: one for each query or test image that counts.
 
     answered: those with an answer, of `wanted` that count; the others score 0. shortest: answers to the query that has
-    fewest, where a ranking should be whole.
+    fewest, where a ranking should be whole. note: what is odd about all of them, or nothing.
     """
 
     rows: Sequence[Row]
@@ -21,6 +21,7 @@ class Report:
     answered: int
     wanted: int
     shortest: int | None = None
+    note: str = ""
 
 
 def mean(values: Iterable[float]) -> float:

@@ -103,8 +103,21 @@ def scored(rows: Iterable[tuple[str, T]], solution: Solution, path: Path, origin
     if unknown:
         raise TableError(
             f"{path}: {len(unknown):,} of {seen:,} ids are not among the {len(solution):,} of {origin}, such as "
-            f"{unknown[0]!r}; wanted answers to the same images"
+            f"{unknown[0]!r} (one there: {next(iter(solution))!r}); wanted answers to the same images; landmark-onnx "
+            "evaluate submission --ids changes how they are called"
         )
+
+
+def unlike(said: str, solution: Solution, what: str, origin: str) -> str:
+    """A warning that no answer is right for any image: `said`, one of them, may only be called differently.
+
+    what: what answers are. origin: what the warning calls the solution.
+    """
+    right = next((min(truth.right) for truth in solution.values() if truth.right), "")
+    return (
+        f"not one {what} in the answers is right for any image of {origin}: one is {said!r}, and one there is "
+        f"{right!r}; if only names differ, landmark-onnx evaluate submission --ids changes them"
+    )
 
 
 def _submitted(path: Path, column: str) -> Iterator[tuple[str, str, str]]:

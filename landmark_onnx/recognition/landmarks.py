@@ -6,15 +6,17 @@ from pathlib import Path
 
 from landmark_onnx.errors import TableError
 from landmark_onnx.evaluation.tables import read_header, read_rows
+from landmark_onnx.ids import IdRule, image_id
 
 FORMS = (("id", "landmark_id"), ("id", "landmark"), ("id", "label"), ("images", "landmark_id"))
 """Columns, the first of which holds one id, or several with spaces between (train_clean.csv)."""
 
 
-def read_landmarks(path: Path) -> Mapping[str, str]:
+def read_landmarks(path: Path, rule: IdRule = IdRule.PATH) -> Mapping[str, str]:
     """Image id -> landmark, from train.csv, train_clean.csv, index_image_to_landmark.csv or columns id,label.
 
-    An image of several landmarks keeps its first. Each id takes about 150 bytes of memory: 0.6 GB for GLDv2's train.
+    rule: what is made of an id before it counts; PATH takes it as it is. An image of several landmarks keeps its first.
+    Each id takes about 150 bytes of memory: 0.6 GB for GLDv2's train.
     Raises: TableError.
     """
     header = {name.lower() for name in read_header(path)}
@@ -26,7 +28,7 @@ def read_landmarks(path: Path) -> Mapping[str, str]:
         )
     landmarks: dict[str, str] = {}
     for name, landmark in _pairs(path, form):
-        landmarks.setdefault(name, landmark)
+        landmarks.setdefault(image_id(name, rule), landmark)
     return landmarks
 
 

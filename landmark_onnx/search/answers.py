@@ -20,15 +20,17 @@ class Hit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """The neighbours of a query, nearest first. image: its name. source: where its image is."""
+    """The neighbours of a query, nearest first. image: its name, `is_id` or a path. source: where its image is."""
 
     image: str
     source: str
     hits: Sequence[Hit]
+    is_id: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return {"image": self.image, "neighbours": [dataclasses.asdict(hit) for hit in self.hits]}
+        """JSON-ready data, with the key "id" if the query has one."""
+        known = {"id": self.image} if self.is_id else {}
+        return {"image": self.image, **known, "neighbours": [dataclasses.asdict(hit) for hit in self.hits]}
 
 
 def answers(queries: Queries, found: Neighbours, ids: Sequence[str], sources: Sequence[str]) -> Iterator[Answer]:
@@ -36,4 +38,4 @@ def answers(queries: Queries, found: Neighbours, ids: Sequence[str], sources: Se
     for at, (name, source) in enumerate(zip(queries.names, queries.sources, strict=True)):
         pairs = zip(found.positions[at].tolist(), found.scores[at].tolist(), strict=True)
         hits = [Hit(rank, ids[row], score, sources[row]) for rank, (row, score) in enumerate(pairs, 1)]
-        yield Answer(name, source, hits)
+        yield Answer(name, source, hits, queries.are_ids)

@@ -25,6 +25,10 @@ class AnyIndex(Protocol):
     def ensemble(self) -> Ensemble:
         """What its vectors are made of."""
 
+    @property
+    def ids(self) -> "Iterable[str]":
+        """The id of each row."""
+
     def __len__(self) -> int: ...
 
     def answer(

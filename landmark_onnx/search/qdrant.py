@@ -109,7 +109,7 @@ class QdrantIndex:
             found = self._ask(queries.vectors[part], top + SPARE, approximate=approximate)
             rows = zip(queries.names[part], queries.sources[part], queries.vectors[part], found, strict=True)
             for name, source, vector, points in rows:
-                yield Answer(name, source, _hits(vector, points, top))
+                yield Answer(name, source, _hits(vector, points, top), queries.are_ids)
 
     def add(self, batches: "Iterable[Batch]", *, replace: bool = False) -> None:
         """Send rows. Raises: SearchError at the first ids that are there already, unless `replace`."""
@@ -189,6 +189,19 @@ class QdrantIndex:
                 f"{self.folder}: {len(found)} ids are in the index already, or come twice, such as {found[0]}; "
                 "the rows before them were sent; --replace sends all, and puts the new ones in their place"
             )
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """The ids, in no order, fetched a page at a time as they are asked for."""
+        following = None
+        while True:
+            with asking(self.place.url):
+                page, following = self._client.scroll(
+                    self.place.collection, limit=POINTS_AT_ONCE, offset=following, with_payload=["id"]
+                )
+            yield from (point.payload["id"] for point in page if point.payload)
+            if following is None:
+                return
 
     def _there(self, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that the server has."""

@@ -20,11 +20,15 @@ AT_ONCE = 256
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Queries:
-    """Some queries. names: (Q,) texts. sources: where their images are. vectors: (Q, D) float32 of norm 1."""
+    """Some queries. names: (Q,) texts. sources: where their images are. vectors: (Q, D) float32 of norm 1.
+
+    are_ids: the names are ids, as features have them, and not the paths of images.
+    """
 
     names: list[str]
     sources: list[str]
     vectors: Float32
+    are_ids: bool = False
 
 
 def embedded(
@@ -59,11 +63,13 @@ def precomputed(features: Features, ensemble: Ensemble) -> Iterator[Queries | Fa
     """The rows of a folder of features; those that are not finite yield a `Failure` before the rows around them."""
     refused: list[Failure] = []
     feed = Feed([features])
-    for batch in feed.batches(ensemble, lambda name, reason: refused.append(Failure(image=name, error=reason))):
+    for batch in feed.batches(
+        ensemble, lambda name, reason: refused.append(Failure(image=name, error=reason, id=name))
+    ):
         yield from refused
         refused.clear()
         if batch.ids:
-            yield Queries(list(batch.ids), list(batch.sources), ensemble(batch.vectors))
+            yield Queries(list(batch.ids), list(batch.sources), ensemble(batch.vectors), are_ids=True)
 
 
 def joined(parts: Iterable[Queries | Failure]) -> Iterator[Queries | Failure]:
@@ -77,7 +83,8 @@ def joined(parts: Iterable[Queries | Failure]) -> Iterator[Queries | Failure]:
     if kept:
         names = [name for part in kept for name in part.names]
         sources = [source for part in kept for source in part.sources]
-        yield Queries(names, sources, np.concatenate([part.vectors for part in kept]))
+        vectors = np.concatenate([part.vectors for part in kept])
+        yield Queries(names, sources, vectors, are_ids=all(part.are_ids for part in kept))
 
 
 def check_retrievers(ensemble: Ensemble, retrievers: Mapping[str, Retriever], name: str) -> None:
