@@ -2,6 +2,7 @@
 
 import colorsys
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.errors import ImageError
-from landmark_onnx.files import atomic_write
+from landmark_onnx.files import atomic_write, write_new
 from landmark_onnx.results import Detections
 from landmark_onnx.types import Image
 
@@ -144,7 +145,7 @@ def _long_side(image: Image, side: int) -> Image:
 
 
 class DrawnCopies:
-    """A folder of drawn images, each named like its original; no two of them share a file."""
+    """A folder of drawn images, each named like its original; what was there before stays."""
 
     def __init__(self, folder: Path) -> None:
         """The folder is made when the first image is written."""
@@ -152,18 +153,31 @@ class DrawnCopies:
         self._used: set[str] = set()
 
     def write(self, image: Image, detections: Detections) -> Path:
-        """Draw `detections` on a copy of `image`, and write it. Raises: ImageError if it would replace an original."""
+        """Draw `detections` on a copy of `image`, and write it; a name that is taken gets the next free number.
+
+        Raises: ImageError for an image of the folder itself: its copy would be an image to draw on in the next run.
+        """
         source = Path(detections.image)
         if source.resolve().parent == self._folder.resolve():
-            raise ImageError(f"{source}: drawing into its own folder would replace it; choose another")
-        path = self._free(source.stem, ".jpg" if source.suffix.lower() in (".jpg", ".jpeg") else ".png")
-        write_image(path, draw_detections(image, detections))
-        return path
+            raise ImageError(
+                f"{source}: drawing into its own folder would leave the copy among the images; choose another"
+            )
+        suffix = ".jpg" if source.suffix.lower() in (".jpg", ".jpeg") else ".png"
+        data = encode_image(suffix, draw_detections(image, detections), str(source))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = self._free(source.stem, suffix)
+            try:
+                with write_new(path) as file:
+                    file.write(data)
+            except FileExistsError:  # somebody has taken the name since
+                continue
+            return path
 
     def _free(self, stem: str, suffix: str) -> Path:
-        """A name nothing in this run has: the stem, or else the stem and a number."""
+        """A name that nothing has, in this run or in the folder: the stem, or else the stem and a number."""
         name, number = f"{stem}{suffix}", 1
-        while name.casefold() in self._used:
+        while name.casefold() in self._used or os.path.lexists(self._folder / name):
             number += 1
             name = f"{stem}-{number}{suffix}"
         self._used.add(name.casefold())
@@ -172,12 +186,18 @@ class DrawnCopies:
 
 def write_image(path: Path, image: Image) -> None:
     """Encode by the suffix (.jpg, .png) and write, all or nothing. Raises: ImageError if OpenCV cannot encode it."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
-    try:
-        done, data = cv2.imencode(path.suffix, image, quality)
-    except cv2.error as error:
-        raise ImageError(f"{path}: OpenCV cannot encode it: {error.err or error}") from error
-    if not done:
-        raise ImageError(f"{path}: OpenCV cannot encode it")
+    data = encode_image(path.suffix, image, str(path))
     with atomic_write(path) as file:
-        file.write(data.tobytes())
+        file.write(data)
+
+
+def encode_image(suffix: str, image: Image, name: str) -> bytes:
+    """The bytes of a .jpg or .png. name: of the image, for errors. Raises: ImageError if OpenCV cannot encode it."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
+    try:
+        done, data = cv2.imencode(suffix, image, quality)
+    except cv2.error as error:
+        raise ImageError(f"{name}: OpenCV cannot encode it: {error.err or error}") from error
+    if not done:
+        raise ImageError(f"{name}: OpenCV cannot encode it")
+    return data.tobytes()

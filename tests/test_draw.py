@@ -133,6 +133,35 @@ def test_a_copy_never_replaces_the_original(tmp_path, monkeypatch):
     assert (tmp_path / "0.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("kind", ["photo", "folder", "link", "dangling link"])
+def test_a_copy_never_replaces_what_is_there(kind, tmp_path):
+    path, other = tmp_path / "out" / "0.jpg", tmp_path / "other.jpg"
+    path.parent.mkdir()
+    other.write_bytes(b"somebody's")
+    if kind == "photo":
+        path.write_bytes(b"somebody's")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(other if kind == "link" else "nowhere")
+    written = [DrawnCopies(path.parent).write(photo(), found([], image=f"{run}/0.jpg")).name for run in range(3)]
+    assert written == ["0-2.jpg", "0-3.jpg", "0-4.jpg"]
+    assert kind != "photo" or path.read_bytes() == b"somebody's"
+    assert other.read_bytes() == b"somebody's"
+    assert sorted(each.name for each in path.parent.iterdir()) == ["0-2.jpg", "0-3.jpg", "0-4.jpg", "0.jpg"]
+
+
+def test_a_name_that_is_taken_at_the_last_moment(tmp_path, monkeypatch):
+    def late(image, detections):
+        (tmp_path / "0.jpg").write_bytes(b"somebody's")
+        return image
+
+    monkeypatch.setattr("landmark_onnx.draw.draw_detections", late)
+    monkeypatch.setattr("landmark_onnx.draw.os.path.lexists", lambda path: False)
+    assert DrawnCopies(tmp_path).write(photo(), found([], image="a/0.jpg")).name == "0-2.jpg"
+    assert (tmp_path / "0.jpg").read_bytes() == b"somebody's"
+
+
 def test_an_image_that_cannot_be_encoded_leaves_nothing(tmp_path):
     with pytest.raises(ImageError, match="cannot encode"):
         write_image(tmp_path / "0.nonsense", photo())

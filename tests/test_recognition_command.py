@@ -268,6 +268,54 @@ def test_crops_are_the_queries_boxes(tmp_path, run):
     assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == ["a.png", "b.png"]
 
 
+@pytest.fixture
+def one_query(tmp_path):
+    """A ground truth with one query of a given name, its photo in folder `jpg`, and somebody's files."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "a.png").write_bytes(b"precious")
+    for path in (tmp_path / "victim" / "a.jpg", tmp_path / "jpg" / "a.jpg", tmp_path / "jpg" / "sub" / "a.jpg"):
+        write_image(path, fakes.photo(60, 80))
+
+    def make(name):
+        gnd = [{"easy": [0], "hard": [], "junk": [], "bbx": [0, 0, 9, 9]}]
+        truth = tmp_path / "gnd.pkl"
+        truth.write_bytes(pickle.dumps({"imlist": ["i"], "qimlist": [name], "gnd": gnd}, 2))
+        return truth
+
+    yield make
+    assert (tmp_path / "victim" / "a.png").read_bytes() == b"precious"
+    assert sorted(path.name for path in (tmp_path / "victim").iterdir()) == ["a.jpg", "a.png"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../victim/a", "..", "sub/../../victim/a", "/victim/a", "{tmp}/victim/a", "..\\victim\\a", "C:a", "", "a\0b"],
+)
+def test_crops_of_names_that_lead_out_of_the_folder_are_refused(name, one_query, tmp_path, run):
+    name = name.replace("{tmp}", str(tmp_path))
+    _, err = run("evaluate", "crops", one_query(name), tmp_path / "jpg", "-o", tmp_path / "out", wanted=1)
+    (line,) = err.splitlines()
+    assert f"query {name!r}: cannot be the name of a file" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("link", "to"), [("sub", "victim"), ("sub/a.png", "victim/a.png"), ("sub", "nowhere")])
+def test_crops_do_not_leave_the_folder_by_a_link(link, to, one_query, tmp_path, run):
+    place = tmp_path / "out" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / to)
+    _, err = run("evaluate", "crops", one_query("sub/a"), tmp_path / "jpg", "-o", tmp_path / "out", wanted=1)
+    assert "query 'sub/a': " in err
+    assert "which is not below" in err
+
+
+def test_crops_may_have_folders(one_query, tmp_path, run):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    run("evaluate", "crops", one_query("sub/a"), tmp_path / "jpg", "-o", tmp_path / "out")
+    assert read_image(tmp_path / "real" / "sub" / "a.png").shape == (9, 9, 3)
+
+
 def test_ids_that_do_not_match_are_refused_with_counts(tmp_path, run):
     solution = write(tmp_path / "solution.csv", "id,images,Usage\nq1,a b,Public\n")
     answers = write(tmp_path / "s.csv", "id,images\nq7,x\nq8,x\n")

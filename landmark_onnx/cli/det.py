@@ -39,7 +39,13 @@ VIEW = View(
 
 
 Draw = Annotated[
-    Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write copies of the images with their boxes there.")
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        file_okay=False,
+        help="Write copies of the images with their boxes there. What is there stays: a copy whose name is taken, in a "
+        "second run too, gets the next free number, NAME-2.jpg.",
+    ),
 ]
 Score = Annotated[
     float | None,
