@@ -9,16 +9,39 @@ import dataclasses
 import hashlib
 import json
 import re
+import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
+from landmark_onnx.documents import parse_json
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.protobuf import field
+from landmark_onnx.structure import DocumentError, Matches, Sha256, structure
 
 PREFIX = "landmark_onnx."
 SEAL_KEY = PREFIX + "seal"
-MAX_METADATA = 64 << 20
+MAX_METADATA = 24 << 20
+"""The names of Google Landmarks' 203,094 classes take 16 MB."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weights:
+    """The file beside that holds them, whose name has a part of its hash."""
+
+    file: Annotated[str, Matches(r"[^./\\\0][^/\\\0]*-[0-9a-f]{12}\.onnx\.data", "NAME-HASH.onnx.data")]
+    sha256: Sha256
+
+
+KINDS: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "card": Mapping[str, Any],
+        "labels": Mapping[Annotated[str, Matches("[0-9]{1,9}", "a class index")], str],
+        "data": Weights,
+        "agreement": Mapping[str, float],
+    }
+)
+"""Keys whose values are used as they are, and what these must be. `Probe` and `Recipe` check their own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,14 +96,19 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 
 def decode_metadata(strings: Mapping[str, str], origin: str) -> dict[str, Any]:
-    """Our keys among a file's metadata strings, decoded. Raises: ModelFileError naming `origin` and the key."""
+    """Our keys among a file's metadata strings, decoded and of `KINDS`.
+
+    Raises: ModelFileError naming `origin` and the key.
+    """
     metadata = {}
     for key, text in strings.items():
         if key.startswith(PREFIX) and key != SEAL_KEY:
+            name = key.removeprefix(PREFIX)
             try:
-                metadata[key.removeprefix(PREFIX)] = json.loads(text)
-            except ValueError as error:
-                raise ModelFileError(f"{origin}: its metadata {key} are damaged: {error}") from error
+                metadata[name] = parse_json(text)
+                structure(KINDS.get(name, Any), metadata[name])
+            except DocumentError as error:
+                raise ModelFileError(f"{origin}: its metadata {key} are damaged: {error}; export it again") from error
     return metadata
 
 
@@ -138,6 +166,8 @@ def _read_field(data: bytes, at: int, number: int) -> tuple[bytes, int]:
         shift += 7
         if not data[at] & 0x80:
             break
+        if shift > 63:
+            raise ValueError(f"a size without end before byte {at}")
     end = at + 1 + size
     if end > len(data):
         raise ValueError(f"field {number} claims {size} bytes of {len(data) - at - 1}")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -30,7 +29,7 @@ from landmark_onnx.providers import (
     takes_openvino,
 )
 from landmark_onnx.runners import Runner
-from landmark_onnx.seal import PREFIX, read_metadata
+from landmark_onnx.seal import PREFIX, decode_metadata, read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind, Tensors
 
 
@@ -85,13 +84,12 @@ class Session:
         """What really runs: the precision asked for, or that of a reduced file which was named by its own path."""
         if self._asked != "fp32":
             return self._asked
-        said = self.metadata.get(f"{PREFIX}precision")
-        return precision_of({"precision": json.loads(said)} if said else {}, self.path)
+        return precision_of(self._facts("precision"), self.path)
 
     @property
     def input_kind(self) -> InputKind:
         """What the file's "image" is. Raises: ModelFileError if it says something else."""
-        return _input_kind(self.path, json.loads(self.metadata.get(f"{PREFIX}input", '"float32"')))
+        return _input_kind(self.path, self._facts("input").get("input", "float32"))
 
     def bind(self, card: ModelCard) -> None:
         """Check that the file has the tensors the card names. Raises: ModelFileError with wanted and got."""
@@ -123,6 +121,11 @@ class Session:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
             raise SessionError(f"{self.path}: {self.provider} cannot run {shapes}: {reason_of(error)}") from error
         return dict(zip(OUTPUTS[card.task], values, strict=True))
+
+    def _facts(self, key: str) -> dict[str, Any]:
+        """What the file's own strings say of one key. Raises: ModelFileError."""
+        key = f"{PREFIX}{key}"
+        return decode_metadata({key: self.metadata[key]} if key in self.metadata else {}, str(self.path))
 
     def _on_onnx_runtime(
         self, request: ProviderRequest, threads: int, card: ModelCard | None, batch_size: int, machine_cache: bool

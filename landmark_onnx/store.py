@@ -143,9 +143,8 @@ def external_data(model: Path) -> Path | None:
     data = (read_metadata(model) or {}).get("data")
     if data is None:
         return None
-    with contextlib.suppress(AttributeError, KeyError, TypeError):
-        if re.fullmatch(rf"[^./\\\0][^/\\\0]*-{re.escape(data['sha256'][:12])}\.onnx\.data", data["file"]):
-            return model.with_name(data["file"])
+    if data["file"].endswith(f"-{data['sha256'][:12]}.onnx.data"):
+        return model.with_name(data["file"])
     raise ModelFileError(f"{model}: refused: wanted its weights in NAME-HASH.onnx.data beside it, got {data!r}")
 
 

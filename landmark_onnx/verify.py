@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from landmark_onnx.agreement import TOLERANCES, Agreement, agreement
+from landmark_onnx.agreement import TOLERANCES, Agreement, Tolerance, agreement
 from landmark_onnx.cards import ModelCard, Preprocess
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.precision import precision_file, precision_of
@@ -19,7 +19,8 @@ from landmark_onnx.providers import ProviderRequest
 from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.session import Session
 from landmark_onnx.store import find_model
-from landmark_onnx.types import Array, Image, Tensors
+from landmark_onnx.structure import Count, DocumentError, structure
+from landmark_onnx.types import Array, Image, Task, Tensors
 
 DETECTOR_SCALE = 8
 """By how much a detector's probe is smaller than the images it is made for."""
@@ -55,10 +56,42 @@ class Probe:
     def from_json(cls, data: Mapping[str, Any], origin: str) -> Self:
         """Read it back. Raises: ModelFileError naming `origin`."""
         try:
-            expected = {name: _decode(values, "<f4") for name, values in data["expected"].items()}
-            return cls(_decode(data["image"], "u1"), tuple(map(int, data["columns"])), expected)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{origin}: its probe is damaged: {error!r}") from error
+            stored = structure(_Stored, data)
+            image = _decode(stored.image, "u1")
+            if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise DocumentError(f"image: wanted (H, W, 3), got {image.shape}")
+            expected = {name: _decode(values, "<f4") for name, values in stored.expected.items()}
+            return cls(image, stored.columns, expected)
+        except ValueError as error:
+            raise ModelFileError(f"{origin}: its probe is damaged: {error}; export it again") from error
+
+    def compare(self, task: Task, outputs: Tensors, tolerance: Tolerance) -> Agreement:
+        """How near an answer is to the expected one. Raises: ValueError if it has other outputs, or of another form."""
+        columns = outputs["probability"].shape[1] if "probability" in outputs else 0
+        if any(column >= columns for column in self.columns):
+            raise ValueError(f"columns: wanted classes below {columns}, got {max(self.columns)}")
+        reduced = reduce_outputs(outputs, self.columns)
+        wanted, got = ({name: each.shape[1:] for name, each in tensors.items()} for tensors in (self.expected, reduced))
+        if wanted != got:
+            raise ValueError(f"expected: rows of {wanted}, and the model answers rows of {got}")
+        return agreement(task, self.expected, reduced, tolerance)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Encoded:
+    """An array. data: its bytes in base64."""
+
+    shape: tuple[Count, ...]
+    data: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stored:
+    """A probe as JSON has it."""
+
+    image: _Encoded
+    columns: tuple[Count, ...]
+    expected: Mapping[str, _Encoded]
 
 
 def reduce_outputs(outputs: Tensors, columns: tuple[int, ...]) -> Tensors:
@@ -120,7 +153,10 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
     feeds = preprocess(probe_rule(card), probe.image, as_uint8=session.input_kind == "uint8")
     outputs = session.run(card, feeds)
     tolerance = TOLERANCES[request.precision if own == "fp32" else own]
-    measured = agreement(card.task, probe.expected, reduce_outputs(outputs, probe.columns), tolerance)
+    try:
+        measured = probe.compare(card.task, outputs, tolerance)
+    except ValueError as error:
+        raise ModelFileError(f"{path}: its probe does not fit the model: {error}; export it again") from error
     if reason := measured.shortfall(card.task, tolerance):
         who = "Paddle did" if own == "fp32" else "when it was made"
         raise ModelFileError(f"{path}: on {session.provider} it does not answer as {who}: {reason}")
@@ -145,5 +181,6 @@ def _encode(values: Array) -> dict[str, Any]:
     return {"shape": list(values.shape), "data": base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()}
 
 
-def _decode(data: Mapping[str, Any], dtype: str) -> Array:
-    return np.frombuffer(base64.b64decode(data["data"], validate=True), dtype).reshape(data["shape"])
+def _decode(stored: _Encoded, dtype: str) -> Array:
+    """Raises: ValueError if bytes and shape do not fit."""
+    return np.frombuffer(base64.b64decode(stored.data, validate=True), dtype).reshape(stored.shape)

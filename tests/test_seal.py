@@ -142,12 +142,47 @@ def test_metadata_that_are_no_json():
         decode_metadata({"landmark_onnx.card": "{"}, "x")
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("card", "[" * 200_000, "nested deeper than"),
+        ("card", "[]", r"wanted a table, got \[\]"),
+        ("card", '{"name": ' + "9" * 5000 + "}", "a number of thousands of digits"),
+        ("labels", "[1]", r"wanted a table, got \[1\]"),
+        ("labels", '{"a": "b"}', "a: wanted a class index, got 'a'"),
+        ("labels", '{"1": 2}', "1: wanted str, got 2"),
+        ("labels", '{"99999999999999999999": "x"}', "9+: wanted a class index"),
+        ("data", "{}", "the key 'file' is missing"),
+        ("data", '{"file": "../a", "sha256": ""}', r"file: wanted NAME-HASH.onnx.data, got '../a'"),
+        ("agreement", '{"cosine": "1"}', "cosine: wanted float, got '1'"),
+        ("agreement", '{"cosine": NaN}', "cosine: wanted a finite number, got nan"),
+    ],
+)
+def test_metadata_of_another_type_name_the_key(key, text, message):
+    with pytest.raises(ModelFileError, match=rf"^x: its metadata landmark_onnx\.{key} are damaged: {message}"):
+        decode_metadata({f"landmark_onnx.{key}": text}, "x")
+
+
+def test_a_size_without_end_is_not_summed_up(sealed):
+    """Each byte more would make the sum slower."""
+    seal = read_seal(sealed)
+    head = module._seal_head(seal.offset)
+    content = sealed.read_bytes()[: seal.offset] + b"\x72" + b"\x80" * 3_000_000
+    sealed.write_bytes(content + head + b"0" * 64)
+    with pytest.raises(ModelFileError, match="a size without end"):
+        read_metadata(sealed)
+
+
 def test_the_metadata_of_others_are_left_alone():
-    assert decode_metadata({"author": "{", SEAL_KEY: "0:0", "landmark_onnx.card": "3"}, "x") == {"card": 3}
+    assert decode_metadata({"author": "{", SEAL_KEY: "0:0", "landmark_onnx.ours": "3"}, "x") == {"ours": 3}
 
 
 @same_file
-@given(st.dictionaries(st.text(max_size=20), st.text(max_size=200) | st.lists(st.integers() | st.none()), max_size=5))
+@given(
+    st.dictionaries(
+        st.text(max_size=20), st.text(max_size=200) | st.lists(st.integers(-(2**63), 2**64 - 1) | st.none()), max_size=5
+    )
+)
 def test_any_metadata_come_back(tmp_path, metadata):
     path = tmp_path / "x.onnx"
     path.write_bytes(b"model")

@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+import math
 
 import numpy as np
 import onnx
@@ -106,6 +107,39 @@ def test_an_export_without_parity_has_nothing_to_verify(model):
         verify(model)
 
 
+def add_a_column(probe):
+    probe["columns"].append(10**6)
+
+
+def drop_an_output(probe):
+    probe["expected"].popitem()
+
+
+def rename_outputs(probe):
+    probe["expected"] = {f"{key}s": each for key, each in probe["expected"].items()}
+
+
+def flatten(probe):
+    for each in probe["expected"].values():
+        each["shape"] = [math.prod(each["shape"])]
+
+
+@pytest.mark.parametrize("change", [add_a_column, drop_an_output, rename_outputs, flatten])
+def test_a_probe_of_another_model_is_refused(model, change):
+    probe = read_metadata(model)["probe"]
+    change(probe)
+    seal_again(model, probe=probe)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its probe does not fit the model: (columns|expected): "):
+        verify(model)
+
+
+@pytest.mark.parametrize("probe", [[], 3, "x", {"image": {}}])
+def test_a_probe_of_another_type_is_refused(model, probe):
+    seal_again(model, probe=probe)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its probe is damaged: "):
+        verify(model)
+
+
 def test_a_file_without_a_card(model):
     seal_again(model, card=None)
     with pytest.raises(CardError, match=r"model\.onnx: card: the key 'name' is missing"):
@@ -205,6 +239,12 @@ def test_a_probe_of_an_embedding_and_of_no_rois():
         lambda data: data.update(expected=[]),
         lambda data: data["expected"].update(rois=3),
         lambda data: data["expected"]["rois"].update(shape="many"),
+        lambda data: data["expected"]["rois"].update(shape=[-1, 4]),
+        lambda data: data["expected"]["rois"].update(shape=[1 << 62, 1 << 62]),
+        lambda data: data.update(columns=[-1]),
+        lambda data: data.update(columns=[1 << 70]),
+        lambda data: data["image"].update(shape=[0, 0, 3], data=""),
+        lambda data: data.update(data=3),
     ],
 )
 def test_a_damaged_probe_is_named(damage):
