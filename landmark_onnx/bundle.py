@@ -24,7 +24,7 @@ from landmark_onnx.files import sync
 from landmark_onnx.installation import owners, versions
 from landmark_onnx.manifest import FILE, Digest, Manifest, Member, difference, digest, read_manifest
 from landmark_onnx.preprocess import preprocess
-from landmark_onnx.providers import ProviderRequest
+from landmark_onnx.providers import ProviderRequest, takes_openvino
 from landmark_onnx.seal import check_seal, read_metadata, read_seal
 from landmark_onnx.session import Session
 from landmark_onnx.store import embedded_card, external_data, find_model
@@ -112,14 +112,14 @@ def card_toml(card: ModelCard) -> str:
 
 
 def requirements() -> str:
-    """Pins of what ran the models here: this package, its direct dependencies and ONNX Runtime; no index address."""
+    """Pins of what ran the models here: this package, its direct dependencies and what runs them; no index address."""
     names = ["landmark-onnx"]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         wanted = importlib.metadata.requires("landmark-onnx") or []
         names += [re.split(r"[^\w.-]", each, maxsplit=1)[0] for each in wanted if "extra ==" not in each]
     lines = ["# What ran these models when they were bundled.\n"]
     lines += [f"{name}=={version}\n" for name, version in versions(*names).items()]
-    for name, version in owners("onnxruntime", "onnxruntime", "ort-").items():
+    for name, version in _runtime().items():
         # The GPU build needs both, or it cannot load its provider.
         extras = "[cuda,cudnn]" if name == "onnxruntime-gpu" else ""
         lines.append(f"{name}{extras}=={version}\n")
@@ -182,7 +182,14 @@ def _ran_on() -> dict[str, str]:
     """The machine, and the versions that decide about a model's answer."""
     found = versions("landmark-onnx", "numpy", *owners("cv2", "opencv-"))
     machine = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
-    return machine | found | owners("onnxruntime", "onnxruntime", "ort-")
+    return machine | found | _runtime()
+
+
+def _runtime() -> dict[str, str]:
+    """What "auto" runs models on, and its version."""
+    if takes_openvino(ProviderRequest()):
+        return versions("openvino")
+    return owners("onnxruntime", "onnxruntime", "ort-")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -111,7 +111,7 @@ def _imported(name: str, timeout: float) -> Mapping[str, Any]:
 
 
 def _trials(asked: str, available: Sequence[str], timeout: float) -> list[Trial]:
-    """One trial of what was asked for; for "auto", of all that is compiled into ONNX Runtime."""
+    """One trial of what was asked for; for "auto", of all that is compiled into ONNX Runtime, or of OpenVINO alone."""
     request = ProviderRequest(name=asked)
     try:
         if takes_openvino(request):
@@ -140,7 +140,7 @@ def _taken(asked: str, trials: Sequence[Trial]) -> str | None:
     # The CPU takes over from a CUDA that refuses; one that dies or hangs takes the program with it.
     if states.get(CUDA) in ("crashed", "hung", "wrong"):
         return None
-    return next((name for name in (CUDA, CPU) if states.get(name) == "runs"), None)
+    return next((name for name in (CUDA, CPU, OPENVINO_PACKAGE) if states.get(name) == "runs"), None)
 
 
 def _provider(asked: str, trial: Trial, taken: str | None) -> Finding:
@@ -148,7 +148,7 @@ def _provider(asked: str, trial: Trial, taken: str | None) -> Finding:
     automatic = asked.lower() == "auto"
     level: Level = "warning"
     text, remedy = f"{OUTCOMES[trial.state]} {trial.reason}", _remedy(trial)
-    if taken is None and (not automatic or trial.provider in (CUDA, CPU)):
+    if taken is None and (not automatic or trial.provider in (CUDA, CPU, OPENVINO_PACKAGE)):
         level = "error"
     if trial.state == "absent":
         text, _, remedy = trial.reason.partition("; ")

@@ -53,7 +53,8 @@ def side_bounds(rule: Preprocess) -> tuple[int, int] | None:
         longest = math.ceil(rule.size * rule.max_ratio)
     else:
         return None
-    return max(LEAST_SIDE, rule.min_side), max(LEAST_SIDE, longest)
+    least = max(LEAST_SIDE, rule.min_side)
+    return least, max(least, longest)
 
 
 def cuda_options(workload: Workload | None) -> dict[str, str]:

@@ -133,7 +133,7 @@ def runtime_flavours(answer: Mapping[str, Any]) -> Finding:
 def openvino() -> Finding:
     """The version of what `--provider openvino` takes."""
     found = versions("openvino")
-    text = found.get("openvino", "not installed; only --provider openvino needs it")
+    text = found.get("openvino", "not installed; it would serve --provider openvino, and auto where no ONNX Runtime is")
     return Finding(part="openvino", name="openvino", level="ok", text=text, facts=found)
 
 

@@ -128,7 +128,7 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
 def _adopt(path: Path, given: ModelCard | None) -> ModelCard:
     """Somebody else's ONNX model: sealed with its card, and with what it answers here, so that `verify` can ask it."""
     from landmark_onnx.preprocess import preprocess
-    from landmark_onnx.providers import ProviderRequest
+    from landmark_onnx.providers import on_cpu
     from landmark_onnx.session import Session
     from landmark_onnx.verify import Probe, probe_rule
 
@@ -137,7 +137,7 @@ def _adopt(path: Path, given: ModelCard | None) -> ModelCard:
             f"{path}: no seal: truncated, changed, or not exported by landmark-onnx; if others made it, give its --card"
         )
     image = _picture()
-    cpu = ProviderRequest(name="cpu")
+    cpu = on_cpu()
     session = Session(path, cpu)
     session.bind(given)
     outputs = session.run(given, preprocess(probe_rule(given), image))

@@ -10,6 +10,7 @@ from landmark_onnx.errors import ModelFileError, SessionError, reason_of
 from landmark_onnx.gpu_options import TRUE
 from landmark_onnx.machine_cache import Entry, entry_of
 from landmark_onnx.providers import CPU, CUDA, TENSORRT, install_hint
+from landmark_onnx.runners import Port
 from landmark_onnx.types import Array, Tensors
 
 FATAL = 4
@@ -20,6 +21,9 @@ GRAPH, WEIGHTS = "model.onnx", "weights.data"
 """Files of an entry of the machine cache."""
 
 Chain = list[tuple[str, dict[str, str]]]
+
+KINDS: Mapping[str, str] = {"float": "float32", "double": "float64"}
+"""ONNX Runtime's names of element types that are not NumPy's."""
 
 _FILE_ERRORS = frozenset({"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel", "NotImplemented"})
 
@@ -57,8 +61,8 @@ class OnnxRuntime:
         self.session, self.note = session, note
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-        self.inputs: Mapping[str, Sequence[object]] = {value.name: value.shape for value in session.get_inputs()}
-        self.outputs: Sequence[str] = [value.name for value in session.get_outputs()]
+        self.inputs: Mapping[str, Port] = _ports(session.get_inputs())
+        self.outputs: Mapping[str, Port] = _ports(session.get_outputs())
         self._bindings: Bindings | None = None
         if self.providers[0] in (CUDA, TENSORRT):
             given = start.chain[0][1]
@@ -87,6 +91,13 @@ def load(ort: Any, start: Start, *, machine_cache: bool) -> OnnxRuntime:
             return OnnxRuntime(ort, session, start)
         note = f"no machine cache: {note or 'what was written there cannot be used'}"
     return OnnxRuntime(ort, _create(ort, start), start, note)
+
+
+def signature(ort: Any, path: Path) -> tuple[Mapping[str, Port], Mapping[str, Port]]:
+    """The inputs and outputs of a file, which is not prepared to run. Raises: ModelFileError."""
+    start = Start(path=path, chain=[(CPU, {})], threads=1)
+    session = _create(ort, start, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    return _ports(session.get_inputs()), _ports(session.get_outputs())
 
 
 def engines_of(ort: Any, path: Path, options: Mapping[str, str]) -> Entry | None:
@@ -123,10 +134,13 @@ def _optimise(ort: Any, start: Start, folder: Path) -> None:
     ort.InferenceSession(str(start.path), options, providers=start.chain, enable_fallback=False)
 
 
-def _create(ort: Any, start: Start) -> Any:
+def _create(ort: Any, start: Start, level: Any = None) -> Any:
+    options = start.options(ort)
+    if level is not None:
+        options.graph_optimization_level = level
     try:
         # Its own fallback, here and in run(), changes the provider with no more than a print to stdout.
-        return ort.InferenceSession(str(start.path), start.options(ort), providers=start.chain, enable_fallback=False)
+        return ort.InferenceSession(str(start.path), options, providers=start.chain, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         wanted = start.chain[0][0]
         # The CPU can run every sound model.
@@ -134,3 +148,16 @@ def _create(ort: Any, start: Start) -> Any:
             raise ModelFileError(f"{start.path}: not a usable ONNX model: {reason_of(error)}") from error
         reason = f"ONNX Runtime cannot start on {wanted}: {reason_of(error)}"
         raise SessionError(f"{start.path}: {reason}; {install_hint(wanted)}") from error
+
+
+def _ports(values: Sequence[Any]) -> dict[str, Port]:
+    return {
+        value.name: Port(tuple(side if isinstance(side, int) else None for side in value.shape), _kind(value.type))
+        for value in values
+    }
+
+
+def _kind(said: str) -> str:
+    """tensor(float) -> float32; what is no tensor stays as it is."""
+    element = said.removeprefix("tensor(").removesuffix(")")
+    return KINDS.get(element, element) if said.startswith("tensor(") else said

@@ -11,11 +11,17 @@ from landmark_onnx.errors import ModelFileError, SessionError, reason_of
 from landmark_onnx.machine_cache import entry_of
 from landmark_onnx.precision import Precision
 from landmark_onnx.providers import OPENVINO_PACKAGE, ProviderRequest
+from landmark_onnx.runners import Port
 from landmark_onnx.seal import PREFIX, read_metadata
 from landmark_onnx.types import Array, Tensors
 
 DEVICE = "device_type"
 """The option that chooses the device, as ONNX Runtime's provider calls it; all others are OpenVINO's properties."""
+
+KINDS: Mapping[str, str] = {"f16": "float16", "f32": "float32", "f64": "float64"} | {
+    f"{kind[0]}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
+"""OpenVINO's names of element types, and NumPy's."""
 
 BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert"})
 """CPU features, one of which bf16 needs; OpenVINO would convert without them, for no gain."""
@@ -27,20 +33,16 @@ class OpenVino:
     def __init__(self, compiled: Any, metadata: Mapping[str, str], note: str = "") -> None:
         self.providers: tuple[str, ...] = (OPENVINO_PACKAGE,)
         self.metadata, self.note = metadata, note
-        self.inputs: Mapping[str, Sequence[object]] = {
-            value.get_any_name(): [side.get_length() if side.is_static else None for side in value.partial_shape]
-            for value in compiled.inputs
-        }
-        self.outputs: Sequence[str] = [value.get_any_name() for value in compiled.outputs]
-        self._types = {value.get_any_name(): value.element_type.to_dtype() for value in compiled.inputs}
+        self.inputs: Mapping[str, Port] = _ports(compiled.inputs)
+        self.outputs: Mapping[str, Port] = _ports(compiled.outputs)
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
 
     def run(self, outputs: Sequence[str], feeds: Tensors) -> list[Array]:
         """The named outputs. Raises: OpenVINO's RuntimeError; TypeError where it would convert a type silently."""
         for name, array in feeds.items():
-            if array.dtype != self._types[name]:
-                raise TypeError(f"{name}: wanted {self._types[name]}, got {array.dtype}")
+            if array.dtype.name != self.inputs[name].kind:
+                raise TypeError(f"{name}: wanted {self.inputs[name].kind}, got {array.dtype}")
         with self._lock:
             results = self._request.infer(dict(feeds), share_inputs=True)
             return [results[name] for name in outputs]
@@ -75,6 +77,15 @@ def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, ma
             return OpenVino(model, metadata)
         note = f"no machine cache: {note or 'what was written there cannot be used'}"
     return OpenVino(_compile(core, path, device, settings), metadata, note)
+
+
+def signature(package: Any, path: Path) -> tuple[Mapping[str, Port], Mapping[str, Port]]:
+    """The inputs and outputs of a file, which is not compiled. Raises: ModelFileError."""
+    try:
+        model = package.Core().read_model(str(path))
+    except RuntimeError as error:
+        raise ModelFileError(f"{path}: not a usable ONNX model: {reason_of(error)}") from error
+    return _ports(model.inputs), _ports(model.outputs)
 
 
 def _strings(path: Path) -> dict[str, str]:
@@ -135,3 +146,14 @@ def _compile(core: Any, path: Path, device: str, settings: Mapping[str, str]) ->
         except RuntimeError:
             raise ModelFileError(f"{path}: not a usable ONNX model: {reason}") from error
         raise SessionError(f"{path}: OpenVINO cannot start on {device}: {reason}") from error
+
+
+def _ports(values: Sequence[Any]) -> dict[str, Port]:
+    """By every name: a tensor that goes into one node and comes out of it unchanged has those of both sides."""
+    found: dict[str, Port] = {}
+    for value in values:
+        sides = () if value.partial_shape.rank.is_dynamic else value.partial_shape
+        shape = tuple(side.get_length() if side.is_static else None for side in sides)
+        kind = value.element_type.get_type_name()
+        found |= dict.fromkeys(sorted(value.get_names()), Port(shape, KINDS.get(kind, kind)))
+    return found

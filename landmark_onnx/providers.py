@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -45,8 +46,24 @@ class ProviderRequest:
 
 
 def takes_openvino(request: ProviderRequest) -> bool:
-    """Whether the openvino package is to run the model, and not ONNX Runtime."""
+    """Whether the openvino package is to run the model: if asked for, or if "auto" finds it and no ONNX Runtime."""
+    if request.name.lower() == "auto":
+        return not _installed("onnxruntime") and _installed("openvino")
     return SHORT_NAMES.get(request.name.lower(), request.name) == OPENVINO_PACKAGE
+
+
+def on_cpu() -> ProviderRequest:
+    """What runs any model the same way on any machine: the CPU, of OpenVINO where no ONNX Runtime is installed."""
+    return ProviderRequest(name="openvino" if takes_openvino(ProviderRequest()) else "cpu")
+
+
+def _installed(package: str) -> bool:
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
 
 
 def openvino() -> Any:

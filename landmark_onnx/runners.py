@@ -1,22 +1,35 @@
 """What a session asks of a runtime, whichever it is."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from landmark_onnx.types import Array, Tensors
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a file.
+
+    shape: None where a size is free, empty where the file does not say how many there are. kind: of the values, by
+    NumPy's name; the runtime's own word for what is no such array.
+    """
+
+    shape: tuple[int | None, ...]
+    kind: str
+
+
 class Runner(Protocol):
     """A loaded model file.
 
-    providers: what really runs it, best first. metadata: the file's own strings. inputs: name -> shape, where what is
-    no int is free. outputs: names. note: what a user may want to know of how it was loaded, or nothing.
+    providers: what really runs it, best first. metadata: the file's own strings. inputs, outputs: by every name that
+    the runtime knows them by. note: what a user may want to know of how it was loaded, or nothing.
     """
 
     providers: tuple[str, ...]
     metadata: Mapping[str, str]
-    inputs: Mapping[str, Sequence[object]]
-    outputs: Sequence[str]
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
     note: str
 
     def run(self, outputs: Sequence[str], feeds: Tensors) -> list[Array]:

@@ -28,7 +28,7 @@ from landmark_onnx.providers import (
     preload,
     takes_openvino,
 )
-from landmark_onnx.runners import Runner
+from landmark_onnx.runners import Port, Runner
 from landmark_onnx.seal import PREFIX, decode_metadata, read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind, Tensors
 
@@ -95,15 +95,15 @@ class Session:
         """Check that the file has the tensors the card names. Raises: ModelFileError with wanted and got."""
         for kind, wanted, got in (
             ("inputs", card.input_names(), list(self._runner.inputs)),
-            ("outputs", card.output_names(), self._runner.outputs),
+            ("outputs", card.output_names(), list(self._runner.outputs)),
         ):
             if missing := [name for name in wanted if name not in got]:
                 raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
 
     def largest_batch(self, card: ModelCard, wanted: int) -> int:
         """`wanted`, or 1 if the file takes one image at a time. Raises: ModelFileError if it takes only more."""
-        batch = self._runner.inputs[card.input_names()[0]][0]
-        if not isinstance(batch, int):
+        batch = next(iter(self._runner.inputs[card.input_names()[0]].shape), None)
+        if batch is None:
             return wanted
         if batch != 1:
             raise ModelFileError(f"{self.path}: takes {batch} images at once, wanted a free batch or 1")
@@ -158,6 +158,13 @@ class Session:
         if self.lost and not automatic:
             raise SessionError(f"{self.lost} does not start here (ONNX Runtime fell back); {install_hint(self.lost)}")
         return runner
+
+
+def signature(path: Path) -> tuple[Mapping[str, Port], Mapping[str, Port]]:
+    """The inputs and outputs of a file by name, without making it ready to run. Raises: ModelFileError."""
+    if takes_openvino(ProviderRequest()):
+        return openvino_runtime.signature(openvino(), path)
+    return onnx_runtime.signature(onnxruntime(), path)
 
 
 def _reduced(path: Path, request: ProviderRequest) -> Path:

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.onnx_runtime import FATAL
-from landmark_onnx.providers import CPU, onnxruntime
+from landmark_onnx.gpu_options import fixed_sides
+from landmark_onnx.runners import Port
+from landmark_onnx.session import signature
 
 MODEL_FILE = "model.onnx"
 LABELS_FILE = "labels.txt"
@@ -21,14 +22,14 @@ MAX_CLASSES = 1_000_000
 CARD_PARAMETER = "landmark_onnx.card"
 
 DATA_TYPES: Mapping[str, str] = {
-    "tensor(float)": "TYPE_FP32",
-    "tensor(float16)": "TYPE_FP16",
-    "tensor(double)": "TYPE_FP64",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(int64)": "TYPE_INT64",
-    "tensor(uint8)": "TYPE_UINT8",
+    "float32": "TYPE_FP32",
+    "float16": "TYPE_FP16",
+    "float64": "TYPE_FP64",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "uint8": "TYPE_UINT8",
 }
-"""ONNX Runtime's name of a type -> Triton's."""
+"""NumPy's name of a type -> Triton's."""
 
 _HEURISTIC = "1"
 """Of cudnn_conv_algo_search, as in `landmark_onnx.providers`. The newer way to say this, an execution accelerator, is
@@ -61,12 +62,9 @@ class Word(str):
 
 def configuration(card: ModelCard, model: Path, labels: Mapping[int, str], serving: Serving) -> str:
     """The text of config.pbtxt. Raises: ModelFileError if Triton cannot serve the file's tensors."""
-    inputs, outputs = _tensors(model)
-    outputs = [tensor for tensor in outputs if tensor.name in card.output_names()]
+    inputs, outputs = _tensors(model, card)
     batched = card.task != "det" and all(tensor.shape[0] == -1 for tensor in (*inputs, *outputs))
-    image = card.input_names()[0]
-    fixed = _narrowed(card, {tensor.name: tensor for tensor in inputs}[image].shape)
-    inputs = [dataclasses.replace(tensor, shape=fixed if tensor.name == image else tensor.shape) for tensor in inputs]
+    inputs[0] = _narrowed(card, inputs[0])
     if card.task == "det":
         # One image has one im_info, and the rois of several could not be told apart.
         inputs = [dataclasses.replace(tensor, shape=(1, *tensor.shape[1:])) for tensor in inputs]
@@ -82,7 +80,7 @@ def configuration(card: ModelCard, model: Path, labels: Mapping[int, str], servi
         "input": [_described(tensor, batched=batched) for tensor in inputs],
         "output": described,
         "instance_group": [{"count": serving.count, "kind": Word(f"KIND_{serving.kind.upper()}")}],
-        "parameters": _parameters(card, serving, varying=-1 in fixed[2:]),
+        "parameters": _parameters(card, serving, varying=-1 in inputs[0].shape[1:]),
     }
     if batched:
         # Triton puts requests of equal shapes alone into a batch, unless allow_ragged_batch says otherwise.
@@ -96,29 +94,30 @@ def label_lines(labels: Mapping[int, str]) -> str:
     return "".join(f"{' '.join(name.split())}\n" for name in names)
 
 
-def _tensors(model: Path) -> tuple[list[Tensor], list[Tensor]]:
-    """The file's inputs and outputs, as Triton's ONNX Runtime sees them."""
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = FATAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(str(model), options, providers=[CPU])
-    return [_tensor(model, each) for each in session.get_inputs()], [
-        _tensor(model, each) for each in session.get_outputs()
+def _tensors(model: Path, card: ModelCard) -> tuple[list[Tensor], list[Tensor]]:
+    """The file's inputs and outputs that the card names, the image first."""
+    given, wanted = signature(model)
+    return [_tensor(model, name, given) for name in card.input_names()], [
+        _tensor(model, name, wanted) for name in card.output_names()
     ]
 
 
-def _tensor(model: Path, value: Any) -> Tensor:
-    if value.type not in DATA_TYPES or len(value.shape) < 2:
-        raise ModelFileError(f"{model}: {value.name}: {value.type} of shape {value.shape} is not for Triton")
-    return Tensor(value.name, DATA_TYPES[value.type], tuple(dim if isinstance(dim, int) else -1 for dim in value.shape))
+def _tensor(model: Path, name: str, ports: Mapping[str, Port]) -> Tensor:
+    if name not in ports:
+        raise ModelFileError(f"{model}: wanted a tensor called {name}, got {', '.join(ports)}")
+    port = ports[name]
+    if port.kind not in DATA_TYPES or len(port.shape) < 2:
+        raise ModelFileError(f"{model}: {name}: {port.kind} of shape {port.shape} is not for Triton")
+    return Tensor(name, DATA_TYPES[port.kind], tuple(-1 if side is None else side for side in port.shape))
 
 
-def _narrowed(card: ModelCard, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The image's shape, with the sides that the card's preprocessing always makes."""
-    rule = card.preprocess
-    side = rule.crop or (rule.size if rule.resize == "exact" else -1)
-    return *shape[:2], *(side if dim == -1 else dim for dim in shape[2:])
+def _narrowed(card: ModelCard, image: Tensor) -> Tensor:
+    """The image, with the sides that the card's preprocessing always makes: behind the colours, or before them."""
+    sides = fixed_sides(card.preprocess) or (-1, -1)
+    first = 1 if image.data_type == DATA_TYPES["uint8"] else 2
+    known = dict(zip(range(first, first + 2), sides, strict=True))
+    shape = tuple(known.get(axis, -1) if side == -1 else side for axis, side in enumerate(image.shape))
+    return dataclasses.replace(image, shape=shape)
 
 
 def _described(tensor: Tensor, *, batched: bool) -> dict[str, Any]:

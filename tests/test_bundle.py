@@ -16,18 +16,22 @@ import onnx
 import onnxruntime
 import pytest
 from google.protobuf import text_format
+from hypothesis import example, given, reject, settings
+from hypothesis import strategies as st
 
 import fakes
 from landmark_onnx import bundle as bundles
 from landmark_onnx import triton
 from landmark_onnx.bundle import bundle, card_toml, check_bundle, requirements
-from landmark_onnx.cards import card, cards, read_card
+from landmark_onnx.cards import ModelCard, card, cards, read_card
 from landmark_onnx.cli import main
 from landmark_onnx.draw import write_image
-from landmark_onnx.errors import ModelFileError, UnknownModelError
+from landmark_onnx.errors import CardError, ModelFileError, UnknownModelError
+from landmark_onnx.gpu_options import fixed_sides, side_bounds
 from landmark_onnx.manifest import FILE, read_manifest
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.providers import CPU
+from landmark_onnx.runners import Port
 from landmark_onnx.triton import CARD_PARAMETER, Serving
 
 MAKE = {fakes.RETRIEVAL: fakes.make_retrieval, fakes.CLS: fakes.make_cls, fakes.DET: fakes.make_det}
@@ -572,9 +576,57 @@ def test_texts_survive_the_text_format(models):
 
 
 def test_tensors_that_triton_has_no_name_for(tmp_path):
-    value = type("Value", (), {"name": "image", "type": "tensor(complex64)", "shape": [1, 3]})
-    with pytest.raises(ModelFileError, match=r"image: tensor\(complex64\) of shape \[1, 3\] is not for Triton"):
-        triton._tensor(tmp_path / "x.onnx", value)
+    with pytest.raises(ModelFileError, match=r"image: complex64 of shape \(1, None\) is not for Triton"):
+        triton._tensor(tmp_path / "x.onnx", "image", {"image": Port((1, None), "complex64")})
+
+
+@pytest.fixture(scope="module")
+def open_sizes(tmp_path_factory):
+    """A file that takes any image, as floats and as bytes."""
+    floats = fakes.make_retrieval(tmp_path_factory.mktemp("float32") / "model.onnx")
+    model = fakes.unsealed(floats)
+    image = model.graph.input[0]
+    image.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    for dim, name in zip(image.type.tensor_type.shape.dim, ("n", "h", "w"), strict=False):
+        dim.dim_param = name
+    image.type.tensor_type.shape.dim[3].dim_value = 3
+    model.graph.node[0].input[0] = "pixels"
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["floats"], ["pixels"], perm=[0, 3, 1, 2]))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["floats"], to=onnx.TensorProto.FLOAT))
+    onnx.save(model, floats.with_name("bytes.onnx"))
+    return {False: floats, True: floats.with_name("bytes.onnx")}
+
+
+@settings(max_examples=60)
+@given(
+    st.fixed_dictionaries(
+        {"resize": st.sampled_from(["exact", "short_side_floor"]), "size": st.integers(8, 80)},
+        optional={
+            "width": st.integers(8, 80),
+            "crop": st.integers(1, 80),
+            "multiple": st.integers(1, 32),
+            "min_side": st.integers(1, 90),
+            "max_ratio": st.floats(1, 3),
+        },
+    ),
+    st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    st.booleans(),
+)
+@example({"resize": "exact", "size": 48, "width": 320}, (60, 80), False)
+@example({"resize": "exact", "size": 64, "crop": 48}, (60, 80), True)
+def test_triton_is_told_the_shape_that_preprocessing_makes(open_sizes, rule, sides, as_uint8):
+    table = fakes.small_card(fakes.RETRIEVAL).to_dict() | {"preprocess": {"interpolation": "nearest", **rule}}
+    try:
+        made = ModelCard.from_dict(table, "drawn")
+    except CardError:
+        reject()
+    fed = preprocess(made.preprocess, np.zeros((*sides, 3), np.uint8), as_uint8=as_uint8)["image"]
+    (told,) = configuration(open_sizes[as_uint8], made).input
+    assert len(told.dims) == 3
+    assert all(dim in (-1, size) for dim, size in zip(told.dims, fed.shape[1:], strict=True))
+    assert (-1 in told.dims) == (fixed_sides(made.preprocess) is None)
+    if bounds := side_bounds(made.preprocess):
+        assert max(np.sort(fed.shape[1:])[1:]) <= max(bounds[1], 3)
 
 
 def test_the_copy_is_no_link(models, made):

@@ -242,7 +242,7 @@ def test_the_empty_folder_that_uninstalling_one_of_two_leaves(site, record):
 
 
 def test_no_onnx_runtime_and_two_opencvs(site):
-    site.remove("onnxruntime*")
+    site.remove("onnxruntime*", "openvino*")
     site.add_distribution("opencv-python", "4.12.0.88", "cv2/__init__.py")
     code, diagnosis = site.doctor()
     assert code == 1

@@ -1,11 +1,16 @@
 import dataclasses
+import json
+import subprocess
+import sys
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 
 import fakes
 from landmark_onnx import machine_cache, openvino_runtime
+from landmark_onnx.bundle import card_toml
 from landmark_onnx.errors import ModelFileError, SessionError
 from landmark_onnx.machine_cache import MANIFEST, Entry, folder_of
 from landmark_onnx.model import Detector
@@ -176,3 +181,65 @@ def test_options_have_blobs_of_their_own_and_the_users_folder_is_left_to_openvin
     assert list((tmp_path / "mine").iterdir())
     assert len(cached) == 2
     assert len([path for path in folder_of(model).iterdir() if not path.name.startswith(".")]) == 2
+
+
+def test_a_tensor_is_found_by_each_of_its_names(tmp_path):
+    """Two transpositions that undo each other: OpenVINO drops both, and what went in has the name of what came out."""
+    model = fakes.unsealed(fakes.make_retrieval(tmp_path / "plain.onnx", dim=64))
+    first, last = model.graph.node[0], model.graph.node[-1]
+    first.input[0], last.output[0] = "twice", "raw"
+    swap = {"perm": [0, 1, 3, 2]}
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["once"], ["twice"], **swap))
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["image"], ["once"], **swap))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["raw"], ["embedding"]))
+    onnx.save(model, tmp_path / "twice.onnx")
+    session = Session(tmp_path / "twice.onnx", OPENVINO)
+    session.bind(CARD)
+    assert {"image", "twice"} <= set(session._runner.inputs)
+    got, wanted = session.run(CARD, image())["embedding"], Session(tmp_path / "plain.onnx", CPU).run(CARD, image())
+    np.testing.assert_allclose(got, wanted["embedding"], rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def openvino_alone(tmp_path, monkeypatch):
+    """Runs the command line where no ONNX Runtime can be imported, in the process and its children."""
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot" / "sitecustomize.py").write_text("import sys\nsys.modules['onnxruntime'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "boot"))
+
+    def run(*words):
+        code = "from landmark_onnx.cli import main; main()"
+        command = [sys.executable, "-P", "-c", code, *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+    return run
+
+
+def test_an_environment_with_openvino_alone(openvino_alone, tmp_path, model):
+    """Every command that runs models takes it for "auto", and one that names what is not there is told so."""
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), fakes.photo())
+    foreign, table = tmp_path / "mine.onnx", tmp_path / "mine.toml"
+    onnx.save(fakes.unsealed(model), foreign)
+    table.write_text(card_toml(dataclasses.replace(CARD, name="mine")))
+    commands = {
+        "run": ["retrieval", "-m", model, photo, photo, "--format", "csv"],
+        "add": ["models", "add", foreign, "--card", table],
+        "verify": ["verify", "mine"],
+        "bundle": ["bundle", "mine", "-o", tmp_path / "bundle"],
+        "triton": ["bundle", "mine", "-o", tmp_path / "triton", "--triton"],
+        "doctor": ["doctor", "--json"],
+        "bench": ["bench", "-m", "mine", "--windows", "2", "--duration", "0.01", "--size", "64x64"],
+    }
+    done = {name: openvino_alone(*words) for name, words in commands.items()}
+    assert {name: (each.returncode, each.stderr[-500:]) for name, each in done.items() if each.returncode} == {}
+    assert "openvino==" in (tmp_path / "bundle" / "requirements.txt").read_text()
+    assert "embedding" in (tmp_path / "triton" / "mine" / "config.pbtxt").read_text()
+    assert json.loads(done["doctor"].stdout)["provider"] == OPENVINO_PACKAGE
+    asked = openvino_alone("retrieval", "-m", model, photo, photo, "--provider", "cpu")
+    assert asked.returncode == 1
+    assert "ONNX Runtime is not installed" in asked.stderr
+
+
+def test_auto_takes_onnx_runtime_where_both_are(model):
+    assert Session(model).provider == "CPUExecutionProvider"

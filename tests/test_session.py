@@ -56,10 +56,10 @@ class FakeRuntime(types.ModuleType):
                 return types.SimpleNamespace(custom_metadata_map={"a": "b"})
 
             def get_inputs(self):
-                return [types.SimpleNamespace(name="image", shape=["n", 3, "h", "w"])]
+                return [types.SimpleNamespace(name="image", shape=["n", 3, "h", "w"], type="tensor(float)")]
 
             def get_outputs(self):
-                return [types.SimpleNamespace(name="embedding", shape=["n", 512])]
+                return [types.SimpleNamespace(name="embedding", shape=["n", 512], type="tensor(float)")]
 
         self.InferenceSession = InferenceSession
         self.SessionOptions = FakeOptions
@@ -171,6 +171,9 @@ def test_options_of_the_session(runtime, some_file):
 
 def test_a_missing_runtime(monkeypatch, some_file):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"landmark-onnx\[cpu\]"):
+        Session(some_file, ProviderRequest(name="cpu"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"landmark-onnx\[cpu\]"):
         Session(some_file)
 

@@ -53,7 +53,10 @@ class Who:
     ] = None
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="As of the other commands; repeat for more. Default: cpu.", rich_help_panel=WHO),
+        typer.Option(
+            help="As of the other commands; repeat for more. Default: cpu (openvino where it is alone).",
+            rich_help_panel=WHO,
+        ),
     ] = None
     precision: Annotated[
         list[PrecisionName] | None, typer.Option(help="Repeat for more. Default: fp32.", rich_help_panel=WHO)
@@ -264,9 +267,10 @@ def _readable(photos: list[Path], report: Reporter) -> list[Path]:
 def _plan(who: Who, how: How) -> "Plan":
     from landmark_onnx.benchmark.championship import Plan
     from landmark_onnx.cores import available_cores
+    from landmark_onnx.providers import on_cpu
 
     return Plan(
-        providers=tuple(dict.fromkeys(who.provider or ["cpu"])),
+        providers=tuple(dict.fromkeys(who.provider or [on_cpu().name])),
         precisions=who.precisions(),
         peers=tuple(peer.value for peer in dict.fromkeys(who.peer or ())),
         batch_sizes=tuple(sorted(set(how.batch_size or [1]))),
