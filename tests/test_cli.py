@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -256,18 +257,22 @@ def test_every_kind_of_image_the_readers_know_has_a_suffix():
     assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2", ".avif"} <= SUFFIXES
 
 
-def test_answers_come_before_the_list_on_standard_input_ends(photos):
-    with start(*CLS, "--top", "1", "--quiet", "-") as process:
+@pytest.mark.parametrize("pipe", [None, "pipe"])
+def test_answers_come_before_the_list_on_standard_input_ends(pipe, photos):
+    if pipe:
+        os.mkfifo(pipe)
+    with start(*CLS, "--top", "1", "--quiet", "-", *(["-o", pipe] if pipe else [])) as process:
         impatience = threading.Timer(60, process.kill)
         impatience.start()
-        for count in (1, 6, 2):
-            process.stdin.write(b"0.png\n" * count)
-            process.stdin.flush()
-            for _ in range(count):
-                assert json.loads(process.stdout.readline())["image"] == "0.png"
-        impatience.cancel()
-        process.stdin.close()
-        assert process.stdout.read() == b""
+        with Path(pipe).open("rb") if pipe else process.stdout as answers:
+            for count in (1, 6, 2):
+                process.stdin.write(b"0.png\n" * count)
+                process.stdin.flush()
+                for _ in range(count):
+                    assert json.loads(answers.readline())["image"] == "0.png"
+            impatience.cancel()
+            process.stdin.close()
+            assert answers.read() == b""
 
 
 # --- Answers ---
@@ -426,6 +431,29 @@ def test_json_is_an_array_whatever_happened(photos, run):
     ]
     assert run(*RETRIEVAL, "0.png", "--save", "f.npz", "--format", "json").json == []
     assert run(*RETRIEVAL, "0.png", "--save", "f.npz", "--format", "ndjson").out == ""
+
+
+def test_answers_go_where_a_link_leads(photos, run):
+    Path("real").touch(0o600)
+    Path("answers.csv").symlink_to("real")
+    run(*RETRIEVAL, *GOOD, "-o", "answers.csv")
+    assert Path("answers.csv").is_symlink()
+    assert len(Path("real").read_text().splitlines()) == len(GOOD)
+    assert stat.S_IMODE(Path("real").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("place", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_answers_to_standard_output_by_its_name_come_after_what_is_there(photos, place):
+    if not Path(place).exists():
+        pytest.skip("another system")
+    with Path("all.txt").open("wb") as out:
+        out.write(b"before\n")
+        out.flush()
+        with start(*RETRIEVAL, "0.png", "1.png", "-o", place, stdout=out) as process:
+            assert process.wait(60) == 0
+        out.write(b"after\n")
+    first, answer, last = Path("all.txt").read_text().splitlines()
+    assert (first, json.loads(answer)["image"], last) == ("before", "1.png", "after")
 
 
 def test_csv_has_a_row_for_each_cosine_label_and_box(photos, run):
@@ -676,6 +704,32 @@ def test_save_of_a_folder_that_begins_with_a_broken_image(photos, run, suffix):
     assert done.code == 1
     assert [row["image"] for row in done.lines] == ["mixed/0.jpg"]
     assert Path(f"f.{suffix}").stat().st_size > 2 * 512 * 4
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy", "parquet"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_save_goes_where_a_link_or_a_pipe_leads(kind, photos, run, suffix):
+    name = f"f.{suffix}"
+    Path("plain").mkdir()
+    run(*RETRIEVAL, *GOOD, "--save", f"plain/{name}")
+    Path("elsewhere").mkdir(mode=0o755)
+    found = []
+    if kind == "link":
+        target = Path("elsewhere", "target")
+        target.touch(0o600)
+        Path(name).symlink_to(target)
+        run(*RETRIEVAL, *GOOD, "--save", name)
+        assert Path(name).readlink() == target
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+        found.append(target.read_bytes())
+    else:
+        os.mkfifo(name)
+        reader = threading.Thread(target=lambda: found.append(Path(name).read_bytes()), daemon=True)
+        reader.start()
+        run(*RETRIEVAL, *GOOD, "--save", name)
+        reader.join(10)
+        assert Path(name).is_fifo()
+    assert found == [Path("plain", name).read_bytes()]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy", "parquet"])

@@ -157,6 +157,25 @@ def test_a_finished_folder_takes_the_place_of_another(there, exchange, tmp_path,
     assert names(tmp_path) == ["x"]
 
 
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_folder_is_followed_and_stays(there, exchange, tmp_path, monkeypatch):
+    if not exchange:
+        monkeypatch.setattr(workfolders, "_exchange", lambda one, other: False)
+    target = tmp_path / "disk" / "x"
+    target.parent.mkdir()
+    if there:
+        fill(target, "old")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    with folder_beside(link) as folder:
+        assert folder.parent == target.parent
+        replace_folder(fill(folder / "made", "new"), link)
+    assert (target / "file").read_text() == "new"
+    assert link.readlink() == target
+    assert names(target.parent) == ["x"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders")
 def test_there_is_no_moment_without_either(tmp_path, monkeypatch):
     target = fill(tmp_path / "x", "old")
