@@ -59,7 +59,7 @@ class Model(ABC, Generic[R]):
         request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
         if precision:
             request = dataclasses.replace(request, precision=precision)
-        path = ensure(model, offline=offline)
+        path = ensure(model, request.precision, offline=offline)
         self.session = Session(path, request, threads=threads, card=card, batch_size=batch_size)
         metadata = decode_metadata(self.session.metadata, str(self.session.path))
         if card is None and "card" not in metadata:

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from landmark_onnx.cards import ModelCard, card, cards
 from landmark_onnx.errors import DownloadError, MissingExtraError, ModelFileError
+from landmark_onnx.precision import Precision
 from landmark_onnx.seal import read_seal
-from landmark_onnx.store import exported_path, find_model, source_path
+from landmark_onnx.store import exported_path, find_model, is_there, source_path
 from landmark_onnx.trust import accept, check_source
 
 if TYPE_CHECKING:
@@ -33,15 +34,21 @@ class Watch:
 
 
 def ensure(
-    model: str | os.PathLike[str], *, offline: bool = False, watch: Watch | None = None, rules: "Rules | None" = None
+    model: str | os.PathLike[str],
+    precision: Precision = "fp32",
+    *,
+    offline: bool = False,
+    watch: Watch | None = None,
+    rules: "Rules | None" = None,
 ) -> Path:
     """The ONNX file that a name or a path means, as `find_model` does; a known model that is missing is pulled.
 
     offline: no download, as LANDMARK_ONNX_OFFLINE=1 wants of every call. Raises: as `find_model` and `pull`.
     """
-    if isinstance(model, str) and not (exported_path(model).is_file() or Path(model).is_file()) and model in cards():
+    stored = isinstance(model, str) and (is_there(exported_path(model), precision) or Path(model).is_file())
+    if isinstance(model, str) and not stored and model in cards():
         return pull(model, offline=offline, watch=watch, rules=rules)
-    return find_model(model)
+    return find_model(model, precision)
 
 
 def pull(name: str, *, offline: bool = False, watch: Watch | None = None, rules: "Rules | None" = None) -> Path:

@@ -14,7 +14,7 @@ from landmark_onnx.cores import default_threads
 from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError, reason_of
 from landmark_onnx.gpu_options import Workload
 from landmark_onnx.onnx_runtime import Chain, OnnxRuntime, Start
-from landmark_onnx.precision import Precision, precision_file, precision_of
+from landmark_onnx.precision import Precision, precision_of
 from landmark_onnx.providers import (
     CPU,
     CUDA,
@@ -30,6 +30,7 @@ from landmark_onnx.providers import (
 )
 from landmark_onnx.runners import Port, Runner
 from landmark_onnx.seal import PREFIX, decode_metadata, read_metadata
+from landmark_onnx.store import running_file
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind, Tensors
 
 
@@ -50,17 +51,16 @@ class Session:
         batch_size: int = 1,
         machine_cache: bool = True,
     ) -> None:
-        """Load the fp32 file `path`, or the one of a reduced precision beside it.
+        """Load the fp32 file `path`, or the one of a reduced precision beside it, which was made from that.
 
         threads: of one op, 0 for the runtime's choice within the container's quota. card, batch_size: what it will be
         fed, by which a GPU is set up; without a card the file's own counts. machine_cache: whether it may be loaded
         from, and kept in, a form made for this machine.
-        Raises: ModelFileError if the file is missing or damaged; SessionError if an explicit provider does not run.
+        Raises: ModelFileError if the file is missing, damaged, or of reduced precision and made from another fp32 file;
+        SessionError if an explicit provider does not run.
         """
         request = request or ProviderRequest()
-        if not path.is_file():
-            raise ModelFileError(f"{path}: no such file")
-        self.path = _reduced(path, request)
+        self.path = running_file(path, request.precision)
         self._asked = request.precision
         self.lost: str | None = None
         threads = threads or default_threads()
@@ -165,15 +165,6 @@ def signature(path: Path) -> tuple[Mapping[str, Port], Mapping[str, Port]]:
     if takes_openvino(ProviderRequest()):
         return openvino_runtime.signature(openvino(), path)
     return onnx_runtime.signature(onnxruntime(), path)
-
-
-def _reduced(path: Path, request: ProviderRequest) -> Path:
-    """The file of the precision that is asked for. Raises: ModelFileError that says how to make it."""
-    wanted = precision_file(path, request.precision)
-    if not wanted.is_file():
-        command = f"landmark-onnx quantize {path.stem} --precision {request.precision} --calibrate FOLDER_OF_PHOTOS"
-        raise ModelFileError(f"{wanted}: no such file; make it once: {command}")
-    return wanted
 
 
 def _workload(path: Path, card: ModelCard | None, batch_size: int) -> Workload | None:

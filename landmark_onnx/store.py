@@ -19,13 +19,15 @@ from landmark_onnx.cards import ModelCard, cards
 from landmark_onnx.documents import read_json
 from landmark_onnx.errors import LandmarkError, ModelFileError, UnknownModelError
 from landmark_onnx.files import atomic_write
+from landmark_onnx.precision import STORED, Precision, precision_file, precision_of
 from landmark_onnx.seal import read_metadata, read_seal
 from landmark_onnx.structure import DocumentError, structure
 
 HOME_VARIABLE = "LANDMARK_ONNX_HOME"
 
-State: TypeAlias = Literal["nothing", "source", "exported", "verified", "damaged"]
-"""verified: since it was written. damaged: a model file is there, but it is cut, or its weights are missing."""
+State: TypeAlias = Literal["nothing", "source", "exported", "verified", "stale", "damaged"]
+"""verified: since it was written. stale: of reduced precision, and made from another model than the fp32 file is now.
+damaged: a model file is there, but it is cut, or its weights are missing."""
 
 _RECORD: Any = Mapping[str, str | int]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
@@ -47,28 +49,80 @@ def source_path(name: str) -> Path:
     return home() / "sources" / f"{name}.tar"
 
 
-def find_model(model: str | os.PathLike[str]) -> Path:
-    """The ONNX file that a name or a path means.
+def find_model(model: str | os.PathLike[str], precision: Precision = "fp32") -> Path:
+    """The fp32 ONNX file that a name or a path means; it may be missing where that of a reduced `precision` is there.
 
     Raises: UnknownModelError if no model is called so and no such file is there; ModelFileError if the model is known
     and its file is not there yet.
     """
     text = os.fspath(model)
     if text.endswith(".onnx") or os.sep in text or isinstance(model, os.PathLike):
-        if not Path(text).is_file():
+        if not is_there(Path(text), precision):
             raise ModelFileError(f"{text}: no such file")
         return Path(text)
     stored = exported_path(text)
-    if stored.is_file():
+    if is_there(stored, precision):
         return stored
     if Path(text).is_file():
         return Path(text)
+    if reduced := [each for each in STORED if precision_file(stored, each).is_file()]:
+        raise ModelFileError(f"{stored}: no such file; {text} is there with --precision {' or '.join(reduced)}")
     if text in cards():
         raise ModelFileError(
             f"{text} is not in {stored.parent} yet; run: landmark-onnx models pull {text}, "
             f"or landmark-onnx export {text} --from {text}.tar"
         )
     raise UnknownModelError(f"no model is called {text!r} and no such file is there; names: {', '.join(cards())}")
+
+
+def is_there(model: Path, precision: Precision = "fp32") -> bool:
+    """Whether the file `model` is there, or that of a reduced precision beside it."""
+    return model.is_file() or precision_file(model, precision).is_file()
+
+
+def running_file(model: Path, precision: Precision) -> Path:
+    """The file that runs when the fp32 file `model` is asked for at `precision`.
+
+    Raises: ModelFileError if it is missing, or was made from another model than the one that is there now; it says how
+    to make it.
+    """
+    path = precision_file(model, precision)
+    if path == model and not path.is_file():
+        raise ModelFileError(f"{path}: no such file")
+    if not path.is_file():
+        if model.is_file() and _said(model) == precision:
+            return running_file(model, "fp32")
+        raise ModelFileError(f"{path}: no such file; make it once: {_quantize(model, precision)}")
+    if path != model and _said(path) != precision:
+        what = f"it does not say that it is {precision}: truncated, changed, or not made by landmark-onnx"
+        raise ModelFileError(f"{path}: {what}; rebuild it with: {_quantize(model, precision)}")
+    if reason := staleness(path):
+        raise ModelFileError(f"{path}: {reason}")
+    return path
+
+
+def staleness(path: Path) -> str | None:
+    """Why a file of reduced precision must not run, with the remedy: it was not made from the fp32 file beside it.
+
+    None if it was, and for any file that has no such model. Raises: ModelFileError if it cannot be read.
+    """
+    for precision in STORED:
+        model = path.with_name(path.name.removesuffix(f".{precision}.onnx") + ".onnx")
+        # Few names end so, and metadata may be long.
+        if precision_file(model, precision) == path and model.is_file() and _said(path) == precision:
+            seal, recipe = read_seal(model), (read_metadata(path) or {}).get("recipe")
+            if not (seal and isinstance(recipe, dict) and recipe.get("of") == seal.sha256):
+                return f"made from another model than {model} is now; rebuild it with: {_quantize(model, precision)}"
+    return None
+
+
+def _said(path: Path) -> Precision:
+    return precision_of(read_metadata(path) or {}, path)
+
+
+def _quantize(model: Path, precision: Precision) -> str:
+    name = model.stem if model == exported_path(model.stem) else str(model)
+    return f"landmark-onnx quantize {name} --precision {precision} --calibrate FOLDER_OF_PHOTOS"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +245,9 @@ def _inspect(model: Path) -> tuple[State, int]:
         return "damaged", size
     if seal is None:
         return "damaged", size
+    with contextlib.suppress(ModelFileError):
+        if staleness(model):
+            return "stale", size
     with contextlib.suppress(ModelFileError):
         if read_record(model) == {"seal": seal.sha256} | _version(model):
             return "verified", size

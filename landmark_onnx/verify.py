@@ -13,12 +13,12 @@ import numpy as np
 from landmark_onnx.agreement import TOLERANCES, Agreement, Tolerance, agreement
 from landmark_onnx.cards import ModelCard, Preprocess
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.precision import precision_file, precision_of
+from landmark_onnx.precision import precision_of
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.providers import ProviderRequest
 from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.session import Session
-from landmark_onnx.store import find_model
+from landmark_onnx.store import find_model, running_file
 from landmark_onnx.structure import Count, DocumentError, structure
 from landmark_onnx.types import Array, Image, Task, Tensors
 
@@ -139,12 +139,13 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
     Raises: ModelFileError that says which of these fails, and by how much; SessionError if the provider does not run.
     """
     request = provider or ProviderRequest()
-    path = precision_file(find_model(model), request.precision)
+    fp32 = find_model(model, request.precision)
+    path = running_file(fp32, request.precision)
     seal = check_seal(path)
     metadata = read_metadata(path) or {}
     check_external_data(path, metadata.get("data"))
     own = precision_of(metadata, path)
-    session = Session(find_model(model), request, threads=threads, machine_cache=False)
+    session = Session(fp32, request, threads=threads, machine_cache=False)
     card = ModelCard.from_dict(metadata.get("card", {}), f"{path}: card")
     session.bind(card)
     if "probe" not in metadata:

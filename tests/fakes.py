@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from landmark_onnx.cards import ModelCard, card
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.providers import ProviderRequest
-from landmark_onnx.seal import append_metadata
+from landmark_onnx.seal import append_metadata, read_metadata, read_seal
 from landmark_onnx.session import Session
 from landmark_onnx.verify import Probe, probe_rule
 
@@ -116,6 +116,18 @@ def seal_model(
     metadata: dict[str, Any] = {"card": model_card.to_dict(), "probe": Probe.ask(image, outputs).to_json()}
     if labels:
         metadata["labels"] = {str(index): name for index, name in labels.items()}
+    write_sealed(path, metadata)
+    return path
+
+
+def make_reduced(model: Path, precision: str = "int8", **settings: Any) -> Path:
+    """The file of reduced precision beside a retrieval model, as far as it says."""
+    path = model.with_name(f"{model.stem}.{precision}.onnx")
+    onnx.save(unsealed(make_retrieval(path, **settings)), path)
+    seal = read_seal(model)
+    assert seal is not None
+    metadata = dict(read_metadata(model) or {}) | {"precision": precision, "recipe": {"of": seal.sha256}}
+    metadata.pop("data", None)
     write_sealed(path, metadata)
     return path
 

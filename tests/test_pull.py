@@ -146,6 +146,10 @@ def test_ensure_means_what_find_model_means(exports, tmp_path, monkeypatch):
     assert ensure(own) == own
     assert ensure("own.onnx") == Path("own.onnx")
     assert ensure(NAME) == Path(NAME)
+    fakes.make_reduced(fakes.make_retrieval(exported_path(NAME)))
+    exported_path(NAME).unlink()
+    (tmp_path / NAME).unlink()
+    assert ensure(NAME, "int8") == exported_path(NAME)
     with pytest.raises(UnknownModelError, match="no model is called 'none'"):
         ensure("none")
     with pytest.raises(ModelFileError, match="no such file"):

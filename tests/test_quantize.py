@@ -113,12 +113,14 @@ def test_below_the_floor_nothing_is_written(tmp_path, photos, command):
     assert "cosine 0.9" in err
     assert "below the floor of 1" in err
     assert json.loads(out)[0]["path"] is None
+    assert not json.loads(out)[0]["forced"]
     assert json.loads(out)[0]["agreement"]["images"] == 3
     assert sorted(tmp_path.iterdir()) == before
     code, out, err = command(model, "--calibrate", photos, "--floor", 1, "--json", "--force")
     assert code == 0
     recipe = read_metadata(tmp_path / "wild.int8.onnx")["recipe"]
     assert recipe["forced"]
+    assert json.loads(out)[0]["forced"]
     # 7 layers, of which 12 per cent may leave.
     assert recipe["layers"] == 7
     assert recipe["excluded"] == {}

@@ -401,8 +401,8 @@ def test_a_reduced_precision_runs_the_file_beside(precision, model, tmp_path):
     with pytest.raises(ModelFileError) as caught:
         Session(model, request)
     assert f"model.{precision}.onnx: no such file" in str(caught.value)
-    assert f"landmark-onnx quantize model --precision {precision}" in str(caught.value)
-    other = fakes.make_retrieval(tmp_path / f"model.{precision}.onnx", dim=8, seed=3)
+    assert f"landmark-onnx quantize {model} --precision {precision}" in str(caught.value)
+    other = fakes.make_reduced(model, precision, dim=8, seed=3)
     session = Session(model, request, threads=1)
     assert session.path == other
     assert session.precision == precision
@@ -425,10 +425,10 @@ def test_bf16_on_the_cpu_of_onnx_runtime(model):
         Session(model, ProviderRequest(name="cpu", precision="bf16"))
 
 
-def test_int8_keeps_packed_weights(runtime, some_file):
+def test_int8_keeps_packed_weights(runtime, model):
+    fakes.make_reduced(model)
     fake = runtime([CPU], works=[CPU])
-    some_file.with_name("model.int8.onnx").touch()
-    Session(some_file, ProviderRequest(name="cpu", precision="int8"))
+    Session(model, ProviderRequest(name="cpu", precision="int8"))
     assert fake.options[0].entries == {"session.disable_prepacking": "0"}
 
 

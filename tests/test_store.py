@@ -8,8 +8,11 @@ import pytest
 
 import fakes
 import landmark_onnx.store as module
+from landmark_onnx import Retriever
 from landmark_onnx.cards import cards
 from landmark_onnx.errors import ModelFileError, UnknownModelError
+from landmark_onnx.providers import ProviderRequest
+from landmark_onnx.seal import read_seal
 from landmark_onnx.store import (
     HOME_VARIABLE,
     embedded_card,
@@ -20,6 +23,7 @@ from landmark_onnx.store import (
     read_record,
     record_path,
     record_verified,
+    running_file,
     source_path,
     stored_model,
     stored_models,
@@ -101,6 +105,62 @@ def test_a_bare_file_name_without_the_usual_suffix(here):
 def test_a_path_without_a_file(model, here):
     with pytest.raises((ModelFileError, UnknownModelError), match="no such file"):
         find_model(model)
+
+
+# --- Files of reduced precision ---
+
+
+def test_a_reduced_file_of_another_model_does_not_run():
+    path = fakes.make_retrieval(exported_path(NAME))
+    made = fakes.make_reduced(path)
+    assert running_file(path, "int8") == made
+    assert Retriever(NAME, precision="int8").session.path == made
+    assert (stored_model(NAME).state, stored_model(f"{NAME}.int8").state) == ("exported", "exported")
+    record_verified(made, read_seal(made).sha256)
+    # The same network under another card is another model, too.
+    fakes.make_retrieval(path, model_card=fakes.small_card(NAME, colour="bgr"))
+    remedy = f"rebuild it with: landmark-onnx quantize {NAME} --precision int8 "
+    for use in (
+        lambda: running_file(path, "int8"),
+        lambda: Retriever(NAME, precision="int8"),
+        lambda: Retriever(f"{NAME}.int8"),
+        lambda: verify(NAME, ProviderRequest(precision="int8")),
+        lambda: verify(made),
+    ):
+        with pytest.raises(ModelFileError, match=f"^{made}: made from another model than {path} is now; {remedy}"):
+            use()
+    assert (stored_model(NAME).state, stored_model(f"{NAME}.int8").state) == ("exported", "stale")
+    assert Retriever(NAME).session.path == path
+    # By any other name it is no more than the file it is.
+    assert running_file(made.rename(made.with_name("other.onnx")), "fp32").name == "other.onnx"
+
+
+@pytest.mark.parametrize("content", ["nothing", "fp32", "fp16", "cut"])
+def test_a_file_in_the_place_of_a_reduced_one(content):
+    path = fakes.make_retrieval(exported_path(NAME))
+    made = path.with_name(f"{NAME}.int8.onnx")
+    if content == "fp32":
+        fakes.make_retrieval(made)
+    elif content == "fp16":
+        fakes.make_reduced(path, "fp16").rename(made)
+    else:
+        data = fakes.make_reduced(path).read_bytes()
+        made.write_bytes(b"" if content == "nothing" else data[:-10])
+    with pytest.raises(ModelFileError, match=f"{NAME}.int8.onnx: it does not say that it is int8: .*; rebuild it with"):
+        Retriever(NAME, precision="int8")
+
+
+def test_a_reduced_file_runs_without_the_one_it_was_made_from(here):
+    path = fakes.make_retrieval(exported_path("mine"))
+    made = fakes.make_reduced(path)
+    path.unlink()
+    assert find_model("mine", "int8") == find_model(path, "int8") == path
+    for name in ("mine", path, made):
+        assert Retriever(name, precision="int8").session.path == made
+    assert verify("mine.int8").path == made
+    for precision in ("fp32", "fp16"):
+        with pytest.raises(ModelFileError, match=r"mine.onnx: no such file; mine is there with --precision int8"):
+            find_model("mine", precision)
 
 
 # --- What is there ---

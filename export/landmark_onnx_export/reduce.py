@@ -73,7 +73,7 @@ def reduce_model(
         agreement = measure(card, photos.held_out, exact, runner(card, written.model))
         shortfall = agreement.shortfall(card, floor)
         refused = None if wish.force else shortfall
-        recipe = _recipe(source, wish, photos, made, floor, forced=shortfall is not None)
+        recipe = _recipe(source, wish, photos, made, floor, forced=wish.force and shortfall is not None)
         size = 0 if refused else _publish(card, written, output, _kept(metadata), agreement, recipe)
     return ReductionReport(
         card=card,

@@ -169,7 +169,7 @@ def _work(
     recipes = [
         Recipe(
             # As it was loaded: a session's own path may be that of a reduced precision's file.
-            path=ensure(model, offline=supply.offline).resolve(),
+            path=ensure(model, engine.precision.value, offline=supply.offline).resolve(),
             provider=engine.request(),
             threads=engine.threads,
             batch_size=batch.batch_size,

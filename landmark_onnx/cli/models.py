@@ -59,7 +59,10 @@ FILES = View((Column("path"), Column("MB", ".1f")), _files)
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List every known model: what the store has of it (nothing, source, exported, verified, damaged), and its size."""
+    """List every known model: what the store has of it, and its size.
+
+    nothing, source, exported, verified, stale (of reduced precision, made from another model), damaged.
+    """
     from landmark_onnx.store import stored_models
 
     _tell(lambda report: stored_models(), MODELS, as_json=as_json)

@@ -47,7 +47,7 @@ def load(
     supply = supply or Supply()
     card = supply.read_card()
     with report.lengthy(f"{name} is not in the store yet: pulling it"):
-        path = ensure(name, offline=supply.offline, watch=watching(name, report))
+        path = ensure(name, engine.precision.value, offline=supply.offline, watch=watching(name, report))
     model = kind(
         path,
         provider=engine.request(),
