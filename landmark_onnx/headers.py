@@ -4,40 +4,37 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Literal, TypeAlias, get_args
+
+from landmark_onnx import bmff
+
+Format: TypeAlias = Literal["JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF", "PNM", "JPEG 2000", "AVIF", "HEIC"]
+FORMATS: tuple[str, ...] = get_args(Format)
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) in pixels as the header claims, or None where the format is unknown or the header is cut."""
-    for magic, read in _READERS:
-        if re.match(magic, data, re.DOTALL):
-            try:
-                return read(data)
-            except (struct.error, LookupError, ValueError, OverflowError):
-                return None
-    return None
+    name = image_format(data)
+    if name is None:
+        return None
+    try:
+        return _READERS[name](data)
+    except (struct.error, LookupError, ValueError, OverflowError):
+        return None
+
+
+def image_format(data: bytes) -> Format | None:
+    """What the first bytes say that this is, however damaged the rest."""
+    named = (name for name, magic in _MAGIC.items() if re.match(magic, data, re.DOTALL))
+    return next(named, None) or bmff.family(data)
 
 
 def damage(data: bytes) -> str | None:
-    """What the frame of a JPEG or PNG shows to be wrong, or None.
+    """What the chunks of a PNG show to be wrong, or None.
 
-    Their libraries would answer with grey areas, with gigabytes for a chunk that is not there, with lines on stderr.
+    Its library would answer with gigabytes for a chunk that is not there, and with lines on stderr.
     """
-    if data.startswith(b"\xff\xd8\xff"):
-        return _jpeg_damage(data)
-    if data.startswith(_PNG_MAGIC):
-        return _png_damage(data)
-    return None
-
-
-def _jpeg_damage(data: bytes) -> str | None:
-    """Whether the end marker is there.
-
-    In entropy-coded data 0xFF is always followed by 0x00 or a restart marker (ITU-T T.81, B.1.1.5), and the
-    thumbnails of APP segments lie before the frame header, so an FFD9 after that header is the image's own. It is
-    looked for from the end, where it mostly is.
-    """
-    frame = next((start for marker, start in _jpeg_segments(data) if marker in _JPEG_FRAMES), len(data))
-    return "truncated: its end marker is missing" if data.rfind(b"\xff\xd9", frame) < 0 else None
+    return _png_damage(data) if data.startswith(_PNG_MAGIC) else None
 
 
 def _png_damage(data: bytes) -> str | None:
@@ -57,12 +54,12 @@ def _png_damage(data: bytes) -> str | None:
     return None
 
 
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)  # libjpeg, too, skips what lies before one
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """(marker, offset of the segment's length field) of each segment before the scan."""
     at = 2
     while found := _JPEG_MARKER.search(data, at):
@@ -75,8 +72,8 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
-    for marker, start in _jpeg_segments(data):
-        if marker in _JPEG_FRAMES:
+    for marker, start in jpeg_segments(data):
+        if marker in JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, start + 3)
             return width, height
     raise ValueError
@@ -145,21 +142,27 @@ def _jpeg2000(data: bytes) -> tuple[int, int]:
     return right - left, bottom - top
 
 
-def _avif(data: bytes) -> tuple[int, int]:
-    """The largest `ispe` box: an AVIF file has one for each of its image items (ISO/IEC 23008-12, 6.5.3)."""
-    sizes = [struct.unpack_from(">II", data, found.end() + 4) for found in re.finditer(b"ispe", data[:65536])]
-    width, height = max(sizes, key=lambda size: size[0] * size[1])
-    return width, height
+_MAGIC: dict[Format, bytes] = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n.{4}IHDR",
+    "WebP": rb"RIFF.{4}WEBP",
+    "BMP": rb"BM",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "GIF": rb"GIF8[79]a",
+    "PNM": rb"P[1-6]\s",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+}
+"""How a file begins. AVIF and HEIC begin alike, and `bmff` tells them apart."""
 
-
-_READERS: tuple[tuple[bytes, Callable[[bytes], tuple[int, int]]], ...] = (
-    (rb"\xff\xd8\xff", _jpeg),
-    (rb"\x89PNG\r\n\x1a\n.{4}IHDR", _png),
-    (rb"BM", _bmp),
-    (rb"RIFF.{4}WEBP", _webp),
-    (rb"II[*+]\0|MM\0[*+]", _tiff),
-    (rb"GIF8[79]a", _gif),
-    (rb"P[1-6]\s", _pnm),
-    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", _jpeg2000),
-    (rb".{4}ftypavi[fs]", _avif),
-)
+_READERS: dict[Format, Callable[[bytes], tuple[int, int]]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WebP": _webp,
+    "BMP": _bmp,
+    "TIFF": _tiff,
+    "GIF": _gif,
+    "PNM": _pnm,
+    "JPEG 2000": _jpeg2000,
+    "AVIF": bmff.size,
+    "HEIC": bmff.size,
+}

@@ -4,14 +4,13 @@ import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Generic, TypeVar, overload
-
-import numpy as np
+from typing import ClassVar, Generic, TypeVar, cast, overload
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.images import MAX_PIXELS
+from landmark_onnx.images import MAX_PIXELS, Damaged, ReadOptions, is_many
 from landmark_onnx.pipeline import Pipeline
+from landmark_onnx.pixels import Colour
 from landmark_onnx.postprocess import cosine, to_classification, to_detections, to_embedding
 from landmark_onnx.precision import Precision
 from landmark_onnx.providers import ProviderRequest
@@ -27,8 +26,10 @@ R = TypeVar("R", bound=Result)
 class Model(ABC, Generic[R]):
     """A loaded model: call it with one image or many, or `stream` any number through it.
 
-    An image is a path, its encoded bytes, or an (H, W, 3) uint8 array in BGR order.
-    card: the model's facts. session: what runs it. names: class index -> name, where the file has a map.
+    An image is a path, its encoded bytes, an open binary file, a PIL image, or a uint8 array: (H, W, 3) in the order
+    of `colour`, (H, W, 4) with alpha, which is dropped, or grey.
+    card: the model's facts. session: what runs it. colour: as given. names: class index -> name, where the file has a
+    map.
     """
 
     task: ClassVar[Task]
@@ -42,6 +43,8 @@ class Model(ABC, Generic[R]):
         threads: int = 0,
         batch_size: int = 4,
         max_pixels: int = MAX_PIXELS,
+        damaged: Damaged = "refuse",
+        colour: Colour = "bgr",
         offline: bool = False,
         card: ModelCard | None = None,
     ) -> None:
@@ -53,9 +56,12 @@ class Model(ABC, Generic[R]):
         provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
         precision: "fp32", "fp16", "bf16" or "int8"; by default the request's, which is fp32. fp16 and int8 run a file
         beside the model's, which `landmark-onnx quantize` writes; bf16 takes OpenVINO or TensorRT.
+        damaged: "refuse", or "accept" for what is left of images that are cut or overwritten, each logged as a warning.
+        colour: the channels of arrays, "bgr" as OpenCV has them, or "rgb"; files and PIL images know their own.
         card: facts to use in place of those inside the file; for a file that has none.
         Raises: UnknownModelError, ModelFileError, DownloadError, ExportError, SessionError, MissingExtraError.
         """
+        reading = ReadOptions(max_pixels=max_pixels, damaged=damaged, colour=colour)
         request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
         if precision:
             request = dataclasses.replace(request, precision=precision)
@@ -68,13 +74,14 @@ class Model(ABC, Generic[R]):
         if self.card.task != self.task:
             raise ModelFileError(f"{self.session.path}: its task is {self.card.task}, wanted {self.task}")
         self.session.bind(self.card)
+        self.colour = colour
         self.names: Mapping[int, str] = {int(index): name for index, name in metadata.get("labels", {}).items()}
         self._pipeline = Pipeline(
             session=self.session,
             card=self.card,
             answer=self._answer,
             batch_size=self.session.largest_batch(self.card, batch_size),
-            max_pixels=max_pixels,
+            reading=reading,
             as_uint8=self.session.input_kind == "uint8",
         )
 
@@ -92,19 +99,19 @@ class Model(ABC, Generic[R]):
 
         Raises: ImageError for one image that cannot be read, SessionError for one that cannot be run.
         """
-        if not isinstance(images, str | bytes | os.PathLike | np.ndarray):
+        if is_many(images):
             return list(self.stream(images))
-        result = self._pipeline.run_one(images)
+        result = self._pipeline.run_one(cast("ImageSource", images))
         if isinstance(result, Failure):
             raise result.kind(result.error)
         return result
 
     def stream(self, images: Iterable[ImageSource], *, steady: bool = False) -> Iterator[R | Failure]:
-        """Answer each image in order as it comes; memory does not grow with their number.
+        """Answer each image in order as it comes; memory does not grow with their number. One image is taken as such.
 
         steady: make batches of the images alone, whatever the time each takes: the same images give the same bits.
         """
-        return self._pipeline.run(images, steady=steady)
+        return self._pipeline.run(images if is_many(images) else [cast("ImageSource", images)], steady=steady)
 
     @abstractmethod
     def _answer(self, feeds: Tensors, outputs: Tensors) -> R:

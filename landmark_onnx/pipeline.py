@@ -11,7 +11,7 @@ from landmark_onnx.buckets import Buckets
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.cores import available_cores
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.images import image_name, read_image
+from landmark_onnx.images import ReadOptions, image_name, read_image
 from landmark_onnx.preprocess import collate, resize
 from landmark_onnx.results import Failure, Result, Timing
 from landmark_onnx.session import Session
@@ -44,7 +44,7 @@ class Pipeline(Generic[R]):
     """From image sources to answers.
 
     answer: tensors of one image as `preprocess.resize` made them, and its outputs -> result. batch_size: images of one
-    shape that run together; a task with more inputs than the image runs one by one. max_pixels: limit of an image.
+    shape that run together; a task with more inputs than the image runs one by one. reading: how images are read.
     as_uint8: the file normalises by itself and takes (N, H, W, 3) uint8.
     """
 
@@ -52,7 +52,7 @@ class Pipeline(Generic[R]):
     card: ModelCard
     answer: Callable[[Tensors, Tensors], R]
     batch_size: int
-    max_pixels: int
+    reading: ReadOptions
     as_uint8: bool = False
 
     def run(self, sources: Iterable[ImageSource], *, steady: bool = False) -> Iterator[R | Failure]:
@@ -90,7 +90,7 @@ class Pipeline(Generic[R]):
         name = image_name(source, position)
         start = time.perf_counter()
         try:
-            image = read_image(source, name=name, max_pixels=self.max_pixels)
+            image = read_image(source, name=name, options=self.reading)
             decoded = time.perf_counter()
             tensors = resize(self.card.preprocess, image)
         except LandmarkError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,33 @@ Array: TypeAlias = npt.NDArray[Any]
 Image: TypeAlias = npt.NDArray[np.uint8]
 """(H, W, 3) uint8, BGR, as OpenCV decodes it."""
 
-ImageSource: TypeAlias = str | PathLike[str] | bytes | Image
+
+class ReadableFile(Protocol):
+    """A file that is open for reading bytes, or what behaves like one: BytesIO, mmap, a response."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes."""
+
+
+class PilImage(Protocol):
+    """PIL.Image.Image, for whoever has not got it."""
+
+    @property
+    def mode(self) -> str:
+        """What a pixel is."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+
+    def load(self) -> Any:
+        """Decode, if it is not yet."""
+
+    def getexif(self) -> Any:
+        """EXIF tags."""
+
+
+ImageSource: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | ReadableFile | PilImage | Image
 """A file, its bytes, or decoded pixels."""
 
 Tensors: TypeAlias = Mapping[str, Array]

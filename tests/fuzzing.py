@@ -18,7 +18,7 @@ import numpy as np
 
 from landmark_onnx.cards import card, read_card
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.images import read_image
+from landmark_onnx.images import ReadOptions, read_image
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx_export.fluid import parse_program, read_params, read_variable
 from landmark_onnx_export.networks import build
@@ -200,7 +200,7 @@ def images(count: int, folder: Path) -> None:
     suffixes = (".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm")
 
     def use(data: bytes) -> None:
-        pixels = read_image(data, max_pixels=4_000_000)
+        pixels = read_image(data, options=ReadOptions(max_pixels=4_000_000))
         assert (pixels.dtype, pixels.ndim) == (np.uint8, 3)
         for name in (RETRIEVAL, CLS):
             preprocess(card(name).preprocess, pixels)

@@ -28,6 +28,7 @@ from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.pace import Pace, duration
 from landmark_onnx.errors import FeatureError, ImageError, SearchError, SessionError
 from landmark_onnx.ids import IdRule, image_id
+from landmark_onnx.images import ReadOptions
 from landmark_onnx.results import Embedding
 from landmark_onnx.search.feed import choose
 from landmark_onnx.store import exported_path
@@ -128,7 +129,7 @@ def test_two_models_share_one_pass(run, photos, monkeypatch):
     features = open_features(photos / "features")
     assert [(model.name, model.dim) for model in features.models] == [(MODEL, 512), ("other", 7)]
     assert [error for *_, error in features.failures()] == [
-        "not an image: no JPEG, PNG, WebP, BMP, TIFF, GIF, PNM, JPEG 2000 or AVIF header",
+        "not an image: no JPEG, PNG, WebP, BMP, TIFF, GIF, PNM, JPEG 2000, AVIF or HEIC header",
         "No such file or directory",
     ]
     expected(features, MODEL, exported_path(MODEL))
@@ -494,7 +495,7 @@ def test_an_engine_that_fails_on_everything_stops_the_job(photos, monkeypatch):
     manifest = job.Manifest(
         models=(job.ModelIdentity(MODEL, "", 512, "", "fp32"),), dtype="float32", shard_size=30, inputs="", rows=30
     )
-    extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever}, max_pixels=10**6)
+    extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever}, reading=ReadOptions(max_pixels=10**6))
     with pytest.raises(FeatureError, match="every image of a shard failed: out of memory"):
         extractor(items)
     assert set(extractor(items[:15]).errors) == {"out of memory"}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoded import HEIGHT, PICTURE, WIDTH, encoded, jpeg_with_exif, png_chunk, png_claiming, tiff
+from encoded import HEIGHT, PICTURE, WIDTH, encoded, png_chunk, png_claiming, tiff
 from landmark_onnx.headers import damage, image_size
 
 VARIANTS = sorted(encoded())
@@ -28,7 +28,7 @@ def test_a_cut_header_is_no_error(variant):
     sizes = [image_size(data[:length]) for length in range(min(len(data), 600))]
     assert set(sizes) <= {None, SIZE}
     assert sizes[0] is sizes[4] is None
-    assert damage(data[:4]) is None or variant.startswith(("jpeg", "png"))
+    assert damage(data[:4]) is None or variant.startswith("png")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,6 @@ def test_a_jpeg_of_fillers_takes_no_time(filler):
     start = time.perf_counter()
     data = b"\xff\xd8\xff" + filler * 200_000
     assert image_size(data) is None
-    assert damage(data) == "truncated: its end marker is missing"
     assert time.perf_counter() - start < 2
 
 
@@ -71,22 +70,6 @@ def test_bytes_between_jpeg_segments_are_skipped_as_libjpeg_does():
     assert data[at] == 0xFF
     for between in (b"\0\0", b"\xff\xff\xff", b"\xff\x01", b"padding"):
         assert image_size(data[:at] + between + data[at:]) == SIZE
-
-
-def test_the_thumbnail_of_a_jpeg_counts_neither_for_its_size_nor_for_its_end():
-    data = encoded()["jpeg"]
-    thumbnail = encoded()["jpeg-grey"]
-    whole = jpeg_with_exif(data, 1, thumbnail=thumbnail[:200] + b"\xff\xd9")
-    assert image_size(whole) == SIZE
-    assert damage(whole) is None
-    assert damage(whole[:-2]) == "truncated: its end marker is missing"
-
-
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("jpeg")])
-def test_every_cut_of_a_jpeg_shows(variant):
-    data = encoded()[variant]
-    for length in range(3, len(data), 61):
-        assert damage(data[:length]) == "truncated: its end marker is missing", length
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("png")])

@@ -1,19 +1,23 @@
 import contextlib
+import io
+import mmap
 import os
+import sys
 import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoded import EXACT, GREY, HEIGHT, PICTURE, WIDTH, encoded, exif, jpeg_with_exif, png_chunk, png_claiming
+from encoded import EXACT, GREY, HEIGHT, PICTURE, WIDE, WIDTH, encoded, exif, jpeg_with_exif, png_chunk, png_claiming
 from landmark_onnx import images
 from landmark_onnx.errors import ImageError
 from landmark_onnx.headers import image_size
-from landmark_onnx.images import image_name, read_image
+from landmark_onnx.images import ReadOptions, image_name, read_image
 
 VARIANTS = sorted(encoded())
 
@@ -109,7 +113,7 @@ def test_any_bytes_after_a_magic_are_an_image_or_an_image_error(variant, data):
 
 def check_image_or_error(data: bytes) -> None:
     try:
-        image = read_image(data, max_pixels=1_000_000)
+        image = read_image(data, options=ReadOptions(max_pixels=1_000_000))
     except ImageError:
         return
     assert image.ndim == 3
@@ -128,12 +132,12 @@ def test_a_huge_claim_is_refused_before_decoding():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_limit_is_checked_before_decoding(variant):
     with pytest.raises(ImageError, match="120x90 pixels are over the limit of 10,799"):
-        read_image(encoded()[variant], max_pixels=WIDTH * HEIGHT - 1)
+        read_image(encoded()[variant], options=ReadOptions(max_pixels=WIDTH * HEIGHT - 1))
 
 
 def test_the_limit_itself_is_allowed():
-    assert read_image(encoded()["png"], max_pixels=WIDTH * HEIGHT).shape == (HEIGHT, WIDTH, 3)
-    assert read_image(PICTURE, max_pixels=WIDTH * HEIGHT) is PICTURE
+    assert read_image(encoded()["png"], options=ReadOptions(max_pixels=WIDTH * HEIGHT)).shape == (HEIGHT, WIDTH, 3)
+    assert read_image(PICTURE, options=ReadOptions(max_pixels=WIDTH * HEIGHT)) is PICTURE
 
 
 @pytest.mark.usefixtures("no_decoder")
@@ -217,34 +221,327 @@ def test_an_error_of_the_decoder_is_an_image_error(monkeypatch):
 def test_damage_that_only_the_decoder_sees():
     data = bytearray(encoded()["bmp-os2"])
     data[24] = 7  # bits of a pixel
-    with pytest.raises(ImageError, match=r"^seven\.bmp: damaged or truncated: OpenCV cannot decode it$"):
+    with pytest.raises(
+        ImageError, match=r"^seven\.bmp: OpenCV cannot decode it: damaged, or of a kind that it does not read$"
+    ):
         read_image(bytes(data), name="seven.bmp")
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 1), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((1, 4, 4, 3), np.uint8),
-    ],
-)
-def test_an_array_must_be_bgr_uint8(array):
-    with pytest.raises(ImageError, match=r"^<array 0>: wanted an \(H, W, 3\) uint8 array in BGR order, got \("):
-        read_image(array)
 
 
 def test_an_array_is_checked_as_files_are():
     with pytest.raises(ImageError, match="at least 2"):
         read_image(np.zeros((0, 4, 3), np.uint8))
     with pytest.raises(ImageError, match="over the limit of 15"):
-        read_image(np.zeros((4, 4, 3), np.uint8), max_pixels=15)
+        read_image(np.zeros((4, 4, 3), np.uint8), options=ReadOptions(max_pixels=15))
 
 
 def test_names():
     assert image_name("a/b.jpg") == "a/b.jpg"
     assert image_name(Path("a") / "b.jpg") == os.path.join("a", "b.jpg")  # noqa: PTH118
     assert image_name(b"", 3) == "<bytes 3>"
+    assert image_name(bytearray(), 3) == image_name(memoryview(b""), 3) == "<bytes 3>"
     assert image_name(PICTURE, 4) == "<array 4>"
+    assert image_name(io.BytesIO(), 5) == "<BytesIO 5>"
+    assert image_name(PIL.Image.fromarray(PICTURE), 6) == "<Image 6>"
+    assert image_name(None, 7) == "<NoneType 7>"
+
+
+def test_an_open_file_and_a_pil_image_of_a_file_are_called_after_it(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded()["png"])
+    with path.open("rb") as file, PIL.Image.open(path) as image:
+        assert image_name(file) == image_name(image) == str(path)
+
+
+def test_what_holds_encoded_bytes_is_read(tmp_path):
+    data = encoded()["png"]
+    (tmp_path / "a.png").write_bytes(data)
+    with (tmp_path / "a.png").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        for source in (
+            bytearray(data),
+            memoryview(data),
+            memoryview(data + data)[: len(data)],
+            io.BytesIO(data),
+            mapped,
+        ):
+            np.testing.assert_array_equal(read_image(source), PICTURE)
+        np.testing.assert_array_equal(read_image(file), PICTURE)
+
+
+def closed() -> io.BytesIO:
+    file = io.BytesIO(encoded()["png"])
+    file.close()
+    return file
+
+
+class Failing:
+    """A file whose reading ends as its author likes."""
+
+    def read(self, size):
+        raise KeyError(size)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            None,
+            "<NoneType 0>: wanted a path, encoded bytes, an open binary file, a PIL image or an array, got NoneType",
+        ),
+        (7, "<int 0>: wanted a path, .* got int"),
+        (["a.jpg"], "<list 0>: wanted a path, .* got list"),
+        ({"a.jpg": 1}, "<dict 0>: wanted a path, .* got dict"),
+        (np.float32(1), "<float32 0>: wanted a path"),
+        ("", "an empty path"),
+        (b"", "<bytes 0>: the file is empty"),
+        (io.BytesIO(), "<BytesIO 0>: the file is empty"),
+        (io.StringIO("x"), r"<StringIO 0>: wanted a file that is open for reading bytes \('rb'\), it gives str"),
+        (closed(), "<BytesIO 0>: cannot be read: I/O operation on closed file"),
+        (Failing(), "<Failing 0>: cannot be read: 1073741825"),
+        (memoryview(PICTURE), "<bytes 0>: wanted a path, .* got memoryview"),
+    ],
+)
+def test_what_is_no_image_says_what_is_wanted(source, reason):
+    with pytest.raises(ImageError, match=f"^{reason}"):
+        read_image(source)
+
+
+def test_a_file_that_was_just_written_says_how_it_is_read():
+    file = io.BytesIO()
+    file.write(encoded()["png"])
+    with pytest.raises(ImageError, match=r"<BytesIO 0>: the file is at its end: call \.seek\(0\) first"):
+        read_image(file)
+
+
+def test_a_file_of_any_size_is_not_read_whole(monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 1 << 10)
+    with pytest.raises(ImageError, match=r"<BytesIO 0>: larger than"):
+        read_image(io.BytesIO(encoded()["png"]))
+
+
+@pytest.mark.parametrize("colour", ["bgr", "rgb"])
+def test_arrays_are_taken_where_it_is_certain_what_they_mean(colour):
+    options = ReadOptions(colour=colour)
+    given = PICTURE if colour == "bgr" else PICTURE[..., ::-1]
+    alpha = given[:, :, :1]
+    strided = np.zeros((2 * HEIGHT, 3 * WIDTH, 3), np.uint8)[::2, ::3]
+    strided[:] = given
+    fortran = np.asfortranarray(given)
+    for array in (given, np.dstack([given, alpha]), strided, fortran, given[::-1][::-1]):
+        image = read_image(array, options=options)
+        np.testing.assert_array_equal(image, PICTURE)
+        assert image.flags.c_contiguous
+    for array in (GREY, GREY[..., np.newaxis], np.asfortranarray(GREY)):
+        np.testing.assert_array_equal(read_image(array, options=options), np.dstack([GREY] * 3))
+    np.testing.assert_array_equal(read_image(encoded()["png"], options=options), PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("array", "remedy"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32: scale it to 0 to 255"),
+        (np.zeros((4, 4), np.uint16), "uint16: scale it to 0 to 255"),
+        (np.zeros((4, 4, 3), bool), "bool: scale it to 0 to 255"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "give a list of the images in it"),
+        (np.zeros(400, np.uint8), r"if this is an encoded image, give its \.tobytes"),
+        (np.zeros((3, 4, 5), np.uint8), "channels come last"),
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\) uint8$"),
+        (np.array(["a.jpg"]), r"got \(1,\) <U5"),
+        (np.array(7, np.uint8), r"got \(\) uint8$"),
+    ],
+)
+def test_other_arrays_are_refused_with_a_remedy(array, remedy):
+    with pytest.raises(ImageError, match=rf"^<array 0>: wanted an \(H, W, 3\) uint8 array in BGR order .*{remedy}"):
+        read_image(array)
+
+
+@pytest.mark.parametrize("options", [{"colour": "RGB"}, {"damaged": "ignore"}])
+def test_an_option_that_does_not_exist(options):
+    with pytest.raises(ImageError, match=rf"{next(iter(options))}: wanted \w+ or \w+, got '"):
+        ReadOptions(**options)
+
+
+PIL_RGB = PIL.Image.fromarray(np.ascontiguousarray(PICTURE[..., ::-1]))
+
+
+def test_pil_images_of_every_usual_mode():
+    grey = np.dstack([np.asarray(PIL_RGB.convert("L"))] * 3)
+    transparent = PIL_RGB.quantize(16)
+    transparent.info["transparency"] = bytes(range(16))
+    for image, wanted in (
+        (PIL_RGB, PICTURE),
+        (PIL_RGB.convert("RGBA"), PICTURE),
+        (PIL_RGB.convert("L"), grey),
+        (PIL_RGB.convert("LA"), grey),
+        (PIL_RGB.convert("1"), np.asarray(PIL_RGB.convert("1").convert("RGB"))),
+        (PIL.Image.fromarray(WIDE[..., 0]), np.dstack([GREY] * 3)),
+        (transparent, np.asarray(PIL_RGB.quantize(16).convert("RGB"))[..., ::-1]),
+        (PIL_RGB.convert("CMYK"), PICTURE),
+    ):
+        found = read_image(image)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, wanted)
+    assert np.abs(read_image(PIL_RGB.convert("YCbCr")).astype(int) - PICTURE).max() < 4
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pil_images_of_unknown_range_are_refused(mode):
+    with pytest.raises(ImageError, match=f"^<Image 0>: a PIL image of mode {mode}: scale it"):
+        read_image(PIL_RGB.convert("L").convert(mode))
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_pil_image_is_turned_as_its_exif_says(orientation):
+    data = jpeg_with_exif(encoded()["jpeg"], orientation)
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        assert np.abs(read_image(image).astype(int) - read_image(data)).max() <= 4
+    png = encoded()["png"]
+    with PIL.Image.open(io.BytesIO(png[:33] + png_chunk(b"eXIf", exif(orientation)) + png[33:])) as image:
+        np.testing.assert_array_equal(read_image(image), TURNS[orientation](PICTURE))
+
+
+def test_a_pil_image_is_measured_before_it_is_loaded(monkeypatch):
+    with PIL.Image.open(io.BytesIO(encoded()["png"])) as image:
+        monkeypatch.setattr(image, "load", lambda: 1 / 0)
+        with pytest.raises(ImageError, match="120x90 pixels are over the limit of 99"):
+            read_image(image, options=ReadOptions(max_pixels=99))
+        with pytest.raises(ImageError, match=r"^<PngImageFile 0>: PIL cannot load it: division by zero"):
+            read_image(image)
+
+
+def test_a_pil_image_of_a_cut_file():
+    cut = PIL.Image.open(io.BytesIO(encoded()["jpeg"][:-900]))
+    with cut, pytest.raises(ImageError, match=r"^<JpegImageFile 0>: PIL cannot load it: image file is truncated"):
+        read_image(cut)
+
+
+@pytest.mark.parametrize("form", ["webp", "tiff", "avif"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_orientation_holds_in_every_format_that_has_one(form, orientation):
+    """Pillow writes that of an AVIF as `irot` and `imir`."""
+    buffer = io.BytesIO()
+    tags = PIL.Image.Exif()
+    tags[0x0112] = orientation
+    options = {"webp": {"lossless": True}, "tiff": {}, "avif": {"quality": 100}}[form]
+    PIL_RGB.save(buffer, form, exif=tags, **options)
+    image = read_image(buffer.getvalue()).astype(int)
+    wanted = TURNS[orientation](PICTURE)
+    assert image.shape == wanted.shape
+    assert np.abs(image - wanted).mean() < (5 if form == "avif" else 0.01)
+
+
+def test_an_avif_that_says_twice_how_it_is_turned_is_turned_once():
+    block = np.frombuffer(exif(6), np.uint8)
+    done, data = cv2.imencodeWithMetadata(".avif", PICTURE, [cv2.IMAGE_METADATA_EXIF], [block])
+    assert done
+    assert b"irot" in data.tobytes()
+    assert np.abs(read_image(data.tobytes()).astype(int) - TURNS[6](PICTURE)).mean() < 8
+
+
+def test_an_avif_of_another_major_brand_is_read():
+    data = encoded()["avif"]
+    assert data[8:12] == b"avif"
+    general = data[:8] + b"mif1" + data[12:]
+    np.testing.assert_array_equal(read_image(general), read_image(data))
+
+
+@pytest.mark.parametrize("brand", [b"isom", b"mp42", b"qt  "])
+def test_a_video_is_no_image(brand):
+    with pytest.raises(ImageError, match="not an image"):
+        read_image(b"\0\0\0\x14ftyp" + brand + b"\0\0\0\0" + brand + bytes(200))
+
+
+def test_a_tiff_says_why_it_is_not_read(capfd):
+    for kind, reason in ((np.float32, "32-bit samples"), (np.int32, "32-bit samples")):
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(GREY.astype(kind)).save(buffer, "TIFF")
+        with pytest.raises(ImageError, match=f"^deep\\.tif: OpenCV cannot decode it: .*{reason}"):
+            read_image(buffer.getvalue(), name="deep.tif")
+    data = encoded()["tiff-raw"]
+    with pytest.raises(ImageError, match=r"^cut\.tif: damaged or truncated: its TIFF header cannot be read"):
+        read_image(data[: len(data) // 2], name="cut.tif")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.startswith("jpeg")])
+def test_no_decoder_speaks_of_a_cut_file_without_its_name(variant, capfd):
+    data = encoded()[variant]
+    for length in (len(data) // 3, len(data) // 2, len(data) * 9 // 10):
+        with contextlib.suppress(ImageError):
+            read_image(data[:length])
+    assert capfd.readouterr().err == ""
+
+
+def test_a_colour_profile_that_libpng_does_not_like_is_no_matter(capfd):
+    buffer = io.BytesIO()
+    PIL_RGB.save(buffer, "PNG", icc_profile=bytes(200))
+    np.testing.assert_array_equal(read_image(buffer.getvalue()), PICTURE)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_png_of_which_opencv_makes_nothing_stays_an_error(capfd):
+    data = encoded()["png"]
+    wrong = data[:-14] + bytes((data[-14] ^ 1,)) + data[-13:]  # the checksum of the pixels
+    for options, before in ((ReadOptions(), ""), (ReadOptions(damaged="accept"), "OpenCV cannot decode it: ")):
+        with pytest.raises(ImageError, match=rf"^a\.png: {before}damaged: a checksum is wrong$"):
+            read_image(wrong, name="a.png", options=options)
+    assert capfd.readouterr().err == ""
+
+
+def heic(orientation=1, **options):
+    buffer = io.BytesIO()
+    tags = PIL.Image.Exif()
+    tags[0x0112] = orientation
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(PIL_RGB).save(buffer, exif=tags.tobytes(), quality=95, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_heic_is_read_upright(orientation):
+    image = read_image(heic(orientation)).astype(int)
+    wanted = TURNS[orientation](PICTURE)
+    assert image.shape == wanted.shape
+    assert np.abs(image - wanted).mean() < 8
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"heix"])
+def test_heic_of_any_brand_is_measured_before_it_is_decoded(brand, monkeypatch):
+    data = heic()
+    data = data[:8] + brand + data[12:]
+    assert image_size(data) == (WIDTH, HEIGHT)
+    assert read_image(data).shape == PICTURE.shape
+    monkeypatch.setattr(images, "decode_heic", lambda *_: 1 / 0)
+    with pytest.raises(ImageError, match="120x90 pixels are over the limit of 99"):
+        read_image(data, options=ReadOptions(max_pixels=99))
+
+
+def test_heic_without_what_reads_it(monkeypatch):
+    data = heic()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(
+        ImageError, match=r"^a\.heic: is HEIC, and pillow-heif is not installed; run: pip install '.*\[heic\]'"
+    ):
+        read_image(data, name="a.heic")
+
+
+def test_a_cut_heic_is_an_error(capfd):
+    data = heic()
+    for length in range(40, len(data), len(data) // 15):
+        with pytest.raises(ImageError, match=r"^cut\.heic: "):
+            read_image(data[:length], name="cut.heic")
+    assert capfd.readouterr().err == ""
+
+
+def test_grey_deep_and_transparent_heic():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    for source, wanted in (
+        (PIL_RGB.convert("L"), np.dstack([np.asarray(PIL_RGB.convert("L"))] * 3)),
+        (PIL_RGB.convert("RGBA"), PICTURE),
+    ):
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(source).save(buffer, quality=95)
+        assert np.abs(read_image(buffer.getvalue()).astype(int) - wanted).mean() < 8
+    buffer = io.BytesIO()
+    deep = pillow_heif.from_bytes("RGB;16", (WIDTH, HEIGHT), np.ascontiguousarray(WIDE[..., ::-1]).tobytes())
+    deep.save(buffer, quality=95)
+    assert np.abs(read_image(buffer.getvalue()).astype(int) - PICTURE).mean() < 8

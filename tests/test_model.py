@@ -1,8 +1,10 @@
 import dataclasses
+import io
 
 import cv2
 import numpy as np
 import onnx
+import PIL.Image
 import pytest
 
 import fakes
@@ -265,3 +267,88 @@ def test_precision_and_notes_on_the_command_line(tmp_path, photos, monkeypatch, 
         main(command)
     assert left.value.code == 0
     assert "landmark-onnx: model.int8.onnx: no machine cache: " in capsys.readouterr().err
+
+
+class Broken:
+    """A file that cannot be read."""
+
+    def read(self, size):
+        raise RuntimeError("gone")
+
+
+def test_what_is_no_image_costs_the_others_nothing(tmp_path, photos):
+    retriever = Retriever(fakes.make_retrieval(tmp_path / "model.onnx"))
+    data = photos[0].read_bytes()
+    good = [
+        str(photos[0]),
+        photos[0],
+        data,
+        bytearray(data),
+        memoryview(data),
+        io.BytesIO(data),
+        cv2.imread(str(photos[0])),
+    ]
+    bad = [None, 3, {"a": 1}, [photos[0]], ("a", "b"), "a\0b.jpg", "", b"", Broken(), io.StringIO("x"), object()]
+    bad += [np.zeros((4, 4, 3)), np.zeros((1, 4, 4, 3), np.uint8)]
+    for images in ([*good, *bad], (each for each in [*good, *bad])):
+        answers = retriever(images)
+        assert [isinstance(answer, Failure) for answer in answers] == [False] * len(good) + [True] * len(bad)
+        assert {answer.kind for answer in answers[len(good) :]} == {ImageError}
+        for answer in answers[: len(good)]:
+            np.testing.assert_array_equal(answer.vector, answers[0].vector)
+        good[5].seek(0)
+
+
+@pytest.mark.parametrize("image", [None, 3, {"0.jpg": 1}, io.StringIO("x"), object(), np.zeros((4, 4))])
+def test_one_thing_that_is_no_image_is_an_image_error(tmp_path, image):
+    with pytest.raises(ImageError, match=": wanted "):
+        Retriever(fakes.make_retrieval(tmp_path / "model.onnx"))(image)
+
+
+def test_one_image_where_there_may_be_many_is_one(tmp_path, photos):
+    retriever = Retriever(fakes.make_retrieval(tmp_path / "model.onnx"))
+    data = photos[0].read_bytes()
+    wanted = retriever(photos[0]).vector
+    for image in (bytearray(data), memoryview(data), io.BytesIO(data), PIL.Image.open(photos[0])):
+        np.testing.assert_array_equal(retriever(image).vector, wanted)
+    (streamed,) = retriever.stream(str(photos[0]))
+    np.testing.assert_array_equal(streamed.vector, wanted)
+
+
+def test_what_a_source_raises_is_raised_after_the_answers_before(tmp_path, photos):
+    def images():
+        yield photos[0]
+        yield None
+        raise OSError("the disk is gone")
+
+    answers = Retriever(fakes.make_retrieval(tmp_path / "model.onnx")).stream(images())
+    assert isinstance(next(answers), Embedding)
+    assert isinstance(next(answers), Failure)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(answers)
+
+
+def test_arrays_in_the_order_of_colours_that_was_said(kind, tmp_path, photos):
+    path = MAKE[kind](tmp_path / "model.onnx")
+    image = cv2.imread(str(photos[0]))
+    wanted = kind(path, threads=1)(image)
+    model = kind(path, threads=1, colour="rgb")
+    for source in (image[..., ::-1], PIL.Image.fromarray(image[..., ::-1].copy()), photos[0]):
+        assert same(model(source), wanted)
+    assert not same(model(image), wanted)
+    with pytest.raises(ImageError, match="colour: wanted bgr or rgb, got 'RGB'"):
+        kind(path, colour="RGB")
+
+
+def test_a_damaged_image_is_refused_or_accepted(kind, tmp_path, caplog):
+    path = MAKE[kind](tmp_path / "model.onnx")
+    whole = cv2.imencode(".jpg", fakes.photo())[1].tobytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
+    with pytest.raises(ImageError, match=r"cut\.jpg: damaged: premature end"):
+        kind(path)(tmp_path / "cut.jpg")
+    model = kind(path, damaged="accept")
+    with caplog.at_level("WARNING", "landmark_onnx"):
+        first, second = model([tmp_path / "cut.jpg", tmp_path / "none.jpg"])
+    assert not isinstance(first, Failure)
+    assert isinstance(second, Failure)
+    assert [message.partition(": ")[0] for message in caplog.messages] == [str(tmp_path / "cut.jpg")]

@@ -14,6 +14,7 @@ from landmark_onnx import arrivals as arrivals_module
 from landmark_onnx import pipeline as module
 from landmark_onnx.arrivals import LINGER
 from landmark_onnx.errors import ImageError, SessionError
+from landmark_onnx.images import ReadOptions
 from landmark_onnx.pipeline import Pipeline
 from landmark_onnx.results import Embedding, Failure
 
@@ -58,7 +59,8 @@ def embed(_, outputs):
 
 
 def make(session, *, batch_size=4, card=CARD, max_pixels=10**6, answer=None):
-    return Pipeline(session=session, card=card, answer=answer or embed, batch_size=batch_size, max_pixels=max_pixels)
+    reading = ReadOptions(max_pixels=max_pixels)
+    return Pipeline(session=session, card=card, answer=answer or embed, batch_size=batch_size, reading=reading)
 
 
 @pytest.fixture(params=[1, 2, 64], ids="{} processors".format)

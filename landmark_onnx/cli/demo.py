@@ -119,7 +119,7 @@ def _answer(photos: list[str], models: list[str], folder: Path, output: Output, 
     report.result()
     report.result(f"det: the {KEEP} largest boxes of each photo")
     copies = DrawnCopies(folder / "detections")
-    emit(drawn(map(_largest, detector.stream(photos)), copies, batch.max_pixels), BOXES, output, report)
+    emit(drawn(map(_largest, detector.stream(photos)), copies, batch.reading()), BOXES, output, report)
 
 
 def _largest(found: "Detections | Failure") -> "Detections | Failure":

@@ -17,6 +17,7 @@ from landmark_onnx.errors import ImageError
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
     from landmark_onnx.draw import DrawnCopies
+    from landmark_onnx.images import ReadOptions
     from landmark_onnx.results import Detections, Failure
 
 
@@ -80,7 +81,7 @@ def detect(
         detector.card = with_thresholds(detector.card, score, iou, keep)
         answers = detector.stream(sources)
         if draw:
-            answers = drawn(answers, DrawnCopies(draw), batch.max_pixels)
+            answers = drawn(answers, DrawnCopies(draw), batch.reading())
         emit(answers, VIEW, output, report, timed=batch.time)
 
 
@@ -97,7 +98,7 @@ def with_thresholds(card: "ModelCard", score: float | None, iou: float | None, k
 
 
 def drawn(
-    answers: "Iterator[Detections | Failure]", copies: "DrawnCopies", max_pixels: int
+    answers: "Iterator[Detections | Failure]", copies: "DrawnCopies", reading: "ReadOptions"
 ) -> "Iterator[Detections | Failure]":
     """Write the drawn copy of each image before its answer goes on; the pixels are read again, none are kept."""
     from landmark_onnx.images import read_image
@@ -106,7 +107,7 @@ def drawn(
     for answer in answers:
         if isinstance(answer, Detections):
             try:
-                copies.write(read_image(answer.image, max_pixels=max_pixels), answer)
+                copies.write(read_image(answer.image, options=reading), answer)
             except ImageError as error:
                 yield Failure(image=answer.image, error=str(error))
                 continue

@@ -162,7 +162,7 @@ def _work(
     if ray is None:
         from landmark_onnx.embedding.job import here
 
-        return here(retrievers, batch.max_pixels)
+        return here(retrievers, batch.reading())
     from landmark_onnx.embedding.cluster import Recipe, on_ray
     from landmark_onnx.pull import ensure
 
@@ -173,7 +173,7 @@ def _work(
             provider=engine.request(),
             threads=engine.threads,
             batch_size=batch.batch_size,
-            max_pixels=batch.max_pixels,
+            reading=batch.reading(),
             card=supply.read_card(),
         )
         for model in models

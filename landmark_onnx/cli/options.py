@@ -14,6 +14,7 @@ from landmark_onnx.providers import ProviderRequest
 
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
+    from landmark_onnx.images import ReadOptions
     from landmark_onnx.precision import Precision
 
 ENGINE, IMAGES, OUTPUT = "Where it runs", "Images", "Output"
@@ -26,6 +27,13 @@ class Format(enum.StrEnum):
     JSON = "json"
     NDJSON = "ndjson"
     CSV = "csv"
+
+
+class DamagedImages(enum.StrEnum):
+    """`landmark_onnx.images.Damaged`, as typer takes it."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
 
 
 class PrecisionName(enum.StrEnum):
@@ -134,6 +142,19 @@ class Images:
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger images before decoding them.", rich_help_panel=IMAGES)
     ] = 200_000_000
+    damaged: Annotated[
+        DamagedImages,
+        typer.Option(
+            help="What becomes of images that are cut or overwritten: an error, or what can be decoded and a note.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = DamagedImages.REFUSE
+
+    def reading(self) -> "ReadOptions":
+        """The same, as images are read."""
+        from landmark_onnx.images import ReadOptions
+
+        return ReadOptions(max_pixels=self.max_pixels, damaged=self.damaged.value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ def load(
         threads=engine.threads,
         batch_size=batch.batch_size,
         max_pixels=batch.max_pixels,
+        damaged=batch.damaged.value,
         card=card,
     )
     report.took(model.session, engine.provider)

@@ -17,6 +17,7 @@ from landmark_onnx.cards import ModelCard
 from landmark_onnx.embedding.extract import Extractor
 from landmark_onnx.embedding.job import Job, Work
 from landmark_onnx.errors import FeatureError, LandmarkError, MissingExtraError
+from landmark_onnx.images import ReadOptions
 from landmark_onnx.model import Retriever
 from landmark_onnx.providers import ProviderRequest
 
@@ -38,7 +39,7 @@ class Recipe:
     provider: ProviderRequest
     threads: int
     batch_size: int
-    max_pixels: int
+    reading: ReadOptions
     card: ModelCard | None
 
     def load(self) -> Retriever:
@@ -48,7 +49,8 @@ class Recipe:
             provider=self.provider,
             threads=self.threads,
             batch_size=self.batch_size,
-            max_pixels=self.max_pixels,
+            max_pixels=self.reading.max_pixels,
+            damaged=self.reading.damaged,
             card=self.card,
         )
 
@@ -59,7 +61,7 @@ class ShardMaker:
     def __init__(self, job: Job, recipes: Sequence[Recipe]) -> None:
         self._job = job
         models = {retriever.card.name: retriever for retriever in (recipe.load() for recipe in recipes)}
-        self._extractor = Extractor(manifest=job.manifest, models=models, max_pixels=recipes[0].max_pixels)
+        self._extractor = Extractor(manifest=job.manifest, models=models, reading=recipes[0].reading)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """{"number": shards} -> the same with how many rows of each failed, or why it could not be made.

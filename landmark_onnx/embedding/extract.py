@@ -16,10 +16,11 @@ from landmark_onnx.embedding.manifest import Manifest
 from landmark_onnx.embedding.shards import Shard, Vectors
 from landmark_onnx.errors import FeatureError, ImageError, SessionError
 from landmark_onnx.ids import as_text
-from landmark_onnx.images import read_image
+from landmark_onnx.images import ReadOptions, read_image
 from landmark_onnx.model import Retriever
+from landmark_onnx.pixels import Colour
 from landmark_onnx.results import Embedding, Failure
-from landmark_onnx.types import ImageSource
+from landmark_onnx.types import Image, ImageSource
 
 HOPELESS = 16
 """A shard of at least so many images, all of which the engine fails on, is the engine's fault and not the images'."""
@@ -29,11 +30,11 @@ Told: TypeAlias = Callable[[], None]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """Makes the shards of `manifest`. models: those it names. max_pixels: limit of an image, as the models have it."""
+    """Makes the shards of `manifest`. models: those it names. reading: how images are read, as the models do it."""
 
     manifest: Manifest
     models: Mapping[str, Retriever]
-    max_pixels: int
+    reading: ReadOptions
 
     def __call__(self, items: Sequence[Item], told: Told = lambda: None) -> Shard:
         """Embed each image by each model; one that fails is a row with an error. told: of each row that is done.
@@ -73,14 +74,23 @@ class Extractor:
         if len(models) == 1:
             # The model decodes beside its inference, and holds no decoded image for longer than it takes.
             return zip(models[0].stream(rows.loaded(), steady=True), strict=True)
-        fan = Fan(rows.decoded(self.max_pixels), len(models))
+        fan = Fan(rows.decoded(self.reading), len(models))
         return zip(
-            *(model.stream(view, steady=True) for model, view in zip(models, fan.readers(), strict=True)), strict=True
+            *(
+                model.stream(_as_expected(view, model.colour), steady=True)
+                for model, view in zip(models, fan.readers(), strict=True)
+            ),
+            strict=True,
         )
 
     def _stored(self, vector: Vectors) -> Vectors:
         with np.errstate(over="ignore"):
             return vector.astype(self.manifest.dtype)
+
+
+def _as_expected(images: Iterator[Image], colour: Colour) -> Iterator[Image]:
+    """Decoded images, which are BGR, for a model that takes arrays in that order."""
+    return images if colour == "bgr" else (image[..., ::-1] for image in images)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,14 +118,14 @@ class _Rows:
             self.reached.append(row)
             yield source
 
-    def decoded(self, max_pixels: int) -> Iterator[ImageSource]:
+    def decoded(self, options: ReadOptions) -> Iterator[Image]:
         """The images in BGR uint8, decoded by threads a little ahead."""
 
-        def decode(item: Item) -> ImageSource:
-            return read_image(item.read(), name=item.source, max_pixels=max_pixels)
+        def decode(item: Item) -> Image:
+            return read_image(item.read(), name=item.source, options=options)
 
         workers = available_cores()
-        waiting: collections.deque[tuple[int, Future[ImageSource]]] = collections.deque()
+        waiting: collections.deque[tuple[int, Future[Image]]] = collections.deque()
         rest = enumerate(self.items)
         with ThreadPoolExecutor(workers, thread_name_prefix="landmark-onnx-decode") as pool:
             while True:

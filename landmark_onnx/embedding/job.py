@@ -23,7 +23,7 @@ from landmark_onnx.embedding.plan import read_items, remove_plan, write_plan
 from landmark_onnx.embedding.shards import NAMES, is_shard, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files import temporaries
-from landmark_onnx.images import MAX_PIXELS
+from landmark_onnx.images import ReadOptions
 from landmark_onnx.model import Retriever
 
 LOCK = ".lock"
@@ -106,12 +106,12 @@ def embed(
     return Features(folder, whole)
 
 
-def here(retrievers: Sequence[Retriever], max_pixels: int = MAX_PIXELS) -> Work:
+def here(retrievers: Sequence[Retriever], reading: ReadOptions | None = None) -> Work:
     """Work in this process."""
 
     def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[tuple[int, int]]:
         models = {retriever.card.name: retriever for retriever in retrievers}
-        extractor = Extractor(manifest=job.manifest, models=models, max_pixels=max_pixels)
+        extractor = Extractor(manifest=job.manifest, models=models, reading=reading or ReadOptions())
         for number in numbers:
             yield number, job.make(number, extractor, lambda: told(1))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from landmark_onnx.embedding.fan import Fan
+from landmark_onnx.images import reusable
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.recognition.rules import Hit, Rule, apply_rules
 from landmark_onnx.recognition.votes import (
@@ -110,7 +111,7 @@ class Recognizer:
         """Answer each image in order; memory does not grow with their number. Each model decodes for itself."""
         models: list[Model[Any]] = [*self.retrievers, *(voter.classifier for voter in self.voters)]
         models += [self.detector] if self.detector else []
-        readers = Fan(iter(images), len(models)).readers()
+        readers = Fan(map(reusable, images), len(models)).readers()
         rows = zip(*(model.stream(reader) for model, reader in zip(models, readers, strict=True)), strict=True)
         while group := list(itertools.islice(rows, AT_ONCE)):
             yield from self._answer(group)

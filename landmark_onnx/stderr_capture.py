@@ -1,0 +1,66 @@
+"""What the C libraries of a decoder write to standard error, which names no file: taken, and told with the file's name.
+
+Standard error is one for the whole process, so what is written there can be attributed to a decoding only while no
+other runs; whoever is sure that nothing will be written decodes without this.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import IO, TypeVar
+
+T = TypeVar("T")
+
+_STDERR = 2
+_ONE_AT_A_TIME = threading.Lock()
+
+_OPENCV_LOG = rb"\[ ?[A-Z]+:\d+@[\d.]+\] "
+_DECODERS = re.compile(
+    rb"Corrupt JPEG data|Premature end of JPEG|Warning: unknown JFIF|Invalid SOS param|Inconsistent progression"
+    rb"|Unknown Adobe color|Unsupported marker|libpng |" + _OPENCV_LOG
+)
+_WHERE = re.compile(rb"^" + _OPENCV_LOG + rb"global \S+ \S+ |.*error: \([^)]*\) | in function '\w+'$|^libpng \w+: ")
+
+
+def overheard(decode: Callable[[], T]) -> tuple[T, list[str]]:
+    """What `decode` returns, and what decoders wrote to standard error meanwhile, a line each.
+
+    One at a time in this process. What other threads write there in that moment is passed on when it is over.
+    """
+    with _ONE_AT_A_TIME, _scratch() as file:
+        with _redirected(file.fileno()):
+            result = decode()
+        file.seek(0)
+        written = file.read().splitlines(keepends=True)
+    lines = [line.strip() for line in written if _DECODERS.match(line)]
+    if rest := b"".join(line for line in written if line.strip() and not _DECODERS.match(line)):
+        with contextlib.suppress(OSError):
+            os.write(_STDERR, rest)
+    return result, [_WHERE.sub(b"", line).decode(errors="replace") for line in lines]
+
+
+def _scratch() -> IO[bytes]:
+    """A file in memory, where there is such a thing: a full disk is no reason not to decode."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("landmark-onnx"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+@contextlib.contextmanager
+def _redirected(target: int) -> Iterator[None]:
+    try:
+        saved = os.dup(_STDERR)
+    except OSError:  # it is closed, and shall be closed again
+        saved = -1
+    try:
+        os.dup2(target, _STDERR)
+        yield
+    finally:
+        if saved < 0:
+            os.close(_STDERR)
+        else:
+            os.dup2(saved, _STDERR)
+            os.close(saved)
