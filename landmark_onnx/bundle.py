@@ -5,6 +5,7 @@ Inference Server it is a model repository instead. It appears whole or not at al
 """
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -23,11 +24,12 @@ from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files import sync
 from landmark_onnx.installation import owners, versions
 from landmark_onnx.manifest import FILE, Digest, Manifest, Member, difference, digest, read_manifest
+from landmark_onnx.precision import Precision, origin_of, precision_file, precision_of
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.providers import ProviderRequest, takes_openvino
 from landmark_onnx.seal import check_seal, read_metadata, read_seal
 from landmark_onnx.session import Session
-from landmark_onnx.store import embedded_card, external_data, find_model
+from landmark_onnx.store import embedded_card, external_data, find_model, running_file
 from landmark_onnx.verify import check_external_data, probe_rule, verify
 from landmark_onnx.workfolders import folder_beside, replace_folder
 
@@ -45,28 +47,38 @@ def bundle(
 ) -> Manifest:
     """Run each exported model once, copy it into `folder` with its card, and write the lock.
 
+    provider: what it runs on, and at which precision: of a reduced one that file is copied, and the fp32 file is not.
     serving: lay them out for Triton, to be run so. say: called with the name of each stage as it begins.
-    Raises: ModelFileError if a model is damaged or does not answer as at its export, or if `folder` holds anything but
-    an older bundle, which is replaced; UnknownModelError; SessionError.
+    Raises: ModelFileError if a model is damaged, does not answer as at its export, or is of reduced precision and made
+    from another fp32 file than the bundle's, or if `folder` holds anything but an older bundle, which is replaced;
+    UnknownModelError; SessionError.
     """
     folder = folder.resolve()
     check_replaceable(folder)
-    chosen = _chosen(models)
+    chosen = _chosen(models, provider.precision if provider else "fp32")
     with folder_beside(folder) as owned:
         work = owned / "bundle"
         work.mkdir()
         members = []
-        for card, source in chosen.values():
-            say(f"{card.name}: run")
-            ran, agreement = _proven(card, source, provider, threads)
-            say(f"{card.name}: copy")
-            file = f"{card.name}/1/{triton.MODEL_FILE}" if serving else f"models/{card.name}.onnx"
-            _copy_model(source, work / file)
+        for name, each in chosen.items():
+            say(f"{name}: run")
+            ran, agreement = _proven(each.card, each.path, provider, threads)
+            say(f"{name}: copy")
+            file = f"{name}/1/{triton.MODEL_FILE}" if serving else f"models/{name}.onnx"
+            _copy_model(each.path, work / file)
             if serving:
-                _write_serving(card, work / file, serving)
+                _write_serving(each.card, work / file, serving)
             else:
-                _write(work / "cards" / f"{card.name}.toml", card_toml(card))
-            members.append(Member(name=card.name, task=card.task, file=file, provider=ran, agreement=agreement))
+                _write(work / "cards" / f"{each.card.name}.toml", card_toml(each.card))
+            member = Member(
+                name=each.card.name,
+                task=each.card.task,
+                file=file,
+                precision=each.precision,
+                provider=ran,
+                agreement=agreement,
+            )
+            members.append(member)
         _write(work / REQUIREMENTS, requirements())
         say("hash")
         lock = Manifest(
@@ -126,19 +138,41 @@ def requirements() -> str:
     return "".join(lines)
 
 
-def _chosen(models: Sequence[str | os.PathLike[str]]) -> dict[str, tuple[ModelCard, Path]]:
-    """Each model's card and file, by its name. Raises: ModelFileError if two have one name."""
-    chosen: dict[str, tuple[ModelCard, Path]] = {}
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A file to copy. of: the seal of the fp32 file that it was made from, None for an fp32 file. seal: its own."""
+
+    card: ModelCard
+    path: Path
+    precision: Precision
+    seal: str
+    of: str | None
+
+
+def _chosen(models: Sequence[str | os.PathLike[str]], precision: Precision) -> dict[str, _Chosen]:
+    """Each file by what a store calls it: NAME, NAME.int8. Raises: ModelFileError if two have one name."""
+    chosen: dict[str, _Chosen] = {}
     for model in models:
-        path = find_model(model)
-        if read_seal(path) is None:
-            remedy = "if others made it: landmark-onnx models add FILE --card CARD, then bundle it by its name"
-            raise ModelFileError(f"{path}: no seal: truncated, changed, or not exported by landmark-onnx; {remedy}")
-        card = embedded_card(path)
-        if card.name in chosen:
-            raise ModelFileError(f"{path}: a model called {card.name!r} is in the bundle already")
-        chosen[card.name] = card, path
+        each = _choice(running_file(find_model(model, precision), precision))
+        name = precision_file(Path(f"{each.card.name}.onnx"), each.precision).stem
+        if name in chosen:
+            raise ModelFileError(f"{each.path}: a model called {name!r} is in the bundle already")
+        chosen[name] = each
+    for each in chosen.values():
+        exact = chosen.get(each.card.name)
+        if each.precision != "fp32" and exact and each.of != exact.seal:
+            raise ModelFileError(f"{each.path}: made from another model than {exact.path}: rebuild it from that one")
     return chosen
+
+
+def _choice(path: Path) -> _Chosen:
+    seal, metadata = read_seal(path), read_metadata(path) or {}
+    if seal is None:
+        remedy = "if others made it: landmark-onnx models add FILE --card CARD, then bundle it by its name"
+        raise ModelFileError(f"{path}: no seal: truncated, changed, or not exported by landmark-onnx; {remedy}")
+    precision = precision_of(metadata, path)
+    of = None if precision == "fp32" else origin_of(metadata)
+    return _Chosen(embedded_card(path), path, precision, seal.sha256, of)
 
 
 def _proven(
@@ -172,7 +206,7 @@ def _write_serving(card: ModelCard, model: Path, serving: triton.Serving) -> Non
     """What Triton wants beside the model; and the card, for whoever writes the client."""
     labels = {int(index): str(name) for index, name in (read_metadata(model) or {}).get("labels", {}).items()}
     folder = model.parent.parent
-    _write(folder / "config.pbtxt", triton.configuration(card, model, labels, serving))
+    _write(folder / "config.pbtxt", triton.configuration(card, model, labels, serving, name=folder.name))
     _write(folder / "card.toml", card_toml(card))
     if labels:
         _write(folder / triton.LABELS_FILE, triton.label_lines(labels))

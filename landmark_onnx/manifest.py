@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.precision import Precision
 from landmark_onnx.structure import Count, DocumentError, shown, structure
 
 FILE = "bundle.json"
@@ -42,13 +43,17 @@ class Digest:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A model of a bundle. file: its place. agreement: of its answer then with its stored one, None if it has none."""
+    """A model of a bundle. file: its place; precision: of that file.
+
+    agreement: of its answer then with its stored one, None if it has none.
+    """
 
     name: str
     task: str
     file: Place
     provider: str
     agreement: Mapping[str, float] | None
+    precision: Precision = "fp32"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

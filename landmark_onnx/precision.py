@@ -53,3 +53,9 @@ def precision_of(metadata: Mapping[str, Any], origin: Path) -> Precision:
     if said not in ("fp32", *STORED):
         raise ModelFileError(f"{origin}: precision: wanted fp32, {', '.join(STORED)}, got {said!r}")
     return said
+
+
+def origin_of(metadata: Mapping[str, Any]) -> str | None:
+    """The seal of the fp32 file that a file of reduced precision says it was made from."""
+    recipe = metadata.get("recipe")
+    return recipe.get("of") if isinstance(recipe, Mapping) else None

@@ -19,7 +19,7 @@ from landmark_onnx.cards import ModelCard, cards
 from landmark_onnx.documents import read_json
 from landmark_onnx.errors import LandmarkError, ModelFileError, UnknownModelError
 from landmark_onnx.files import atomic_write
-from landmark_onnx.precision import STORED, Precision, precision_file, precision_of
+from landmark_onnx.precision import STORED, Precision, origin_of, precision_file, precision_of
 from landmark_onnx.seal import read_metadata, read_seal
 from landmark_onnx.structure import DocumentError, structure
 
@@ -110,8 +110,8 @@ def staleness(path: Path) -> str | None:
         model = path.with_name(path.name.removesuffix(f".{precision}.onnx") + ".onnx")
         # Few names end so, and metadata may be long.
         if precision_file(model, precision) == path and model.is_file() and _said(path) == precision:
-            seal, recipe = read_seal(model), (read_metadata(path) or {}).get("recipe")
-            if not (seal and isinstance(recipe, dict) and recipe.get("of") == seal.sha256):
+            seal = read_seal(model)
+            if seal is None or origin_of(read_metadata(path) or {}) != seal.sha256:
                 return f"made from another model than {model} is now; rebuild it with: {_quantize(model, precision)}"
     return None
 

@@ -60,8 +60,11 @@ class Word(str):
     __slots__ = ()
 
 
-def configuration(card: ModelCard, model: Path, labels: Mapping[int, str], serving: Serving) -> str:
-    """The text of config.pbtxt. Raises: ModelFileError if Triton cannot serve the file's tensors."""
+def configuration(card: ModelCard, model: Path, labels: Mapping[int, str], serving: Serving, *, name: str = "") -> str:
+    """The text of config.pbtxt. name: what Triton calls the model, if not as its card does.
+
+    Raises: ModelFileError if Triton cannot serve the file's tensors.
+    """
     inputs, outputs = _tensors(model, card)
     batched = card.task != "det" and all(tensor.shape[0] == -1 for tensor in (*inputs, *outputs))
     inputs[0] = _narrowed(card, inputs[0])
@@ -72,7 +75,7 @@ def configuration(card: ModelCard, model: Path, labels: Mapping[int, str], servi
     if labels and card.task == "cls":
         described[0]["label_filename"] = LABELS_FILE
     message: dict[str, Any] = {
-        "name": card.name,
+        "name": name or card.name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
         "default_model_filename": MODEL_FILE,

@@ -20,8 +20,8 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 import fakes
+from landmark_onnx import Retriever, triton
 from landmark_onnx import bundle as bundles
-from landmark_onnx import triton
 from landmark_onnx.bundle import bundle, card_toml, check_bundle, requirements
 from landmark_onnx.cards import ModelCard, card, cards, read_card
 from landmark_onnx.cli import main
@@ -30,10 +30,12 @@ from landmark_onnx.errors import CardError, ModelFileError, UnknownModelError
 from landmark_onnx.gpu_options import fixed_sides, side_bounds
 from landmark_onnx.manifest import FILE, read_manifest
 from landmark_onnx.preprocess import preprocess
-from landmark_onnx.providers import CPU
+from landmark_onnx.providers import CPU, ProviderRequest
 from landmark_onnx.runners import Port
+from landmark_onnx.store import exported_path
 from landmark_onnx.triton import CARD_PARAMETER, Serving
 
+CARD = fakes.small_card(fakes.RETRIEVAL)
 MAKE = {fakes.RETRIEVAL: fakes.make_retrieval, fakes.CLS: fakes.make_cls, fakes.DET: fakes.make_det}
 LABELS = {0: "background", 1: "a tower", 3: 'a "bridge"\nof two lines'}
 
@@ -195,6 +197,52 @@ def test_weights_beside_a_model_come_along(tmp_path, serving):
     assert model.agreement is None, "it was sealed without an answer to compare with"
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / model.file))
     assert session.run(None, {"image": np.zeros((1, 3, 32, 32), np.float32)})[0].shape == (1, 512)
+
+
+@pytest.mark.parametrize("serving", [None, Serving()])
+def test_a_reduced_precision_alone_or_with_fp32(serving, tmp_path, monkeypatch):
+    fp32 = fakes.make_retrieval(exported_path("mine"), model_card=dataclasses.replace(CARD, name="mine"))
+    made = fakes.make_reduced(fp32, model_card=dataclasses.replace(CARD, name="mine"))
+    place = "{}/1/model.onnx" if serving else "models/{}.onnx"
+    int8 = ProviderRequest(name="cpu", precision="int8")
+    lock = bundle(["mine"], tmp_path / "one", provider=int8, serving=serving)
+    assert [(each.name, each.precision, each.file) for each in lock.models] == [
+        ("mine", "int8", place.format("mine.int8"))
+    ]
+    assert (tmp_path / "one" / place.format("mine.int8")).read_bytes() == made.read_bytes()
+    assert not (tmp_path / "one" / place.format("mine")).exists()
+    lock = bundle(["mine.int8", "mine"], tmp_path / "both", serving=serving)
+    assert {(each.name, each.precision) for each in lock.models} == {("mine", "fp32"), ("mine", "int8")}
+    assert read_manifest(tmp_path / "both") == lock
+    if serving:
+        assert 'name: "mine.int8"' in (tmp_path / "both" / "mine.int8" / "config.pbtxt").read_text()
+        return
+    monkeypatch.setenv("LANDMARK_ONNX_HOME", str(tmp_path / "one"))
+    assert Retriever("mine", precision="int8").session.path == tmp_path / "one" / "models" / "mine.int8.onnx"
+    with pytest.raises(ModelFileError, match="mine is there with --precision int8"):
+        Retriever("mine")
+    monkeypatch.setenv("LANDMARK_ONNX_HOME", str(tmp_path / "both"))
+    assert [Retriever("mine", precision=each).precision for each in ("fp32", "int8")] == ["fp32", "int8"]
+
+
+def test_a_reduced_file_of_another_model_is_not_bundled(tmp_path):
+    fp32 = fakes.make_retrieval(tmp_path / "a" / "x.onnx")
+    made = fakes.make_reduced(fp32)
+    other = fakes.make_retrieval(tmp_path / "b" / "x.onnx", seed=5)
+    with pytest.raises(ModelFileError, match=f"{made}: made from another model than {other}"):
+        bundle([other, made], tmp_path / "out")
+    fakes.make_retrieval(fp32, seed=5)
+    with pytest.raises(ModelFileError, match="rebuild it with: landmark-onnx quantize"):
+        bundle([fp32], tmp_path / "out", provider=ProviderRequest(precision="int8"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lock_from_before_precisions_means_fp32(made):
+    data = json.loads((made / FILE).read_text())
+    for each in data["models"]:
+        del each["precision"]
+    (made / FILE).write_text(json.dumps(data))
+    assert {each.precision for each in read_manifest(made).models} == {"fp32"}
 
 
 def test_weights_that_are_gone_or_elsewhere(tmp_path):

@@ -98,7 +98,8 @@ def make_bundle(
         )
         for model in lock.models:
             answer = "answers as at its export" if model.agreement else "has no stored answer to compare with"
-            report.result(f"{model.name}: {folder / model.file} ({answer}, on {model.provider})")
+            name = model.name if model.precision == "fp32" else f"{model.name} at {model.precision}"
+            report.result(f"{name}: {folder / model.file} ({answer}, on {model.provider})")
         report.note(f"{sum(file.size for file in lock.files.values()) / 1e6:.1f} MB in {folder}")
 
 
