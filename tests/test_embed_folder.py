@@ -53,8 +53,8 @@ def some_failed(folder, dtype="float32") -> Features:
     manifest = Manifest(models=(A,), dtype=dtype, shard_size=5, inputs="", rows=5, failed=2, complete=True)
     vectors = batch(3, (A,)).vectors["a"].astype(dtype)
     shard = Shard(ids=list("vwxyz"), sources=list("VWXYZ"), errors=errors, vectors={"a": vectors})
-    write_shard(shard_path(folder, 0), shard, manifest)
-    manifest.write(folder)
+    sha256 = write_shard(shard_path(folder, 0), shard, manifest)
+    dataclasses.replace(manifest, shard_sha256=(sha256,)).write(folder)
     return open_features(folder)
 
 
@@ -116,8 +116,104 @@ def test_a_shard_of_another_folder_is_refused(tmp_path):
     some_failed(tmp_path / "other")
     features = write_features(tmp_path / "mine", [A], [batch(7, (A,))], shard_size=7)
     shard_path(tmp_path / "other", 0).replace(shard_path(tmp_path / "mine", 0))
-    with pytest.raises(FeatureError, match="5 rows, wanted 7"):
-        features.ids()
+    for use in (features.ids, lambda: open_features(tmp_path / "mine")):
+        with pytest.raises(FeatureError, match="5 rows, wanted 7"):
+            use()
+
+
+def test_shards_that_change_places_are_refused(tmp_path):
+    features = write_features(tmp_path, [A], [batch(8, (A,))], shard_size=4)
+    first, second = (shard_path(tmp_path, number) for number in range(2))
+    first.rename(tmp_path / "other")
+    second.rename(first)
+    (tmp_path / "other").rename(second)
+    for use in (features.ids, lambda: features.vectors("a"), lambda: open_features(tmp_path), features.verify):
+        with pytest.raises(FeatureError, match=r"part-00000.parquet: not the file that was written under this name"):
+            use()
+
+
+def table(**columns):
+    """A shard's columns, with some of them another."""
+    import pyarrow as pa
+
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(8, np.float32)), 4)
+    texts = {name: pa.array(["x", "y"]) for name in ("id", "source")}
+    return pa.table({**texts, "error": pa.array([None, None], pa.string()), "a": vectors} | columns)
+
+
+def test_shards_of_other_columns_are_one_line(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_features(tmp_path, [A], [batch(2, (A,))])
+    path = shard_path(tmp_path, 0)
+    metadata = pq.read_schema(path).metadata
+    doubles = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(8)), 4)
+    wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(16, np.float32)), 8)
+    for columns, words in (
+        ({"a": pa.array(["x", "y"])}, "column a: wanted .*float.*, got string"),
+        ({"a": doubles}, "column a: wanted .*float.*, got .*double"),
+        ({"a": wide}, r"column a: wanted .*\[4\], got .*\[8\]"),
+        ({"a": pa.array([[1.0], [2.0]])}, "column a: wanted .*, got list"),
+        ({"id": pa.array([1, 2])}, "column id: wanted string, got int64"),
+        ({"error": pa.array([None, None])}, "column error: wanted string, got null"),
+        ({"b": pa.array([1, 2])}, "wanted columns id, source, error, a, got id, source, error, a, b"),
+        ({}, "not the file that was written|column a is not what was written"),
+    ):
+        pq.write_table(table(**columns).replace_schema_metadata(metadata), path)
+        with pytest.raises(FeatureError, match=rf"part-00000.parquet: .*({words})") as caught:
+            open_features(tmp_path).vectors("a")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("said", [b"", b"{", b"[]", b'{"id": 1}', b"[" * 100_000, b"{}", None])
+def test_shards_whose_digests_are_none(said, tmp_path):
+    import pyarrow.parquet as pq
+
+    write_features(tmp_path, [A], [batch(2, (A,))])
+    pq.write_table(
+        table().replace_schema_metadata(None if said is None else {"landmark_onnx.sha256": said}),
+        shard_path(tmp_path, 0),
+    )
+    with pytest.raises(FeatureError, match=r"part-00000.parquet: (damaged|not the file)"):
+        open_features(tmp_path)
+
+
+def test_counts_are_those_of_the_shards(tmp_path):
+    some_failed(tmp_path)
+    path = tmp_path / FILE
+    whole = json.loads(path.read_text())
+    for change, words in (
+        ({"failed": 0}, "features.json: 0 rows failed, and 2 in the shards"),
+        ({"failed": 4}, "features.json: 4 rows failed, and 2 in the shards"),
+        ({"rows": 4}, "part-00000.parquet: 5 rows, wanted 4"),
+        ({"rows": 6}, "features.json: 2 shards, and the SHA-256 of 1"),
+        ({"shard_size": 2}, "features.json: 3 shards, and the SHA-256 of 1"),
+        ({"shard_sha256": []}, "features.json: 1 shards, and the SHA-256 of 0"),
+        ({"shard_sha256": ["0" * 64]}, "part-00000.parquet: not the file that was written"),
+        ({"dtype": "float16"}, "part-00000.parquet: damaged"),
+        ({"rows": 10**12, "shard_size": 1}, "choose a larger --shard-size"),
+    ):
+        path.write_text(json.dumps(whole | change))
+        with pytest.raises(FeatureError, match=words):
+            open_features(tmp_path)
+
+
+def test_what_only_reading_shows_is_shown_on_demand(tmp_path):
+    import pyarrow.parquet as pq
+
+    features = write_features(tmp_path, [A], [batch(8, (A,))], shard_size=4)
+    told = []
+    features.verify(lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+    path = shard_path(tmp_path, 1)
+    rows = pq.read_table(path)
+    pq.write_table(rows.take([1, 0, 2, 3]), path)
+    opened = open_features(tmp_path)
+    assert opened.to_json()["rows"] == 8
+    for use in (opened.verify, opened.ids, lambda: opened.vectors("a"), lambda: list(opened.batches(3))):
+        with pytest.raises(FeatureError, match=r"part-00001.parquet: damaged .column .* is not what was written"):
+            use()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.embedding.extract import Extractor
-from landmark_onnx.embedding.job import Job, Work
+from landmark_onnx.embedding.job import Job, Made, Work
 from landmark_onnx.errors import FeatureError, LandmarkError, MissingExtraError
 from landmark_onnx.images import ReadOptions
 from landmark_onnx.model import Retriever
@@ -64,18 +64,18 @@ class ShardMaker:
         self._extractor = Extractor(manifest=job.manifest, models=models, reading=recipes[0].reading)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """{"number": shards} -> the same with how many rows of each failed, or why it could not be made.
+        """{"number": shards} -> the fields of what was `Made` of each, or why it could not be made.
 
         An error goes as data: raised, it would come out of Ray in a stack of its own.
         """
         answers = [self._make(int(number)) for number in batch["number"]]
-        return {"number": list(batch["number"]), "failed": [n for n, _ in answers], "error": [e for _, e in answers]}
+        return {key: [answer[key] for answer in answers] for key in answers[0]}
 
-    def _make(self, number: int) -> tuple[int, str]:
+    def _make(self, number: int) -> dict[str, Any]:
         try:
-            return self._job.make(number, self._extractor), ""
+            return {**dataclasses.asdict(self._job.make(number, self._extractor)), "error": ""}
         except LandmarkError as error:
-            return 0, str(error)
+            return {**dataclasses.asdict(Made(number, 0, "")), "error": str(error)}
 
 
 def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
@@ -85,22 +85,20 @@ def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
     Raises, when it works: MissingExtraError; FeatureError if there is no such cluster, or the work fails there.
     """
 
-    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[tuple[int, int]]:
+    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[Made]:
         if not numbers:
             return
         everywhere = dataclasses.replace(job, folder=job.folder.resolve(), plan=job.plan.resolve())
         count = workers or (LOCAL_WORKERS if address == LOCAL else 0)
         with _cluster(address, count) as ray:
-            for number, failed in _made(ray, everywhere, numbers, recipes, count):
-                told(job.rows(number))
-                yield number, failed
+            for made in _made(ray, everywhere, numbers, recipes, count):
+                told(job.rows(made.number))
+                yield made
 
     return work
 
 
-def _made(
-    ray: Any, job: Job, numbers: Sequence[int], recipes: Sequence[Recipe], workers: int
-) -> Iterator[tuple[int, int]]:
+def _made(ray: Any, job: Job, numbers: Sequence[int], recipes: Sequence[Recipe], workers: int) -> Iterator[Made]:
     gpu = any(recipe.provider.name.lower() in GPU_PROVIDERS for recipe in recipes)
     machines = sum(node["Alive"] for node in ray.nodes())
     count = workers or (int(ray.cluster_resources().get("GPU", 0)) if gpu else machines) or 1
@@ -119,7 +117,7 @@ def _made(
         for row in made.iter_rows():
             if row["error"]:
                 raise FeatureError(f"the work failed on the cluster: {row['error']}")
-            yield int(row["number"]), int(row["failed"])
+            yield Made(int(row["number"]), int(row["failed"]), str(row["sha256"]))
     except ray.exceptions.RayError as error:
         raise FeatureError(f"the work failed on the cluster: {_cause(error)}") from error
 

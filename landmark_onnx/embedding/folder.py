@@ -6,15 +6,15 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.embedding.manifest import DType, Manifest, ModelIdentity, read_manifest
-from landmark_onnx.embedding.shards import Shard, read_shard, shard_path, write_shard
+from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
+from landmark_onnx.embedding.shards import Shard, read_footer, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 
 __all__ = ["Batch", "Features", "ModelIdentity", "open_features", "write_features"]
@@ -22,6 +22,7 @@ __all__ = ["Batch", "Features", "ModelIdentity", "open_features", "write_feature
 Float32: TypeAlias = npt.NDArray[np.float32]
 
 SHARD_SIZE = 1024
+AGAIN = "run the same landmark-onnx embed again: it makes again what is wrong"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,26 +94,68 @@ class Features:
             if error is not None
         ]
 
+    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Read all there is, to the last value. told: of shards that are done, of all. Raises: FeatureError."""
+        self._check_structure()
+        for number in range(self.manifest.shards):
+            self._shard(number, None)
+            told(number + 1, self.manifest.shards)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        facts: dict[str, Any] = {
+            "features": str(self.folder),
+            "rows": self.manifest.rows,
+            "failed": self.manifest.failed,
+        }
+        facts["bytes"] = sum(shard_path(self.folder, at).stat().st_size for at in range(self.manifest.shards))
+        facts |= {"files": self.manifest.shards, "dtype": self.manifest.dtype}
+        return {**facts, "models": [model.describe() for model in self.models]}
+
     def _shards(self, *columns: str) -> Iterator[Shard]:
         return (self._shard(number, columns) for number in range(self.manifest.shards))
 
     def _shard(self, number: int, columns: Sequence[str] | None) -> Shard:
         path = shard_path(self.folder, number)
         shard = read_shard(path, self.manifest, columns)
-        wanted = min(self.manifest.shard_size, self.manifest.rows - number * self.manifest.shard_size)
-        if len(shard.errors) != wanted:
-            raise FeatureError(
-                f"{path}: {len(shard.errors)} rows, wanted {wanted}: of another folder; run landmark-onnx embed again"
-            )
+        self._check(path, number, len(shard.errors), shard.sha256)
         return shard
+
+    def _check(self, path: Path, number: int, rows: int, sha256: str) -> None:
+        wanted = self.manifest.rows_of(number)
+        if rows != wanted:
+            raise FeatureError(f"{path}: {rows} rows, wanted {wanted}: of another folder; {AGAIN}")
+        if sha256 != self.manifest.shard_sha256[number]:
+            raise FeatureError(f"{path}: not the file that was written under this name; {AGAIN}")
+
+    def _check_structure(self) -> None:
+        """Raises: FeatureError unless each shard is there and says what the manifest says of it."""
+        path = self.folder / FILE
+        if len(self.manifest.shard_sha256) != self.manifest.shards:
+            known = len(self.manifest.shard_sha256)
+            raise FeatureError(f"{path}: {self.manifest.shards:,} shards, and the SHA-256 of {known:,}; {AGAIN}")
+        failed = 0
+        for number in range(self.manifest.shards):
+            shard = shard_path(self.folder, number)
+            footer = read_footer(shard, self.manifest)
+            self._check(shard, number, footer.rows, footer.sha256)
+            failed += footer.failed
+        if failed != self.manifest.failed:
+            raise FeatureError(f"{path}: {self.manifest.failed:,} rows failed, and {failed:,} in the shards; {AGAIN}")
 
 
 def open_features(folder: Path) -> Features:
-    """A complete folder of features. Raises: FeatureError, also if it is not complete, naming the remedy."""
+    """A complete folder of features, every shard of which has its rows, columns and SHA-256.
+
+    Contents are checked as they are read; `Features.verify` reads all.
+    Raises: FeatureError, also if it is not complete, naming the remedy.
+    """
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise FeatureError(f"{folder}: not complete; run the same landmark-onnx embed again: it goes on where it was")
-    return Features(folder, manifest)
+    features = Features(folder, manifest)
+    features._check_structure()
+    return features
 
 
 def write_features(
@@ -132,11 +175,14 @@ def write_features(
         raise FeatureError(f"{folder}: has features already; name another folder")
     digest = hashlib.sha256()
     rows = 0
+    written = []
     for number, shard in enumerate(_resharded(batches, manifest)):
-        write_shard(shard_path(folder, number), shard, manifest)
+        written.append(write_shard(shard_path(folder, number), shard, manifest))
         digest.update(json.dumps([list(shard.ids), list(shard.sources)]).encode())
         rows += len(shard.ids)
-    whole = dataclasses.replace(manifest, inputs=digest.hexdigest(), rows=rows, complete=True)
+    whole = dataclasses.replace(
+        manifest, inputs=digest.hexdigest(), rows=rows, complete=True, shard_sha256=tuple(written)
+    )
     whole.write(folder)
     return Features(folder, whole)
 

@@ -20,7 +20,7 @@ from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
 from landmark_onnx.embedding.plan import FILE as PLAN
 from landmark_onnx.embedding.plan import read_items, remove_plan, write_plan
-from landmark_onnx.embedding.shards import NAMES, is_shard, read_shard, shard_path, write_shard
+from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files import temporaries
 from landmark_onnx.images import ReadOptions
@@ -47,6 +47,15 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Made:
+    """A shard that is there. failed: of its rows. sha256: as its footer has it."""
+
+    number: int
+    failed: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Job:
     """What has to be known to make any shard of a folder."""
 
@@ -56,19 +65,19 @@ class Job:
 
     def rows(self, number: int) -> int:
         """The images of a shard."""
-        return min(self.manifest.shard_size, self.manifest.rows - number * self.manifest.shard_size)
+        return self.manifest.rows_of(number)
 
-    def make(self, number: int, extractor: Extractor, told: Callable[[], None] = lambda: None) -> int:
-        """Make a shard; the number of its rows that failed. Raises: FeatureError if it cannot be written."""
+    def make(self, number: int, extractor: Extractor, told: Callable[[], None] = lambda: None) -> Made:
+        """Make a shard. Raises: FeatureError if it cannot be written."""
         shard = extractor(read_items(self.plan, number), told)
         path = shard_path(self.folder, number)
         with writing(path):
-            write_shard(path, shard, self.manifest)
-        return sum(error is not None for error in shard.errors)
+            sha256 = write_shard(path, shard, self.manifest)
+        return Made(number, sum(error is not None for error in shard.errors), sha256)
 
 
-Work: TypeAlias = Callable[[Job, Sequence[int], Callable[[int], None]], Iterable[tuple[int, int]]]
-"""Makes the shards of these numbers in any order, and yields of each its number and its failed rows when it is there.
+Work: TypeAlias = Callable[[Job, Sequence[int], Callable[[int], None]], Iterable[Made]]
+"""Makes the shards of these numbers in any order, and yields each when it is there.
 The last argument is told of rows that are done before their shard is.
 """
 
@@ -93,14 +102,21 @@ def embed(
     with writing(folder), _alone(folder):
         plan = write_plan(folder, items, shard_size, watch.found)
         wanted = Manifest(models=tuple(models), dtype=dtype, shard_size=shard_size, inputs=plan.sha256, rows=plan.rows)
-        _settle(folder, wanted, restart)
+        before = _settle(folder, wanted, restart)
         watch.duplicates(plan.duplicates)
         job = Job(folder, plan.path, wanted)
-        kept = _kept(job, watch)
+        kept = _kept(job, before, watch)
         done = sum(map(job.rows, kept))
         watch.kept(done)
-        failed = _worked(job, work, kept, done, watch)
-        whole = dataclasses.replace(wanted, failed=sum(failed.values()), complete=True)
+        if before.complete and done < plan.rows:
+            wanted.write(folder)
+        made = _worked(job, work, kept, done, watch)
+        whole = dataclasses.replace(
+            wanted,
+            failed=sum(each.failed for each in made),
+            complete=True,
+            shard_sha256=tuple(each.sha256 for each in made),
+        )
         whole.write(folder)
         remove_plan(folder)
     return Features(folder, whole)
@@ -109,34 +125,37 @@ def embed(
 def here(retrievers: Sequence[Retriever], reading: ReadOptions | None = None) -> Work:
     """Work in this process."""
 
-    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[tuple[int, int]]:
+    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[Made]:
         models = {retriever.card.name: retriever for retriever in retrievers}
         extractor = Extractor(manifest=job.manifest, models=models, reading=reading or ReadOptions())
         for number in numbers:
-            yield number, job.make(number, extractor, lambda: told(1))
+            yield job.make(number, extractor, lambda: told(1))
 
     return work
 
 
-def _settle(folder: Path, wanted: Manifest, restart: bool) -> None:
-    """Leave the folder with a manifest that agrees with `wanted`. Raises: FeatureError if it holds something else."""
+def _settle(folder: Path, wanted: Manifest, restart: bool) -> Manifest:
+    """Leave the folder with a manifest that agrees with `wanted`; that. Raises: FeatureError if it is another job's."""
     shards = sorted(folder.glob("part-*.parquet"))
     if not (folder / FILE).exists():
         if shards:
             raise FeatureError(f"{folder}: has {shards[0].name} but no {FILE}: name a folder of its own")
         wanted.write(folder)
-        return
+        return wanted
     if restart:
         # The old manifest goes last: until then this is the old job, with fewer shards.
         for path in _old_shards(folder, wanted):
             path.unlink()
         wanted.write(folder)
-    elif differences := read_manifest(folder).differences(wanted):
+        return wanted
+    before = read_manifest(folder)
+    if differences := before.differences(wanted):
         remove_plan(folder)
         raise FeatureError(
             f"{folder}: holds features of another job: {'; '.join(differences)}. "
             "Name another folder, or throw these away with --restart"
         )
+    return before
 
 
 def _old_shards(folder: Path, wanted: Manifest) -> list[Path]:
@@ -160,8 +179,8 @@ def _old_shards(folder: Path, wanted: Manifest) -> list[Path]:
     return ours
 
 
-def _kept(job: Job, watch: Watch) -> dict[int, int]:
-    """The shards that are there, whole and of these very images: number -> failed rows."""
+def _kept(job: Job, before: Manifest, watch: Watch) -> dict[int, Made]:
+    """The shards that are there, whole, of these very images, and those of the manifest that was there: by number."""
     kept = {}
     for number in range(job.manifest.shards):
         path = shard_path(job.folder, number)
@@ -173,15 +192,22 @@ def _kept(job: Job, watch: Watch) -> dict[int, int]:
             watch.damaged(str(error))
             continue
         items = read_items(job.plan, number)
-        if list(shard.ids) == [item.id for item in items] and list(shard.sources) == [item.source for item in items]:
-            kept[number] = sum(error is not None for error in shard.errors)
+        if not is_of(shard, items):
+            watch.damaged(f"{path}: of other images: made again")
+        elif shard.sha256 not in before.shard_sha256[number : number + 1] and before.complete:
+            watch.damaged(f"{path}: not the file that was written under this name: made again")
         else:
-            watch.damaged(f"{path}: of other images: made anew")
+            kept[number] = Made(number, sum(error is not None for error in shard.errors), shard.sha256)
     return kept
 
 
-def _worked(job: Job, work: Work, kept: Mapping[int, int], done: int, watch: Watch) -> dict[int, int]:
-    """Have the rest of the shards made: number -> failed rows, of all."""
+def is_of(shard: Shard, items: Sequence[Item]) -> bool:
+    """Whether these are the rows of a shard."""
+    return list(shard.ids) == [item.id for item in items] and list(shard.sources) == [item.source for item in items]
+
+
+def _worked(job: Job, work: Work, kept: Mapping[int, Made], done: int, watch: Watch) -> list[Made]:
+    """Have the rest of the shards made; all of them, in order."""
 
     def told(rows: int) -> None:
         nonlocal done
@@ -189,7 +215,8 @@ def _worked(job: Job, work: Work, kept: Mapping[int, int], done: int, watch: Wat
         watch.done(done, job.manifest.rows)
 
     missing = [number for number in range(job.manifest.shards) if number not in kept]
-    return {**kept, **dict(work(job, missing, told))}
+    made = {**kept, **{each.number: each for each in work(job, missing, told)}}
+    return [made[number] for number in range(job.manifest.shards)]
 
 
 @contextlib.contextmanager

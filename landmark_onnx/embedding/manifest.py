@@ -10,13 +10,16 @@ from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files import atomic_write
 from landmark_onnx.precision import Precision
-from landmark_onnx.structure import Count, DocumentError, Within, structure
+from landmark_onnx.structure import Count, DocumentError, Sha256, Within, structure
 
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
 
 FILE = "features.json"
 VERSION = 2
+MAX_SHARDS = 500_000
+MAX_BYTES = 64 << 20
+"""Of the manifest: enough for so many shards."""
 ROW_COLUMNS = ("id", "source", "error")
 """The columns of a shard beside one for each model; no model may be called so."""
 
@@ -38,10 +41,20 @@ class ModelIdentity:
     preprocess: str
     precision: Precision
 
+    def describe(self) -> str:
+        """The same for people, in a line."""
+        return (
+            f"{self.name}, {self.dim} values, file {self.sha256[:12]}, preprocessing {self.preprocess[:12]}, "
+            f"{self.precision}"
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The facts of a folder. inputs: SHA-256 of the list of images. failed: of `rows`, known once it is complete."""
+    """The facts of a folder. inputs: SHA-256 of the list of images.
+
+    Known once it is complete: failed, of `rows`; shard_sha256, of the contents of each shard (`shards.Footer`).
+    """
 
     models: tuple[ModelIdentity, ...]
     dtype: DType
@@ -50,9 +63,10 @@ class Manifest:
     rows: Count
     failed: Count = 0
     complete: bool = False
+    shard_sha256: tuple[Sha256, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises: FeatureError for no model, two of one name, or one that is called like another column."""
+        """Raises: FeatureError for no model, two of one name or one called like another column, and too many shards."""
         names = [model.name for model in self.models]
         if not names:
             raise FeatureError("no model was given: features need at least one")
@@ -61,11 +75,17 @@ class Manifest:
                 raise FeatureError(f"two models are called {name!r}, and a folder has one column of each name")
             if name in ROW_COLUMNS:
                 raise FeatureError(f"a model may not be called {name!r}: a column of the folder is; rename its card")
+        if self.shards > MAX_SHARDS:
+            raise FeatureError(f"{self.shards:,} files, at most {MAX_SHARDS:,}: choose a larger --shard-size")
 
     @property
     def shards(self) -> int:
         """How many files the rows are in."""
         return -(-self.rows // self.shard_size)
+
+    def rows_of(self, shard: int) -> int:
+        """The rows of a shard: all have `shard_size` but the last."""
+        return min(self.shard_size, self.rows - shard * self.shard_size)
 
     def differences(self, other: "Manifest") -> list[str]:
         """Why work on `self` cannot go on as `other`: one phrase each, then and now."""
@@ -100,7 +120,7 @@ def read_manifest(folder: Path) -> Manifest:
     """A folder's manifest. Raises: FeatureError if it is missing, damaged or of a version that is not ours."""
     path = folder / FILE
     try:
-        return structure(Manifest, read_versioned(path, "version", VERSION))
+        return structure(Manifest, read_versioned(path, "version", VERSION, limit=MAX_BYTES))
     except FileNotFoundError:
         raise FeatureError(f"{folder}: no {FILE}: not a folder of features; make one: landmark-onnx embed") from None
     except OSError as error:

@@ -5,21 +5,24 @@ where there is an error. The file's metadata hold the SHA-256 of each column's c
 bytes.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from landmark_onnx.documents import parse_json
 from landmark_onnx.embedding.manifest import ROW_COLUMNS, Manifest
 from landmark_onnx.errors import FeatureError, MissingExtraError, reason_of
 from landmark_onnx.files import atomic_write
+from landmark_onnx.structure import Sha256, structure
 
 Vectors: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
@@ -32,13 +35,27 @@ NAMES = re.compile(r"part-(\d{5,})\.parquet")
 class Shard:
     """n rows. errors: None where a row is fine. vectors: model -> (rows that are fine, D), in row order.
 
-    What was not asked of a file is empty.
+    What was not asked of a file is empty. sha256: of the file it was read from, as its `Footer` has it.
     """
 
     ids: Sequence[str] = ()
     sources: Sequence[str] = ()
     errors: Sequence[str | None] = ()
     vectors: Mapping[str, Vectors] = dataclasses.field(default_factory=dict)
+    sha256: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Footer:
+    """What the end of a shard says. failed: of its rows. columns: SHA-256 of the contents of each.
+
+    sha256: of these digests as they are written, so that it stands for all contents. Reading a column checks it.
+    """
+
+    rows: int
+    failed: int
+    sha256: str
+    columns: Mapping[str, str]
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -46,8 +63,8 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def write_shard(path: Path, shard: Shard, manifest: Manifest) -> None:
-    """Write a shard of `manifest`'s models and dtype. Raises: OSError if the disk does not take it."""
+def write_shard(path: Path, shard: Shard, manifest: Manifest) -> str:
+    """Write a shard of `manifest`'s models and dtype; its SHA-256. Raises: OSError if the disk does not take it."""
     pa, pq = arrow()
     failed = np.array([error is not None for error in shard.errors], bool)
     columns = {"id": pa.array(shard.ids, pa.string()), "source": pa.array(shard.sources, pa.string())}
@@ -60,11 +77,22 @@ def write_shard(path: Path, shard: Shard, manifest: Manifest) -> None:
             pa.array(vectors.reshape(-1)), model.dim, mask=pa.array(failed)
         )
         digests[model.name] = _digest(vectors[~failed])
-    table = pa.table(columns).replace_schema_metadata({DIGESTS: json.dumps(digests)})
+    said = json.dumps(digests).encode()
+    table = pa.table(columns).replace_schema_metadata({DIGESTS: said})
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
+    return hashlib.sha256(said).hexdigest()
+
+
+def read_footer(path: Path, manifest: Manifest) -> Footer:
+    """What a shard says of itself at its end, which takes under a millisecond.
+
+    Raises: FeatureError that names the file, if it is missing, damaged, or no shard of `manifest`'s columns.
+    """
+    with _opened(path) as file:
+        return _footer(file, manifest)
 
 
 def read_shard(path: Path, manifest: Manifest, columns: Collection[str] | None = None) -> Shard:
@@ -74,29 +102,63 @@ def read_shard(path: Path, manifest: Manifest, columns: Collection[str] | None =
     """
     dims = {model.name: model.dim for model in manifest.models}
     wanted = [name for name in (*ROW_COLUMNS, *dims) if columns is None or name in columns or name == "error"]
-    pa, pq = arrow()
-    try:
-        # A file of Arrow's own: its threads may drop it while Python ends, and a file of Python's would abort that.
-        with pa.OSFile(os.fsencode(path)) as file:
-            table = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True).read(
-                wanted, use_threads=False
-            )
-        digests = json.loads(table.schema.metadata[DIGESTS])
+    with _opened(path) as file:
+        footer = _footer(file, manifest)
+        table = file.read(wanted, use_threads=False)
         values = {name: _values(table.column(name), dims.get(name), manifest.dtype) for name in wanted}
-        if broken := [name for name in wanted if _digest(values[name]) != digests[name]]:
+        if broken := [name for name in wanted if _digest(values[name]) != footer.columns[name]]:
             raise ValueError(f"column {broken[0]} is not what was written")
-    except FileNotFoundError:
-        raise FeatureError(f"{path}: missing; run the same landmark-onnx embed again: it makes it anew") from None
-    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
-        raise FeatureError(
-            f"{path}: damaged ({reason_of(error)}); run the same landmark-onnx embed again: it makes it anew"
-        ) from error
+        fine = sum(error is None for error in values["error"])
+        if odd := [name for name in wanted if name in dims and len(values[name]) != fine]:
+            raise ValueError(f"{len(values[odd[0]])} vectors of {odd[0]} for {fine} rows that are fine")
     return Shard(
         ids=values.get("id", ()),
         sources=values.get("source", ()),
         errors=values["error"],
         vectors={name: values[name] for name in wanted if name in dims},
+        sha256=footer.sha256,
     )
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A Parquet file; whatever goes wrong while it is read is one line that names it. Raises: FeatureError."""
+    pa, pq = arrow()
+    remedy = "run the same landmark-onnx embed again: it makes it again"
+    try:
+        # A file of Arrow's own: its threads may drop it while Python ends, and a file of Python's would abort that.
+        with pa.OSFile(os.fsencode(path)) as file:
+            yield pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise FeatureError(f"{path}: missing; {remedy}") from None
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
+        raise FeatureError(f"{path}: damaged ({reason_of(error)}); {remedy}") from error
+
+
+def _footer(file: Any, manifest: Manifest) -> Footer:
+    """Raises: ValueError, LookupError, TypeError for another file than `write_shard` makes."""
+    schema = file.schema_arrow
+    wanted = _kinds(manifest)
+    found = dict(zip(schema.names, schema.types, strict=True))
+    if list(found) != list(wanted):
+        raise ValueError(f"wanted columns {', '.join(wanted)}, got {', '.join(found)}")
+    for name, kind in wanted.items():
+        if found[name] != kind:
+            raise TypeError(f"column {name}: wanted {kind}, got {found[name]}")
+    said = (schema.metadata or {})[DIGESTS]
+    columns: Mapping[str, str] = structure(Mapping[str, Sha256], parse_json(said))  # type: ignore[type-abstract]
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    fine = sum(group.column(ROW_COLUMNS.index("error")).statistics.null_count for group in groups)
+    rows = file.metadata.num_rows
+    return Footer(rows=rows, failed=rows - fine, sha256=hashlib.sha256(said).hexdigest(), columns=columns)
+
+
+def _kinds(manifest: Manifest) -> dict[str, Any]:
+    """Column -> its type, in their order."""
+    pa, _ = arrow()
+    value = pa.float16() if manifest.dtype == "float16" else pa.float32()
+    vectors = {model.name: pa.list_(pa.field("element", value), model.dim) for model in manifest.models}
+    return dict.fromkeys(ROW_COLUMNS, pa.string()) | vectors
 
 
 def is_shard(path: Path) -> bool:
