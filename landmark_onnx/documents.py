@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.structure import DocumentError, shown, within
+from landmark_onnx.structure import DocumentError, brief, within
 
 MAX_BYTES = 16 << 20
 """Of a file that does not say otherwise. The values of a document take up to 40 times as much memory as its text."""
@@ -27,7 +27,7 @@ class VersionError(DocumentError):
     """A document that another version of this project wrote. found: what it says."""
 
     def __init__(self, key: str, found: Any, wanted: int) -> None:
-        super().__init__(f"{key} {shown(found)}, wanted {wanted}")
+        super().__init__(f"{key} {brief(found)}, wanted {wanted}")
         self.found = found
 
 
@@ -60,7 +60,7 @@ def read_versioned(path: Path, key: str, version: int, *, limit: int = MAX_BYTES
     """
     data = read_json(path, limit=limit)
     if not isinstance(data, dict) or key not in data:
-        raise DocumentError(f"wanted an object with the key {key!r}, got {shown(data)}")
+        raise DocumentError(f"wanted an object with the key {key!r}, got {brief(data)}")
     found = data.pop(key)
     if type(found) is not int or found != version:
         raise VersionError(key, found, version)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.precision import Precision
-from landmark_onnx.structure import Count, DocumentError, shown, structure
+from landmark_onnx.structure import Count, DocumentError, brief, structure
 
 FILE = "bundle.json"
 FORMAT, VERSION = "landmark-onnx bundle", 1
@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = read_versioned(path, "version", VERSION)
         if (kind := data.pop("format", None)) != FORMAT:
-            raise DocumentError(f"format: wanted {FORMAT!r}, got {shown(kind)}")
+            raise DocumentError(f"format: wanted {FORMAT!r}, got {brief(kind)}")
         return structure(Manifest, data)
     except OSError as error:
         raise ModelFileError(f"{folder}: no bundle: {FILE}: {error.strerror}") from error

@@ -38,7 +38,7 @@ KINDS: Mapping[str, Any] = types.MappingProxyType(
         "card": Mapping[str, Any],
         "labels": Mapping[Annotated[str, Matches("[0-9]{1,9}", "a class index")], str],
         "data": Weights,
-        "agreement": Mapping[str, float],
+        "agreement": Mapping[str, float | None],
     }
 )
 """Keys whose values are used as they are, and what these must be. `Probe` and `Recipe` check their own."""

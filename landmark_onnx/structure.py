@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from landmark_onnx.errors import LandmarkError
+from landmark_onnx.errors import LandmarkError, shown
 
 _T = TypeVar("_T")
 
@@ -96,7 +96,7 @@ def structure(kind: type[_T], data: Any, where: str = "") -> _T:
     return value
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value from outside in an error: on one line, and short."""
     try:
         return _SHORT.repr(value)
@@ -106,8 +106,7 @@ def shown(value: Any) -> str:
 
 def shown_key(key: object) -> str:
     """A key from outside in an error, on one line."""
-    text = str(key)[:80]
-    return text if text.isprintable() else repr(text)
+    return shown(str(key)[:80])
 
 
 def within(where: str, key: object) -> str:
@@ -123,10 +122,10 @@ def _build(cls: Any, table: Any, where: str) -> Any:
     if isinstance(table, cls):
         return table
     if not isinstance(table, Mapping):
-        raise _refused(where, f"wanted a table, got {shown(table)}")
+        raise _refused(where, f"wanted a table, got {brief(table)}")
     fields = _fields(cls)
     if unknown := sorted({str(key) for key in table} - set(fields)):
-        raise _refused(where, f"unknown key {shown(unknown[0])}; there are: {', '.join(fields)}")
+        raise _refused(where, f"unknown key {brief(unknown[0])}; there are: {', '.join(fields)}")
     values = {}
     for name, (hint, needed) in fields.items():
         if name in table:
@@ -161,14 +160,14 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return _float(value, where)
     if origin is Any or type(value) is origin:
         return value
-    raise _refused(where, f"wanted {origin.__name__}, got {shown(value)}")
+    raise _refused(where, f"wanted {origin.__name__}, got {brief(value)}")
 
 
 def _float(value: Any, where: str) -> float:
     if type(value) is int and value.bit_length() <= 1023:
         return float(value)
     if type(value) is not float:
-        raise _refused(where, f"wanted float, got {shown(value)}")
+        raise _refused(where, f"wanted float, got {brief(value)}")
     if not math.isfinite(value):
         raise _refused(where, f"wanted a finite number, got {value}")
     return value
@@ -178,14 +177,14 @@ def _annotated(args: tuple[Any, ...], value: Any, where: str) -> Any:
     value = _value(args[0], value, where)
     for rule in args[1:]:
         if not rule.holds(value):
-            raise _refused(where, f"wanted {rule}, got {shown(value)}")
+            raise _refused(where, f"wanted {rule}, got {brief(value)}")
     return value
 
 
 def _literal(args: tuple[Any, ...], value: Any, where: str) -> Any:
     if any(type(value) is type(arg) and value == arg for arg in args):
         return value
-    raise _refused(where, f"wanted one of {', '.join(map(repr, args))}, got {shown(value)}")
+    raise _refused(where, f"wanted one of {', '.join(map(repr, args))}, got {brief(value)}")
 
 
 def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -197,7 +196,7 @@ def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:
         return _value(others[0], value, where)
     if type(value) in others:
         return value
-    raise _refused(where, f"wanted {' or '.join(arg.__name__ for arg in others)}, got {shown(value)}")
+    raise _refused(where, f"wanted {' or '.join(arg.__name__ for arg in others)}, got {brief(value)}")
 
 
 def _tuple(args: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -205,7 +204,7 @@ def _tuple(args: tuple[Any, ...], value: Any, where: str) -> Any:
         return tuple(_listed(args[0], value, where))
     if isinstance(value, list | tuple) and len(value) == len(args):
         return tuple(_value(arg, item, where) for arg, item in zip(args, value, strict=True))
-    raise _refused(where, f"wanted {len(args)} values, got {shown(value)}")
+    raise _refused(where, f"wanted {len(args)} values, got {brief(value)}")
 
 
 def _frozenset(args: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -214,7 +213,7 @@ def _frozenset(args: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _listed(kind: Any, values: Any, where: str) -> Iterable[Any]:
     if not isinstance(values, list | tuple):
-        raise _refused(where, f"wanted a list, got {shown(values)}")
+        raise _refused(where, f"wanted a list, got {brief(values)}")
     return (
         _value(kind, value, f"{where} {number}" if where else f"{number}") for number, value in enumerate(values, 1)
     )
@@ -222,7 +221,7 @@ def _listed(kind: Any, values: Any, where: str) -> Iterable[Any]:
 
 def _mapping(args: tuple[Any, ...], value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
-        raise _refused(where, f"wanted a table, got {shown(value)}")
+        raise _refused(where, f"wanted a table, got {brief(value)}")
     places = {key: within(where, key) for key in value}
     return {_value(args[0], key, places[key]): _value(args[1], item, places[key]) for key, item in value.items()}
 

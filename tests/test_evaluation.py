@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landmark_onnx.errors import TableError
+from landmark_onnx.evaluation import ground_truth as ground_truth_module
 from landmark_onnx.evaluation import recognition, retrieval, revisited, tables
 from landmark_onnx.evaluation.ground_truth import GroundTruth, Query, read_ground_truth
 from landmark_onnx.evaluation.scores import mean
@@ -294,8 +295,6 @@ def scalars(values):
 @pytest.mark.parametrize("numbers", [list, tuple, int_array, scalars])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_ground_truth_is_read_from_every_protocol(tmp_path, numbers, protocol):
-    if protocol == 5 and numbers is int_array:
-        pytest.skip("NumPy's own reader for protocol 5; no such file was released")
     path = write(tmp_path / "gnd.pkl", pickle.dumps(toolbox_dictionary(numbers), protocol))
     truth = read_ground_truth(path)
     assert truth.images == tuple(f"i{at}" for at in range(6))
@@ -329,7 +328,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, protocol):
         (codecs.encode, ("x", "rot13")),
     ):
         path = write(tmp_path / "gnd.pkl", pickle.dumps(toolbox_dictionary() | {"gnd": Hostile(*call)}, protocol))
-        with pytest.raises(TableError, match=r"refused: |_no_bytes") as raised:
+        with pytest.raises(TableError, match=r"refused: ") as raised:
             read_ground_truth(path)
         assert "\n" not in str(raised.value)
     assert not mark.exists()
@@ -367,6 +366,10 @@ def test_what_is_no_ground_truth_is_refused_in_one_line(tmp_path, data):
         ({"gnd": [{}, {}]}, "query q0: easy is not a list of numbers"),
         ({"gnd": [{"easy": [True], "hard": [], "junk": []}] * 2}, "easy is not a list of numbers"),
         ({"gnd": [{"easy": [0], "hard": [], "junk": [], "bbx": [1, 2]}] * 2}, "bbx has 2 values, not 4"),
+        ({"gnd": [{"easy": [1 << 60], "hard": [], "junk": [], "bbx": [1, 2, 3, 4]}] * 2}, "easy is not a list of"),
+        ({"gnd": [{"easy": [], "hard": [], "junk": [], "bbx": [1, 2, 3, 10**400]}] * 2}, "bbx is not a list of"),
+        ({"gnd": [{"easy": [], "hard": [], "junk": [], "bbx": [1, 2, 3, float("nan")]}] * 2}, "bbx is not a list of"),
+        ({"gnd": [{"easy": np.zeros((0, 0)), "hard": np.array(1)}] * 2}, "easy is not a list of numbers"),
     ],
 )
 def test_ground_truth_that_lacks_something_says_what(tmp_path, change, told):
@@ -374,6 +377,13 @@ def test_ground_truth_that_lacks_something_says_what(tmp_path, change, told):
     with pytest.raises(TableError, match=r"gnd\.pkl: ") as raised:
         read_ground_truth(path)
     assert told in str(raised.value)
+
+
+def test_one_list_of_all_queries_is_not_counted_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(ground_truth_module, "MAX_POSITIONS", 3)
+    data = pickle.dumps(toolbox_dictionary())
+    with pytest.raises(TableError, match="more than 3 positions"):
+        read_ground_truth(write(tmp_path / "gnd.pkl", data))
 
 
 def test_damaged_pickles_are_errors_of_ours(tmp_path):

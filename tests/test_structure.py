@@ -96,7 +96,7 @@ def test_what_is_of_the_class_already_is_taken():
         ({"classes": ["x", 1.5]}, "classes 2: wanted str or int, got 1.5"),
         ({"more": []}, "more: wanted a table, got []"),
         ({"more": {"a": 1, "b": "x"}}, "more: b: wanted int, got 'x'"),
-        ({"more": {"a\nb": "x"}}, r"more: 'a\nb': wanted int, got 'x'"),
+        ({"more": {"a\nb": "x"}}, r"more: a\nb: wanted int, got 'x'"),
         ({"note": 3}, "note: wanted str, got 3"),
         ({"whole": 1}, "whole: wanted bool, got 1"),
         ({"digest": "x"}, "digest: wanted 64 hexadecimal digits, got 'x'"),

@@ -1,25 +1,23 @@
-"""Ground truth of the revisited Oxford and Paris: pickles, read without running anything that is in them.
+"""Ground truth of the revisited Oxford and Paris: pickles of lists, dictionaries, texts, numbers and arrays of these.
 
-A pickle is a program. The one here may build lists, dictionaries, texts and numbers, and arrays of numbers, which are
-put together by this file and not by NumPy; whatever else it names is refused by name.
 Source of the layout: filipradenovic/revisitop, python/dataset.py and example_evaluate.py.
 """
 
 import dataclasses
-import io
-import math
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from landmark_onnx.documents import read_bytes
 from landmark_onnx.errors import TableError
+from landmark_onnx.pickles import NUMPY, PickledArray, RefusedPickleError, load_pickle
+from landmark_onnx.structure import DocumentError
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 16 << 20
 """The real files have 0.1 to 0.3 MB."""
+LARGE = 2**53
+MAX_POSITIONS = 5_000_000
+"""Of all queries together; the real files have some 30,000. A pickle may have one list in many places."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,97 +42,16 @@ class GroundTruth:
 def read_ground_truth(path: Path) -> GroundTruth:
     """gnd_roxford5k.pkl or gnd_rparis6k.pkl. Raises: TableError for anything else, and runs nothing of it."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_bytes(path, MAX_BYTES, pipes=True)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror or error}") from error
-    if len(data) > MAX_BYTES:
-        raise TableError(f"{path}: larger than {MAX_BYTES >> 20} MiB: no ground truth of revisited Oxford or Paris")
+    except DocumentError as error:
+        raise TableError(f"{path}: {error}: no ground truth of revisited Oxford or Paris") from error
     try:
-        found = _Reader(io.BytesIO(data), encoding="latin1").load()
-    except _RefusedError as error:
-        raise TableError(f"{path}: refused: {error}") from None
-    except Exception as error:  # what a damaged pickle raises is anything
-        raise TableError(f"{path}: no pickle that can be read: {type(error).__name__}: {error}") from error
+        found = load_pickle(data, NUMPY)
+    except RefusedPickleError as error:
+        raise TableError(f"{path}: refused: {error}") from error
     return _checked(found, path)
-
-
-class _RefusedError(Exception):
-    """The pickle names what no ground truth needs."""
-
-
-class _Array:
-    """An array on its way: what the pickle says of it."""
-
-    values: npt.NDArray[Any]
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, kind, fortran, data = state
-        if not isinstance(kind, _Kind) or not isinstance(data, bytes) or fortran:
-            raise _RefusedError("an array that is not of plain numbers")
-        values = np.frombuffer(data, kind.resolved())
-        if math.prod(shape) != values.size:
-            raise _RefusedError(f"an array of {math.prod(shape):,} values with data for {values.size:,}")
-        self.values = values
-
-
-class _Kind:
-    """A dtype on its way."""
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = code
-        self.order = "<"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1]
-
-    def resolved(self) -> np.dtype[Any]:
-        if not isinstance(self.code, str) or self.code[:1] not in "iuf" or self.order not in ("<", ">", "|", "="):
-            raise _RefusedError(f"an array of {self.code!r}")
-        return np.dtype(self.code if self.order == "|" else self.order + self.code)
-
-
-def _start_array(*_: Any) -> _Array:
-    return _Array()
-
-
-def _scalar(kind: Any, data: Any) -> Any:
-    if not isinstance(kind, _Kind) or not isinstance(data, bytes):
-        raise _RefusedError("a number that is none")
-    return np.frombuffer(data, kind.resolved())[0].item()
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    if encoding != "latin1" or not isinstance(text, str):
-        raise _RefusedError(f"text as {encoding!r}")
-    return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    """How old protocols write the data of an empty array."""
-    return b""
-
-
-_ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Kind,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _no_bytes,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _start_array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-}
-
-
-class _Reader(pickle._Unpickler):
-    # The one in Python: that in C takes as much memory as a number in the file says.
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise _RefusedError(f"it names {module}.{name}, which a ground truth has no use for")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("it asks for objects from outside")
 
 
 def _checked(found: Any, path: Path) -> GroundTruth:
@@ -152,28 +69,43 @@ def _checked(found: Any, path: Path) -> GroundTruth:
     if len(names) != len(rows) or not names:
         raise refuse(f"{len(names):,} queries, but {len(rows):,} rows of ground truth")
     try:
-        queries = tuple(_query(name, row, len(images)) for name, row in zip(names, rows, strict=True))
+        queries = tuple(_queries(names, rows, len(images)))
     except ValueError as error:
         raise refuse(str(error)) from error
     return GroundTruth(tuple(images), queries)
 
 
+def _queries(names: Sequence[str], rows: Sequence[Mapping[str, Any]], size: int) -> Iterator[Query]:
+    """Raises: ValueError."""
+    positions = 0
+    for name, row in zip(names, rows, strict=True):
+        query = _query(name, row, size)
+        positions += len(query.easy) + len(query.hard) + len(query.junk)
+        if positions > MAX_POSITIONS:
+            raise ValueError(f"more than {MAX_POSITIONS:,} positions")
+        yield query
+
+
 def _query(name: str, row: Mapping[str, Any], size: int) -> Query:
     """Raises: ValueError."""
-    sets = {key: frozenset(_numbers(row, key, name, int)) for key in ("easy", "hard", "junk")}
-    for key, positions in sets.items():
+    lists = {key: _numbers(row, key, name, (int,)) for key in ("easy", "hard", "junk")}
+    for key, positions in lists.items():
         if any(not 0 <= position < size for position in positions):
             raise ValueError(f"query {name}: {key} has a position that is not among the {size:,} images")
-    box = _numbers(row, "bbx", name, float)
+    box = _numbers(row, "bbx", name, (int, float))
     if len(box) != 4:
         raise ValueError(f"query {name}: bbx has {len(box)} values, not 4")
-    return Query(name, (box[0], box[1], box[2], box[3]), **sets)
+    left, top, right, bottom = map(float, box)
+    return Query(name, (left, top, right, bottom), **{key: frozenset(each) for key, each in lists.items()})
 
 
-def _numbers(row: Mapping[str, Any], key: str, name: str, kind: type) -> Sequence[Any]:
+def _numbers(row: Mapping[str, Any], key: str, name: str, accepted: tuple[type, ...]) -> Sequence[Any]:
     values = row.get(key)
-    values = values.values.tolist() if isinstance(values, _Array) and hasattr(values, "values") else values
-    accepted = (int,) if kind is int else (int, float)
-    if not isinstance(values, list | tuple) or not all(type(value) in accepted for value in values):
+    if isinstance(values, PickledArray):
+        values = values.values
+        values = values.tolist() if values.ndim == 1 and values.size <= MAX_POSITIONS else None
+    if not isinstance(values, list | tuple) or not all(
+        type(value) in accepted and abs(value) < LARGE for value in values
+    ):
         raise ValueError(f"query {name}: {key} is not a list of numbers")
-    return [kind(value) for value in values]
+    return values

@@ -14,7 +14,7 @@ from landmark_onnx.errors import SearchError
 from landmark_onnx.files import atomic_write
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.texts import text_files
-from landmark_onnx.structure import Count, DocumentError, FileName, shown, structure
+from landmark_onnx.structure import Count, DocumentError, FileName, brief, structure
 
 FILE = "index.json"
 FORMAT = 1
@@ -97,7 +97,7 @@ class Manifest:
             data["ensemble"] = Ensemble.from_json(data.get("ensemble"), folder)
             manifest = structure(cls, data)
             if dim != manifest.ensemble.dim:
-                raise DocumentError(f"dim: wanted {manifest.ensemble.dim}, got {shown(dim)}")
+                raise DocumentError(f"dim: wanted {manifest.ensemble.dim}, got {brief(dim)}")
             return manifest
         except FileNotFoundError as error:
             raise SearchError(
