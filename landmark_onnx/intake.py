@@ -15,6 +15,7 @@ from landmark_onnx.files import atomic_write, sync
 from landmark_onnx.locks import locked
 from landmark_onnx.partial import Fetched, hashed
 from landmark_onnx.precision import precision_file, precision_of
+from landmark_onnx.releases import recognised
 from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
 from landmark_onnx.store import (
     Stored,
@@ -55,12 +56,10 @@ def add(path: Path, name: str | None = None, *, card_file: Path | None = None) -
 
 
 def _recognised(path: Path) -> ModelCard:
-    """The card that a release's file or folder is called after: NAME, NAME.tar, NAME.tar.gz."""
-    file = path.absolute().name
-    names = [name for name in cards() if file == name or file.startswith(f"{name}.")]
-    if not names:
+    name = recognised(path)
+    if name is None:
         raise ModelFileError(f"{path}: which model is it? Give --name; there are: {', '.join(cards())}")
-    return card(max(names, key=len))
+    return card(name)
 
 
 def _add_source(path: Path, known: ModelCard) -> None:

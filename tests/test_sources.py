@@ -373,16 +373,3 @@ def test_a_changed_tar_is_an_error_or_a_release(tmp_path_factory, changes, lengt
     except ExportError:
         pass
     shutil.rmtree(path.parent)
-
-
-def test_find_releases(tmp_path):
-    folder = write_folder(tmp_path, {"res152_npairs/fc_0.b_0": stream(np.ones(1, "<f4")), "other.tar": b""})
-    for name in ("se_x152_arcmargin.tar", "res152_arcmargin.tar.gz", "res152_arcmargin/x"):
-        write_folder(folder, {name: b""})
-    assert sources.find_releases(folder) == [
-        ("res152_arcmargin", folder / "res152_arcmargin.tar.gz"),
-        ("res152_npairs", folder / "res152_npairs"),
-        ("se_x152_arcmargin", folder / "se_x152_arcmargin.tar"),
-    ]
-    with pytest.raises(ExportError, match="there is no such folder"):
-        sources.find_releases(tmp_path / "nowhere")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
-from landmark_onnx.cards import cards
 from landmark_onnx.errors import ExportError
+from landmark_onnx.releases import PROGRAM_FOLDER, TAR_ENDINGS
 from landmark_onnx_export.archives import MAX_MEMBERS, Entry, tar_entries
 from landmark_onnx_export.fluid import (
     MAX_PROGRAM_BYTES,
@@ -27,7 +27,6 @@ MAX_BYTES = 16 << 30
 """Of a compressed tar, decompressed. The largest release known is under 2 GB."""
 MAX_TEXT_BYTES = 16 << 20
 
-TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 PARAMS_NAMES = {"model": "params", "__model__": "__params__"}
 """Program file -> its params file. `x.pdmodel` goes with `x.pdiparams`."""
 
@@ -88,18 +87,6 @@ def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[Source]:
             entries = [entry for entry in entries if not _is_litter(entry.name)]
             contents = _recognise(path, entries)
             yield contents.source(path, _tar_name(path, entries), _sha256(Entry("", path, 0, path.stat().st_size)))
-
-
-def find_releases(folder: Path) -> list[tuple[str, Path]]:
-    """Name and path of every card's release in `folder`: `<name>.tar` or a compressed one, else the folder `<name>`."""
-    if not folder.is_dir():
-        raise ExportError(f"{folder}: there is no such folder")
-    found = []
-    for name in cards():
-        paths = [path for ending in TAR_ENDINGS if (path := folder / f"{name}{ending}").is_file()]
-        paths += [folder / name] if (folder / name).is_dir() else []
-        found += [(name, paths[0])] if paths else []
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +251,7 @@ def _tar_name(path: Path, entries: Sequence[Entry]) -> str:
 
 def _folder_name(path: Path) -> str:
     path = path.resolve()
-    return path.parent.name if path.name == "infer_model" else path.name
+    return path.parent.name if path.name == PROGRAM_FOLDER else path.name
 
 
 def _sha256(entry: Entry) -> str:

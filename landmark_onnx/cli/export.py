@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 Release = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--from",
         metavar="PATH",
-        help="A release: its tar, its unpacked folder, or a binary model's folder or program file. With --all: a "
-        "folder of releases.",
+        help="A release: its tar, its unpacked folder, or a binary model's folder or program file; by default the one "
+        "that the store has of NAME. With --all: a folder of releases.",
         show_default=False,
     ),
 ]
@@ -77,7 +77,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List the variabl
 
 
 def export_releases(
-    source: Release,
+    source: Release = None,
     name: Name = None,
     every: Every = False,
     output: Target = None,
@@ -89,16 +89,13 @@ def export_releases(
     quiet: Quiet = False,
 ) -> None:
     """Turn a released Paddle model into an ONNX file that needs no Paddle, and check that both answer alike."""
-    if every and (name or card):
-        raise typer.BadParameter("--all exports whatever is there; give NAME, --card or --all")
+    if every and (name or card or not source):
+        raise typer.BadParameter("--all exports whatever is in the folder of --from; give NAME, --card or --all")
     own = _own_card(card, name)
     with extra("export"):
         from landmark_onnx_export.convert import Form
-        from landmark_onnx_export.sources import find_releases
     form = Form(raw=raw, input_kind=input_kind.value)
-    releases = find_releases(source) if every else [(own.name if own else name or recognised(source), source)]
-    if not releases:
-        raise ExportError(f"{source}: no release here: wanted <name>.tar or a folder <name> of a known model")
+    releases = _every(source) if every and source else [_one(source, name, own)]
     with reporting(Output(quiet=quiet), bar=True) as report:
         for model, path in releases:
             try:
@@ -113,6 +110,40 @@ def export_releases(
                 report.result(f"  not used: {variable}")
         if every:
             report.note(f"{len(releases) - report.failures} of {len(releases)} exported")
+
+
+def _every(folder: Path) -> list[tuple[str, Path]]:
+    """Each model and its release in a folder. Raises: ExportError if there is none."""
+    from landmark_onnx.releases import releases_in
+
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: there is no such folder")
+    found = releases_in(folder)
+    if not found:
+        raise ExportError(f"{folder}: no release here: wanted <name>.tar or a folder <name> of a known model")
+    return found
+
+
+def _one(source: Path | None, name: str | None, own: "ModelCard | None") -> tuple[str, Path]:
+    """The model and its release: the one named, or the store's. Raises: ExportError that lists the names there are."""
+    from landmark_onnx.cards import card, cards
+    from landmark_onnx.releases import recognised
+    from landmark_onnx.store import source_path
+    from landmark_onnx.trust import check_source
+
+    name = own.name if own else name
+    if source:
+        if name := name or recognised(source):
+            return name, source
+        raise ExportError(f"{source}: which model is it? Give NAME before --from; there are: {', '.join(cards())}")
+    if name is None:
+        raise typer.BadParameter("give --from PATH, or NAME of a model whose release is in the store")
+    known = own or card(name)
+    if not source_path(name).is_file():
+        raise ExportError(
+            f"{name}: no release in the store; give --from PATH, or run: landmark-onnx models pull {name}"
+        )
+    return name, check_source(known)
 
 
 def _own_card(path: Path | None, name: str | None) -> "ModelCard | None":
@@ -159,19 +190,6 @@ def export_one(
 
     with file_locked(target, waiting=lambda: say("waiting for another process")):
         return export_model(own or card(name), source, target, form or Form(), check_parity=parity, say=say)
-
-
-def recognised(source: Path) -> str:
-    """The model that a release's file or folder is named after. Raises: ExportError that lists the names there are."""
-    from landmark_onnx.cards import cards
-
-    absolute = source.absolute()
-    # A binary model may lie in NAME/infer_model/model.
-    for part in (absolute.name, absolute.parent.name, absolute.parent.parent.name):
-        for name in cards():
-            if part == name or part.startswith(f"{name}."):
-                return name
-    raise ExportError(f"{source}: which model is it? Give NAME before --from; there are: {', '.join(cards())}")
 
 
 def facts(made: "ExportReport") -> str:
