@@ -1,13 +1,15 @@
 """landmark-onnx: Baidu's 2019 Google-Landmark models on ONNX Runtime: retrieval, classification, detection."""
 
-import importlib
+# The command line sees to Ctrl-C as soon as it is imported, so nothing that takes time stands here.
 import os
-from typing import TYPE_CHECKING, Any
 
 # ONNX Runtime 1.29 and newer write a device id the moment they are imported, unless told not to before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from landmark_onnx.cards import ModelCard, card, read_card
     from landmark_onnx.errors import LandmarkError
     from landmark_onnx.model import Classifier, Detector, Retriever
@@ -41,8 +43,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a public name when it is first used: NumPy and OpenCV take longer than this package does."""
+    import importlib
+
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"landmark_onnx.{module}"), name)

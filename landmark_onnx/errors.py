@@ -1,6 +1,10 @@
 """One exception tree: whatever goes wrong for a foreseeable reason is a `LandmarkError` with one clear line."""
 
+import logging
 import sys
+
+# Every module imports this one. What is decided on the way is said to those alone who ask the logger "landmark_onnx".
+logging.getLogger("landmark_onnx").addHandler(logging.NullHandler())
 
 EXPORTING = ("export", "demo")
 """The extras that bring the exporter."""
@@ -73,14 +77,15 @@ class ExportError(LandmarkError):
 
 
 class MissingExtraError(LandmarkError, ImportError):
-    """An optional part of the installation is missing; names the pip command and the other extras that bring it."""
+    """An optional part of the installation is missing or damaged; names the pip command, and which extras bring it."""
 
-    def __init__(self, what: str, extra: str, *others: str) -> None:
+    def __init__(self, what: str, extra: str, *others: str, damage: str = "") -> None:
         also = f" (or with extra {', '.join(others)})" if others else ""
         remedy = f"run: pip install 'landmark-onnx[{extra}]'{also}"
         if extra in EXPORTING and not can_export():
             remedy = f"{NO_EXPORTER}, and bring the model here (landmark-onnx bundle, or landmark-onnx models add)"
-        super().__init__(f"{what} is not installed; {remedy}")
+        problem = f"cannot be imported ({damage})" if damage else "is not installed"
+        super().__init__(f"{what} {problem}; {remedy}")
         self.extra = extra
 
 

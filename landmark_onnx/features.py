@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.errors import ImageError, MissingExtraError
+from landmark_onnx.errors import ImageError
+from landmark_onnx.extras import extra
 from landmark_onnx.files import atomic_write, destination
 
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -121,11 +122,9 @@ def _spooled(path: Path, write: Callable[[Path, _Spool], None]) -> Iterator[Add]
 @contextlib.contextmanager
 def _parquet(path: Path) -> Iterator[Add]:
     """Write each full row group as it comes: Parquet has its sizes at the end."""
-    try:
+    with extra("parquet", what="pyarrow"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
     group: list[tuple[str, Float32]] = []
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(atomic_write(path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landmark_onnx.errors import MissingExtraError, SessionError
+from landmark_onnx.extras import extra, hand_on_interrupt
 
 if TYPE_CHECKING:
     from landmark_onnx.gpu_options import Workload
@@ -71,16 +72,15 @@ def openvino() -> Any:
     try:
         package = importlib.import_module("openvino")  # an extra, which may be missing when types are checked too
     except ImportError as error:
+        hand_on_interrupt(error)
         raise SessionError(f"the openvino package is not installed; {install_hint(OPENVINO_PACKAGE)}") from error
     return package
 
 
 def onnxruntime() -> Any:
     """The onnxruntime module. Raises: MissingExtraError that names the extras."""
-    try:
+    with extra("cpu", "gpu", "gpu-cu12", "openvino", what="ONNX Runtime"):
         import onnxruntime as ort
-    except ImportError as error:
-        raise MissingExtraError("ONNX Runtime", "cpu", "gpu", "gpu-cu12", "openvino") from error
     if not hasattr(ort, "InferenceSession"):
         # What uninstalling one of two flavours leaves behind: an empty package.
         raise MissingExtraError("ONNX Runtime is damaged: uninstall every onnxruntime package first; it", "cpu", "gpu")

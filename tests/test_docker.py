@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from landmark_onnx.cli import app
+from landmark_onnx.cli.root import app
 
 ROOT = Path(__file__).parents[1]
 FILES = {path.name.removesuffix(".Dockerfile"): path for path in sorted((ROOT / ".docker").glob("*.Dockerfile"))}

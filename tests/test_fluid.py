@@ -3,6 +3,8 @@
 import io
 import math
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -262,3 +264,18 @@ def test_a_changed_program_is_an_error_or_a_program(program):
         except ExportError:
             continue
         assert all(isinstance(name, str) for name in names)
+
+
+def test_reading_programs_leaves_the_signals_of_the_process_alone():
+    """Paddle takes SIGTERM over as it is imported, and an export would leave its files behind."""
+    program = """if True:
+        import sys
+        from landmark_onnx_export.fluid import framework_pb2
+        assert framework_pb2().ProgramDesc().FindInitializationErrors() == []
+        assert "paddle" not in sys.modules
+        import paddle.base.proto.framework_pb2
+        op = paddle.base.proto.framework_pb2.OpDesc(type="feed").SerializeToString()
+        assert framework_pb2().OpDesc.FromString(op).type == "feed"
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import types
@@ -12,7 +11,6 @@ import pytest
 import fakes
 from landmark_onnx.cards import CARDS_VARIABLE, cards
 from landmark_onnx.cli.report import Reporter
-from landmark_onnx.cli.run import watching
 from landmark_onnx.draw import write_image
 from landmark_onnx.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.store import exported_path, source_path, stored_model
@@ -230,7 +228,7 @@ def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter,
         return report
 
     monkeypatch.setattr(sys.modules["landmark_onnx_export.convert"], "export_model", export_model)
-    monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_module", lambda: None)
+    monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_folder", lambda: None)
     where = [] if into_store else ["-o", tmp_path / "out.onnx"]
     assert run("export", NAME, "--from", make_tar(tmp_path / "x.tar"), *where)[0] == 0
     assert busy == [into_store]
@@ -245,7 +243,7 @@ def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch)
         return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())
 
     monkeypatch.setattr(sys.modules["landmark_onnx_export.convert"], "export_model", export_model)
-    monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_module", lambda: None)
+    monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_folder", lambda: None)
     card = write_card(tmp_path / "card.toml")
     release = make_tar(tmp_path / "x.tar")
     assert run("export", "--from", release, "--card", card)[0] == 0
@@ -308,12 +306,6 @@ def test_sigterm_ends_a_pull_and_the_next_goes_on(mirror, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert NAME in done.stdout
     assert mirror.ranges == [None, f"bytes={size}-"]
-
-
-def test_an_export_does_not_keep_sigterm_to_itself(run):
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    watching(NAME, Reporter(quiet=True)).stage("convert")
-    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 
 
 class Terminal:

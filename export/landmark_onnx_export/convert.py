@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ from landmark_onnx_export.networks import build, write_binary_model
 from landmark_onnx_export.normalisation import check_card, take_pixels
 from landmark_onnx_export.sources import Source, open_source
 from landmark_onnx_export.weights import Written, write_model
+
+logger = logging.getLogger("landmark_onnx.export.convert")
 
 TOOLS = ("landmark-onnx", "paddlepaddle", "paddle2onnx", "onnx", "onnxscript", "onnxruntime")
 
@@ -81,6 +84,7 @@ def export_model(
     with folder_beside(output) as folder, open_source(source) as opened:
         say("program")
         program, unused = _program(card, opened, folder)
+        logger.info("%s: variables that the network does not use: %s", card.name, ", ".join(unused) or "none")
         tensors = programs.tensors(parse_program(program), card.task)
         say("convert")
         model, weights = _convert(card, program, tensors, folder, raw=form.raw), opened.variables

@@ -5,7 +5,8 @@ int32 size of a `VarType.TensorDesc` message, that message, the raw data. A para
 Source: Paddle 1.8 lod_tensor.cc `SerializeToStream`, tensor_util.cc `TensorToStream`.
 """
 
-import importlib
+import functools
+import importlib.util
 import math
 import os
 import struct
@@ -18,7 +19,7 @@ import numpy as np
 
 from landmark_onnx.errors import ExportError
 from landmark_onnx.types import Array
-from landmark_onnx_export.paddle_runtime import paddle_module
+from landmark_onnx_export.paddle_runtime import paddle_folder
 
 ProgramDesc: TypeAlias = Any
 """`framework_pb2.ProgramDesc`: protobuf makes the class at run time."""
@@ -136,10 +137,19 @@ def looks_like_variable(head: bytes) -> bool:
     return head[:16] == bytes(16) if len(head) >= 16 else not any(head)
 
 
+@functools.cache
 def framework_pb2() -> Any:
-    """Paddle's own message classes. Raises: MissingExtraError without Paddle."""
-    paddle_module()
-    return importlib.import_module("paddle.base.proto.framework_pb2")
+    """Paddle's own message classes, without Paddle: it takes seconds to import, and takes the process's signals over.
+
+    Raises: MissingExtraError if it is not installed.
+    """
+    classes = paddle_folder().joinpath("base", "proto", "framework_pb2.py")
+    spec = importlib.util.spec_from_file_location("landmark_onnx_export.paddle_framework_pb2", classes)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def parse_program(data: bytes, origin: str = "program") -> ProgramDesc:

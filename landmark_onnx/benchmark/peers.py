@@ -11,7 +11,8 @@ import numpy as np
 from landmark_onnx.benchmark.contestants import Contestant
 from landmark_onnx.benchmark.shapes import same_shape, stacked
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.errors import MissingExtraError, SessionError
+from landmark_onnx.errors import SessionError
+from landmark_onnx.extras import extra
 from landmark_onnx.images import read_image
 from landmark_onnx.model import Classifier
 from landmark_onnx.postprocess import to_classification, to_detections, to_embedding
@@ -150,8 +151,6 @@ def decode(card: ModelCard, feeds: Tensors, outputs: Tensors) -> Result:
     return to_detections(card.postprocess, feeds, outputs, {})
 
 
-def _module(name: str, extra: str) -> Any:
-    try:
+def _module(name: str, of_extra: str) -> Any:
+    with extra(of_extra, what=name):
         return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(name, extra) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from landmark_onnx.benchmark.report import TARGETS
-from landmark_onnx.errors import MissingExtraError
+from landmark_onnx.extras import extra
 from landmark_onnx.files import atomic_write
 
 if TYPE_CHECKING:
@@ -48,11 +48,9 @@ def _colours(rows: Sequence[Row]) -> Colours:
 
 def _write(path: Path, rows: Sequence[Row], draw: Draw, colours: Colours) -> Path:
     """One panel for each model and target."""
-    try:
+    with extra("bench", what="matplotlib, which draws plots,"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib, which draws plots,", "bench") from error
     panels: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         panels.setdefault((row["model"], row["target"]), []).append(row)

@@ -7,7 +7,8 @@ from typing import Any
 
 from landmark_onnx.benchmark.contestants import OWN, PEERS, Contestant, Peer
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.errors import MissingExtraError, ModelFileError
+from landmark_onnx.errors import ModelFileError
+from landmark_onnx.extras import extra
 from landmark_onnx.precision import Precision
 from landmark_onnx.seal import read_metadata
 from landmark_onnx.store import source_path
@@ -106,13 +107,11 @@ def paddle_program(card: ModelCard, release: Path, folder: Path) -> tuple[Path, 
 
     Raises: ExportError, MissingExtraError.
     """
-    try:
+    with extra("export", what="the exporter, which reads releases for Paddle,"):
         from landmark_onnx_export.fluid import parse_program
         from landmark_onnx_export.networks import build, write_binary_model
         from landmark_onnx_export.programs import tensors
         from landmark_onnx_export.sources import open_source
-    except ImportError as error:
-        raise MissingExtraError("the exporter, which reads releases for Paddle,", "export") from error
     with open_source(release) as source:
         program = source.program or build(card.source.network, card.task, source.variables)
         names = tensors(parse_program(program), card.task)

@@ -12,11 +12,11 @@ from landmark_onnx.cli.cls import VIEW as CLASSES
 from landmark_onnx.cli.det import VIEW as BOXES
 from landmark_onnx.cli.det import drawn
 from landmark_onnx.cli.export import export_one, facts
-from landmark_onnx.cli.extras import extra
 from landmark_onnx.cli.options import Batch, Engine, Format, Output, Quiet
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.retrieval import VIEW as COSINES
 from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.extras import extra
 
 if TYPE_CHECKING:
     from landmark_onnx.results import Detections, Failure, Similarity

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landmark_onnx.cli.extras import extra
 from landmark_onnx.cli.names import complete_model
 from landmark_onnx.cli.options import Output, Quiet
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import reporting
-from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.errors import ExportError, LandmarkError, MissingExtraError
+from landmark_onnx.extras import extra
 
 if TYPE_CHECKING:
     from landmark_onnx.cards import ModelCard
@@ -73,7 +72,6 @@ Raw = Annotated[
         "--raw", help="Leave each op as Paddle has it and the weights as released; by default batch norm is folded."
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List the variables that the network does not use.")]
 
 
 def export_releases(
@@ -85,7 +83,6 @@ def export_releases(
     card: CardFile = None,
     input_kind: InputOption = Input.FLOAT32,
     raw: Raw = False,
-    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn a released Paddle model into an ONNX file that needs no Paddle, and check that both answer alike."""
@@ -106,8 +103,6 @@ def export_releases(
                 report.failure(f"{model}: {error}")
                 continue
             report.result(f"{model}: {made.path} ({facts(made)})")
-            for variable in made.unused if verbose else ():
-                report.result(f"  not used: {variable}")
         if every:
             report.note(f"{len(releases) - report.failures} of {len(releases)} exported")
 
@@ -176,11 +171,9 @@ def export_one(
 
     with extra("export"):
         from landmark_onnx_export.convert import Form, export_model
-        from landmark_onnx_export.paddle_runtime import paddle_module
+        from landmark_onnx_export.paddle_runtime import paddle_folder
 
-        paddle_module()
-    # Paddle takes SIGTERM over as it is imported.
-    interruptible()
+        paddle_folder()
     target = output or exported_path(name)
     if output and (folder or output.is_dir()):
         target = output / f"{name}.onnx"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landmark_onnx.cli.extras import extra
 from landmark_onnx.cli.names import complete_model
 from landmark_onnx.cli.options import Format, Output, Quiet
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
+from landmark_onnx.extras import extra
 
 if TYPE_CHECKING:
     from landmark_onnx_export.recipe import ReductionReport, Wish

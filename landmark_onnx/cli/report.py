@@ -1,6 +1,7 @@
 """What the command line says on standard error: errors, notes, and a progress bar where a person is watching."""
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 REMINDER = 60.0
 
 
+def lines_shown(text: str) -> str:
+    """A text of several lines, each as `shown` has it."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
 def complain(text: str) -> None:
     """One error line."""
     typer.echo(f"landmark-onnx: error: {shown(text)}", err=True)
@@ -32,7 +38,7 @@ class Reporter:
         self.failures = 0
         self._done = 0
         self._quiet = quiet
-        self._bar = _make_bar() if bar and not quiet and sys.stderr.isatty() else None
+        self._bar = _make_bar() if bar and not quiet and _has_bars() else None
         self._download: TaskID | None = None
         self._announcement = ""
         self._late = False
@@ -95,7 +101,7 @@ class Reporter:
     def lengthy(self, announcement: str) -> Iterator[None]:
         """If this block tells of a stage, it takes long: say so, and show a bar even where there would be none."""
         self._announcement = announcement
-        self._late = self._bar is None and not self._quiet and sys.stderr.isatty()
+        self._late = self._bar is None and not self._quiet and _has_bars()
         try:
             yield
         finally:
@@ -131,6 +137,11 @@ class Reporter:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             typer.echo(line, err=True)
+
+
+def _has_bars() -> bool:
+    """Whether a bar may be where notes are: lines of a log would tear it."""
+    return sys.stderr.isatty() and not logging.getLogger("landmark_onnx").isEnabledFor(logging.DEBUG)
 
 
 def _make_bar() -> "Progress":

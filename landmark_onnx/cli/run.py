@@ -9,7 +9,6 @@ import typer
 
 from landmark_onnx.cli.options import Engine, Images, Output, Supply
 from landmark_onnx.cli.report import Reporter
-from landmark_onnx.cli.signals import interruptible
 from landmark_onnx.cli.sinks import View, open_sink
 
 if TYPE_CHECKING:
@@ -67,12 +66,10 @@ def watching(name: str, report: Reporter) -> "Watch":
     """What `pull` tells of a model, for the progress bar."""
     from landmark_onnx.pull import Watch
 
-    def stage(text: str) -> None:
-        # Paddle takes SIGTERM over when an export imports it.
-        interruptible()
-        report.stage(f"{name}: {text}")
-
-    return Watch(stage=stage, received=lambda done, total: report.received(f"{name}: download", done, total))
+    return Watch(
+        stage=lambda text: report.stage(f"{name}: {text}"),
+        received=lambda done, total: report.received(f"{name}: download", done, total),
+    )
 
 
 def emit(answers: Iterable[Answer], view: View, output: Output, report: Reporter, *, timed: bool = False) -> None:

@@ -1,16 +1,89 @@
 """Signals that end a program, made to end it as Ctrl-C does: temporary files go, child processes too."""
 
+import atexit
+import os
 import signal
-from typing import NoReturn
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
+
+INTERRUPTED = 130
+"""The exit code of whatever was interrupted, by whichever signal."""
+
+REPEATED = 1.0
+"""Seconds in which more signals belong to the first one: `timeout` sends two, and cleaning up must not be cut short."""
+
+LATER = 0.02
+"""Seconds until a signal that arrived during an import is looked at again."""
+
+_arrived: float | None = None
 
 
 def interruptible() -> None:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, unless they are ignored, as nohup has it."""
-    for name in ("SIGTERM", "SIGHUP"):
+    """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, unless they are ignored, as nohup has it."""
+    global _arrived
+    _arrived = None
+    _handle(_interrupt)
+
+
+def interrupted() -> bool:
+    """Whether such a signal has arrived."""
+    return _arrived is not None
+
+
+def settle() -> None:
+    """From now on a signal ends the program at once and in silence: the work is done, only the interpreter is left.
+
+    Its last part restores what the system does by default, which would make a failure of a good run: not even that.
+    """
+    _forget()
+    _handle(_leave)
+    atexit.register(_handle, signal.SIG_IGN)
+
+
+def _handle(handler: "signal._HANDLER") -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, handler)
 
 
-def _interrupt(*_: object) -> NoReturn:
+def _interrupt(number: int, frame: "FrameType | None") -> None:
+    global _arrived
+    again = number == getattr(signal, "SIGALRM", None)
+    first, now = _arrived is None, time.monotonic()
+    if not again:
+        if _arrived is not None and now - _arrived < REPEATED:
+            return
+        _arrived = now
+    # A module cut off in the middle says something else: that it is damaged, or not installed. Who insists is heard.
+    if (first or again) and _importing(frame):
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, LATER)
+        return
+    _forget()
     raise KeyboardInterrupt
+
+
+def _forget() -> None:
+    """Look at no signal again."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _importing(frame: "FrameType | None") -> bool:
+    """Whether an import is under way that began within `main`, and this system can look again later."""
+    while frame is not None and hasattr(signal, "setitimer"):
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        if frame.f_code.co_name == "main" and frame.f_globals.get("__name__") == "landmark_onnx.cli":
+            return False
+        frame = frame.f_back
+    return False
+
+
+def _leave(*_: object) -> "NoReturn":
+    os._exit(INTERRUPTED)

@@ -16,7 +16,8 @@ from typing import Any
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.embedding.extract import Extractor
 from landmark_onnx.embedding.job import Job, Made, Work
-from landmark_onnx.errors import FeatureError, LandmarkError, MissingExtraError
+from landmark_onnx.errors import FeatureError, LandmarkError
+from landmark_onnx.extras import extra
 from landmark_onnx.images import ReadOptions
 from landmark_onnx.model import Retriever
 from landmark_onnx.providers import ProviderRequest
@@ -135,11 +136,9 @@ def _cluster(address: str, workers: int) -> Iterator[Any]:
     # Ray reads these when it is imported or started.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
+    with extra("ray", what="ray"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise MissingExtraError("ray", "ray") from error
     settings: dict[str, Any] = {"address": address, "logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
         settings |= {"num_cpus": workers, "object_store_memory": STORE_BYTES, "include_dashboard": False}

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from landmark_onnx.documents import parse_json
 from landmark_onnx.embedding.manifest import ROW_COLUMNS, Manifest
-from landmark_onnx.errors import FeatureError, MissingExtraError, reason_of
+from landmark_onnx.errors import FeatureError, reason_of
+from landmark_onnx.extras import extra
 from landmark_onnx.files import atomic_write
 from landmark_onnx.structure import Sha256, structure
 
@@ -173,11 +174,9 @@ def is_shard(path: Path) -> bool:
 
 def arrow() -> tuple[Any, Any]:
     """The modules pyarrow and pyarrow.parquet. Raises: MissingExtraError."""
-    try:
+    with extra("parquet", what="pyarrow"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
     return pa, pq
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.cores import available_cores
-from landmark_onnx.errors import MissingExtraError, SearchError
+from landmark_onnx.errors import SearchError
+from landmark_onnx.extras import extra
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
 
 Float64: TypeAlias = npt.NDArray[np.float64]
@@ -114,8 +115,6 @@ def _settle(database: Float32, query: Float32, floor: float, wanted: int) -> tup
 
 def load_faiss() -> Any:
     """The module faiss. Raises: MissingExtraError."""
-    try:
+    with extra("search", what="faiss"):
         import faiss
-    except ImportError as error:
-        raise MissingExtraError("faiss", "search") from error
     return faiss

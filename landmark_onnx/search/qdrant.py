@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from landmark_onnx.documents import VersionError, read_versioned
-from landmark_onnx.errors import MissingExtraError, SearchError
+from landmark_onnx.errors import SearchError
+from landmark_onnx.extras import extra
 from landmark_onnx.files import atomic_write
 from landmark_onnx.search.answers import Answer, Hit
 from landmark_onnx.search.ensemble import Ensemble
@@ -251,10 +252,8 @@ def build(
 
 def connect(url: str) -> "QdrantClient":
     """A client. Raises: MissingExtraError, SearchError."""
-    try:
+    with extra("qdrant", what="qdrant-client"):
         from qdrant_client import QdrantClient
-    except ImportError as error:
-        raise MissingExtraError("qdrant-client", "qdrant") from error
     with asking(url):
         if url.startswith("file://"):
             return QdrantClient(path=url.removeprefix("file://"))
