@@ -1,19 +1,17 @@
 """Whether a release is the one its card declares, or the one that was there at first sight."""
 
-import tarfile
+import itertools
 from pathlib import Path
 
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.partial import Fetched, hashed
 from landmark_onnx.store import read_record, source_path, write_record
+from landmark_onnx.tars import TarError, members
 
 MAX_MEMBERS = 100_000
 
 _COMPRESSED = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
-_WITHOUT_DATA = frozenset(
-    {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
-)
 
 
 def accept(card: ModelCard, fetched: Fetched) -> None:
@@ -50,18 +48,9 @@ def check_tar(path: Path, shown: str) -> None:
     with path.open("rb") as file:
         if file.read(6).startswith(_COMPRESSED):
             return
-        end = file.seek(0, 2)
-        at = 0
-        for _ in range(MAX_MEMBERS):
-            file.seek(at)
-            block = file.read(tarfile.BLOCKSIZE)
-            if at and block == bytes(tarfile.BLOCKSIZE):
+        try:
+            if sum(1 for _ in itertools.islice(members(file, marked=True), MAX_MEMBERS + 1)) <= MAX_MEMBERS:
                 return
-            try:
-                member = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-            except (tarfile.TarError, ValueError) as error:
-                what = "cut off" if at >= end else "damaged" if at else "not a tar"
-                raise ModelFileError(f"{shown}: {what} at byte {at} of {end}: no release") from error
-            data = 0 if member.type in _WITHOUT_DATA else max(member.size, 0)
-            at += tarfile.BLOCKSIZE + -(-data // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        except TarError as error:
+            raise ModelFileError(f"{shown}: no tar, or a damaged one: {error}: no release") from error
     raise ModelFileError(f"{shown}: wanted at most {MAX_MEMBERS} members, got more: no release")

@@ -288,6 +288,17 @@ def test_hostile_members_are_refused_one_by_one(run, photos):
     assert sorted(path.name for path in photos.iterdir()) == ["features", "photos", "store", "x.tar"]
 
 
+def test_a_member_of_a_size_that_lies_does_not_end_the_job(run, photos):
+    odd = tarfile.TarInfo("odd.jpg")
+    odd.pax_headers = {"size": "-5"}
+    make_tar(photos / "x.tar", {"a.png": png(0), "odd": odd, "b.png": png(1)})
+    assert run("x.tar", "-m", MODEL, "-o", "features").code == 1
+    features = open_features(photos / "features")
+    assert features.ids() == ["a", "b"]
+    ((_, source, error),) = features.failures()
+    assert (source, error) == ("x.tar:odd.jpg", "refused: a size of '-5' in its header")
+
+
 def test_tars_that_are_cut_or_garbled_or_compressed(photos):
     whole = make_tar(photos / "x.tar", {f"{number}.png": png(number) for number in range(3)}).read_bytes()
     places = [item.offset for item in list_items(["x.tar"])]

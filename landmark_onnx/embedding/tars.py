@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from landmark_onnx.embedding.items import Item
-from landmark_onnx.errors import FeatureError
+from landmark_onnx.errors import FeatureError, shown
 from landmark_onnx.folders import SUFFIXES
 from landmark_onnx.ids import IdRule, as_text, image_id
 from landmark_onnx.images import MAX_BYTES
+from landmark_onnx.tars import Member, TarError, members
 
 _BLOCK = 1 << 20
 
@@ -26,49 +27,35 @@ def tar_items(path: str, rule: IdRule, checking: Callable[[str], None]) -> Itera
     Raises: FeatureError if the tar is missing, damaged, compressed, or not what its md5 says.
     """
     try:
-        size = Path(path).stat().st_size
         _check_md5(Path(path), checking)
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                # The list of all members would grow with the tar.
-                tar.members = []  # type: ignore[attr-defined]
+        with open(path, "rb") as file:  # noqa: PTH123
+            for member in members(file):
                 if _is_image(member):
-                    yield _item(path, member, rule, size)
-            _check_end(tar, path, size)
+                    yield _item(path, member, rule)
     except OSError as error:
         raise FeatureError(f"{path}: {error.strerror or error}") from error
-    except (tarfile.TarError, ValueError, RecursionError, MemoryError) as error:
+    except TarError as error:
         raise FeatureError(f"{path}: not a whole, uncompressed tar ({error}); fetch it again, or gunzip it") from error
 
 
-def _is_image(member: tarfile.TarInfo) -> bool:
+def _is_image(member: Member) -> bool:
     name = PurePosixPath(member.name)
-    return name.suffix.lower() in SUFFIXES and not member.isdir() and not name.name.startswith(".")
+    return name.suffix.lower() in SUFFIXES and member.kind != tarfile.DIRTYPE and not name.name.startswith(".")
 
 
-def _item(path: str, member: tarfile.TarInfo, rule: IdRule, tar_size: int) -> Item:
+def _item(path: str, member: Member, rule: IdRule) -> Item:
     refusal = ""
-    if not member.isreg() or member.sparse is not None:
+    if member.odd:
+        refusal = f"refused: {shown(member.odd)} in its header"
+    elif member.kind not in tarfile.REGULAR_TYPES or member.sparse:
         refusal = "refused: a link, a device or a sparse file in a tar, not plain bytes"
     elif member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
         refusal = "refused: its name leads out of the tar"
     elif member.size > MAX_BYTES:
         refusal = f"larger than {MAX_BYTES >> 20} MiB"
-    elif member.offset_data + member.size > tar_size:
-        raise tarfile.ReadError(f"{member.name} is cut")
     source = f"{as_text(path)}:{as_text(member.name)}"
     place = os.path.abspath(path)  # noqa: PTH100  # as given, links and all
-    return Item(image_id(member.name, rule), source, place, member.offset_data, member.size, refusal)
-
-
-def _check_end(tar: tarfile.TarFile, path: str, size: int) -> None:
-    """`tarfile` takes a header that it cannot read for the end: only zeros, or no byte more, are one."""
-    at = tar.offset
-    with open(path, "rb") as file:  # noqa: PTH123
-        file.seek(at)
-        block = file.read(tarfile.BLOCKSIZE)
-    if at > size or block.strip(b"\0"):
-        raise tarfile.ReadError(f"no header at byte {at}")
+    return Item(image_id(member.name, rule), source, place, member.offset, max(member.size, 0), refusal)
 
 
 def _check_md5(path: Path, checking: Callable[[str], None]) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import cv2
 
 from landmark_onnx.errors import ImageError, LandmarkError
 from landmark_onnx.images import MAX_BYTES, read_image
+from landmark_onnx.tars import TarError, members
 
 SIDE = 180
 QUALITY = 80
@@ -43,12 +43,12 @@ def _encoded(source: str) -> str | bytes:
         with Path(f"{tar}.tar").open("rb") as file:
             file.seek(offset)
             return file.read(min(size, MAX_BYTES))
-    except (OSError, KeyError, tarfile.TarError) as error:
+    except (OSError, KeyError, TarError) as error:
         raise ImageError(f"{source}: not there any more") from error
 
 
 @functools.lru_cache(TARS_AT_ONCE)
 def _members(path: str) -> Mapping[str, tuple[int, int]]:
     """Where the files of a tar begin, and their sizes."""
-    with tarfile.open(path, "r:") as tar:
-        return {member.name: (member.offset_data, member.size) for member in tar if member.isreg()}
+    with Path(path).open("rb") as file:
+        return {member.name: (member.offset, member.size) for member in members(file) if not member.odd}
