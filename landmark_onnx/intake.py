@@ -6,8 +6,6 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from landmark_onnx.cards import ModelCard, card, cards, users_card, users_folder
 from landmark_onnx.download import download
 from landmark_onnx.errors import DownloadError, ModelFileError
@@ -26,14 +24,13 @@ from landmark_onnx.store import (
     stored_model,
 )
 from landmark_onnx.trust import accept
-from landmark_onnx.types import Image
 
 
 def add(path: Path, name: str | None = None, *, card_file: Path | None = None) -> Stored:
     """Copy a file into the store, as whatever its bytes say it is.
 
     An exported .onnx goes among the models after its seal is checked. Any other .onnx needs a card, and is sealed with
-    it after it has answered once. A tar, or a folder, which becomes one, goes among the releases.
+    it after it has answered as a sound one must. A tar, or a folder, which becomes one, goes among the releases.
     name: of the model; by default a release is called after its file. card_file: joins the user's cards.
     Raises: ModelFileError, CardError, UnknownModelError, SessionError.
     """
@@ -129,16 +126,18 @@ def _adopt(path: Path, given: ModelCard | None) -> ModelCard:
     from landmark_onnx.preprocess import preprocess
     from landmark_onnx.providers import on_cpu
     from landmark_onnx.session import Session
+    from landmark_onnx.soundness import examine, picture
     from landmark_onnx.verify import Probe, probe_rule
 
     if given is None:
         raise ModelFileError(
             f"{path}: no seal: truncated, changed, or not exported by landmark-onnx; if others made it, give its --card"
         )
-    image = _picture()
+    image = picture(0)
     cpu = on_cpu()
     session = Session(path, cpu)
     session.bind(given)
+    examine(session, given, probe_rule(given))
     outputs = session.run(given, preprocess(probe_rule(given), image))
     with locked(given.name), path.open("rb") as reader, atomic_write(exported_path(given.name)) as file:
         shutil.copyfileobj(reader, file)
@@ -150,16 +149,6 @@ def _adopt(path: Path, given: ModelCard | None) -> ModelCard:
         except ModelFileError as error:
             raise ModelFileError(f"{path}: wanted all its weights inside it: save it as one file first") from error
     return given
-
-
-def _picture() -> Image:
-    """Colours, edges and noise, the same every time."""
-    y, x = np.mgrid[:120, :160]
-    waves = np.stack([np.sin((x * a + y * b) / 17) for a, b in ((1, 2), (3, -1), (-2, 1))], axis=-1)
-    noise = np.random.default_rng(0).normal(0, 4, waves.shape)
-    tiles = 60 * ((x // 20 + y // 20) % 2)[..., None]
-    image: Image = np.clip(100 + 90 * waves + noise + tiles, 0, 255).astype(np.uint8)
-    return image
 
 
 def _install(path: Path, given: ModelCard) -> None:

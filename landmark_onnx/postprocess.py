@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from landmark_onnx.cards import Postprocess
 from landmark_onnx.errors import SessionError
+from landmark_onnx.outputs import widened
 from landmark_onnx.results import Classification, Detections, Embedding, named
 from landmark_onnx.types import Array, Tensors
 
@@ -29,8 +30,8 @@ def to_embedding(rule: Postprocess, outputs: Tensors) -> Embedding:
     """{"embedding": (1, D)} -> Embedding. Raises: SessionError if a value is not finite."""
     vector = _finite(outputs["embedding"].reshape(-1).astype(np.float32), "embedding")
     if rule.normalise:
-        vector = vector / np.maximum(np.linalg.norm(vector), np.finfo(np.float32).tiny)
-    return Embedding(vector=vector)
+        vector = vector / max(np.linalg.norm(vector.astype(np.float64)), np.finfo(np.float32).tiny)
+    return Embedding(vector=vector.astype(np.float32))
 
 
 def cosine(a: Array, b: Array) -> float:
@@ -67,7 +68,7 @@ def to_detections(rule: Postprocess, feeds: Tensors, outputs: Tensors, names: Ma
     category += 1
     scores = probability[roi, category]
     deltas = outputs["deltas"].reshape(-1, probability.shape[1], 4)[roi, category]
-    rois, deltas = _finite(outputs["rois"][roi], "rois"), _finite(deltas, "deltas")
+    rois, deltas = _finite(rois[roi], "rois"), _finite(deltas, "deltas")
     boxes = decode_boxes(rois, deltas * np.array(rule.variances, np.float32))
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32) - 1) / scale
     order = np.argsort(-scores, kind="stable")
@@ -75,7 +76,8 @@ def to_detections(rule: Postprocess, feeds: Tensors, outputs: Tensors, names: Ma
     order = order[np.argsort(category[order], kind="stable")]
     boxes, category = boxes[order], category[order]
     boxes[:, 2:] = boxes[:, 2:] - boxes[:, :2] + 1
-    return Detections(boxes=boxes, classes=category, scores=scores[order], names=named(names, category))
+    boxes, scores = boxes.astype(np.float32), scores[order].astype(np.float32)
+    return Detections(boxes=boxes, classes=category, scores=scores, names=named(names, category))
 
 
 def decode_boxes(rois: Float32, deltas: Float32) -> Float32:
@@ -137,6 +139,7 @@ def _best(values: Array, count: int) -> Int64:
 
 
 def _finite(values: Array, name: str) -> Array:
+    """`values` in float32 or better. Raises: SessionError if one is not finite."""
     if not np.isfinite(values).all():
         raise SessionError(f"the model's {name} has values that are not finite: its file is damaged or its weights are")
-    return values
+    return widened(values)

@@ -14,6 +14,7 @@ from landmark_onnx.cores import default_threads
 from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError, reason_of
 from landmark_onnx.gpu_options import Workload
 from landmark_onnx.onnx_runtime import Chain, OnnxRuntime, Start
+from landmark_onnx.outputs import check_declared, conform
 from landmark_onnx.precision import Precision, precision_of
 from landmark_onnx.providers import (
     CPU,
@@ -31,7 +32,7 @@ from landmark_onnx.providers import (
 from landmark_onnx.runners import Port, Runner
 from landmark_onnx.seal import PREFIX, decode_metadata, read_metadata
 from landmark_onnx.store import running_file
-from landmark_onnx.types import INPUTS, OUTPUTS, InputKind, Tensors
+from landmark_onnx.types import INPUTS, InputKind, Tensors
 
 
 class Session:
@@ -63,6 +64,7 @@ class Session:
         self.path = running_file(path, request.precision)
         self._asked = request.precision
         self.lost: str | None = None
+        self._widths: dict[str, int] = {}
         threads = threads or default_threads()
         if takes_openvino(request):
             self._runner: Runner = openvino_runtime.load(
@@ -92,13 +94,17 @@ class Session:
         return _input_kind(self.path, self._facts("input").get("input", "float32"))
 
     def bind(self, card: ModelCard) -> None:
-        """Check that the file has the tensors the card names. Raises: ModelFileError with wanted and got."""
+        """Check that the file has the tensors the card names, and that its outputs are what the task wants.
+
+        Raises: ModelFileError with wanted and got.
+        """
         for kind, wanted, got in (
             ("inputs", card.input_names(), list(self._runner.inputs)),
             ("outputs", card.output_names(), list(self._runner.outputs)),
         ):
             if missing := [name for name in wanted if name not in got]:
                 raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
+        check_declared(card, self._runner.outputs, str(self.path))
 
     def largest_batch(self, card: ModelCard, wanted: int) -> int:
         """`wanted`, or 1 if the file takes one image at a time. Raises: ModelFileError if it takes only more."""
@@ -110,7 +116,10 @@ class Session:
         return 1
 
     def run(self, card: ModelCard, feeds: Tensors) -> Tensors:
-        """Feed our named tensors, answer our named tensors. Raises: SessionError from the runtime's own error."""
+        """Feed our named tensors, answer our named tensors, half precision widened.
+
+        Raises: SessionError from the runtime's own error, or if the outputs are not what the card's task wants.
+        """
         renamed = {
             theirs: np.ascontiguousarray(feeds[ours])
             for ours, theirs in zip(INPUTS[card.task], card.input_names(), strict=True)
@@ -120,7 +129,14 @@ class Session:
         except Exception as error:  # runtimes' exceptions have no public base class
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
             raise SessionError(f"{self.path}: {self.provider} cannot run {shapes}: {reason_of(error)}") from error
-        return dict(zip(OUTPUTS[card.task], values, strict=True))
+        outputs = conform(card, len(feeds["image"]), values, str(self.path))
+        for name, array in outputs.items():
+            if (width := self._widths.setdefault(name, array.shape[1])) != array.shape[1]:
+                raise SessionError(
+                    f"{self.path}: {name}: {array.shape[1]} values an answer, {width} before: its size depends on the "
+                    "image's, so answers cannot be compared"
+                )
+        return outputs
 
     def _facts(self, key: str) -> dict[str, Any]:
         """What the file's own strings say of one key. Raises: ModelFileError."""

@@ -18,6 +18,7 @@ from landmark_onnx.preprocess import preprocess
 from landmark_onnx.providers import ProviderRequest
 from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.session import Session
+from landmark_onnx.soundness import examine
 from landmark_onnx.store import find_model, running_file
 from landmark_onnx.structure import Count, DocumentError, structure
 from landmark_onnx.types import Array, Image, Task, Tensors
@@ -132,7 +133,7 @@ class Verification:
 
 
 def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = None, *, threads: int = 0) -> Verification:
-    """Check the seal, the external data, the card, and the probe's answer on `provider`.
+    """Check the seal, the external data, the card, and the answers to the probe and to unlike pictures on `provider`.
 
     A file of reduced precision must answer as it did when it was made, within `TOLERANCES`; how far that is from fp32
     is in its metadata.
@@ -161,6 +162,7 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
     if reason := measured.shortfall(card.task, tolerance):
         who = "Paddle did" if own == "fp32" else "when it was made"
         raise ModelFileError(f"{path}: on {session.provider} it does not answer as {who}: {reason}")
+    examine(session, card, probe_rule(card))
     return Verification(path=path, card=card, sha256=seal.sha256, provider=session.provider, agreement=measured)
 
 
