@@ -13,19 +13,15 @@ PROGRAM_FOLDER = "infer_model"
 def recognised(path: Path) -> str | None:
     """The model that a tar, a folder or a program file is called after, None if no card is called so.
 
-    NAME, or NAME and anything behind a dot; the longest name fits best. A program file may be called after the folder
-    it lies in, and a folder `infer_model` after the one around it.
+    NAME, or NAME and anything behind a dot; the longest name fits best. Where a file's own name says nothing, that of
+    its folder counts, and where a folder is called `infer_model`, the one around it.
     """
     places = [path.absolute()]
-    if path.is_file() and not path.name.endswith(TAR_ENDINGS):
+    if path.is_file():
         places.append(places[0].parent)
     if places[-1].name == PROGRAM_FOLDER:
         places.append(places[-1].parent)
-    for place in places:
-        fitting = [name for name in cards() if place.name == name or place.name.startswith(f"{name}.")]
-        if fitting:
-            return max(fitting, key=len)
-    return None
+    return next((name for place in places if (name := _called(place.name))), None)
 
 
 def releases_in(folder: Path) -> list[tuple[str, Path]]:
@@ -35,7 +31,13 @@ def releases_in(folder: Path) -> list[tuple[str, Path]]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), len(path.name), path.name)):
-        name = recognised(path) if path.is_dir() or path.name.endswith(TAR_ENDINGS) else None
-        if name:
+        if not (path.is_dir() or path.name.endswith(TAR_ENDINGS)):
+            continue
+        if name := _called(path.name):
             found.setdefault(name, path)
     return sorted(found.items())
+
+
+def _called(file: str) -> str | None:
+    fitting = [name for name in cards() if file == name or file.startswith(f"{name}.")]
+    return max(fitting, key=len, default=None)

@@ -159,7 +159,8 @@ def test_shared_options_have_the_defaults_of_the_runtime():
         (*CLS, "0.png", "--labels", "nowhere.txt"),
         (*DET, "0.png", "--score", "1.5"),
         (*RETRIEVAL, "0.png", "--save", "f.txt"),
-        ("export", fakes.CLS),
+        ("export",),
+        ("export", "--all"),
         ("export", fakes.CLS, "--all", "--from", "."),
     ],
 )

@@ -253,6 +253,28 @@ def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch)
     assert (code, "the card is called 'mine'" in err) == (2, True)
 
 
+def test_an_export_of_a_release_that_was_added(run, exporter, tmp_path, monkeypatch):
+    given = []
+
+    def export_model(card, source, output, form, *, say, check_parity):
+        given.append((card.name, source))
+        fakes.make_retrieval(output)
+        return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())
+
+    monkeypatch.setattr(sys.modules["landmark_onnx_export.convert"], "export_model", export_model)
+    monkeypatch.setattr("landmark_onnx_export.paddle_runtime.paddle_module", lambda: None)
+    code, _, err = run("export", NAME)
+    assert (code, f"{NAME}: no release of it in the store: give --from PATH" in err) == (1, True)
+    assert run("models", "add", make_tar(tmp_path / f"{NAME}.tar"))[0] == 0
+    assert run("export", NAME)[0] == 0
+    assert given == [(NAME, source_path(NAME))]
+    data = bytearray(source_path(NAME).read_bytes())
+    data[-1] ^= 1
+    source_path(NAME).write_bytes(data)
+    code, _, err = run("export", NAME)
+    assert (code, "as at first sight" in err) == (1, True)
+
+
 def test_rm_knows_its_names_before_it_begins(run):
     touch(source_path(NAME))
     code, _, err = run("models", "rm", NAME, "none")

@@ -30,8 +30,7 @@ def own_cards(tmp_path, monkeypatch):
         ("mine/mine.v2.pdmodel", "mine.v2"),
         ("mine/model", "mine"),
         (f"{NAME}_index.tar", f"{NAME}_index"),
-        # A tar, or a folder of any other name, is called after itself alone.
-        ("mine/download.tar", None),
+        ("mine/download.tar", "mine"),
         ("mine/other/", None),
         ("mine/other/model", None),
         ("mine_too.tar", None),
@@ -48,8 +47,17 @@ def test_a_release_is_called_after_its_model(place, wanted, tmp_path, monkeypatc
 
 
 def test_the_releases_in_a_folder(tmp_path):
-    folder = tmp_path / "here"
-    files = ("mine.old.tar", "mine.tar.gz", "mine/x", f"{NAME}/x", "mine.v2.tgz", "other.tar", "se_x152_arcmargin.txt")
+    folder = tmp_path / "mine.v3"
+    files = (
+        "mine.old.tar",
+        "mine.tar.gz",
+        "mine/x",
+        f"{NAME}/x",
+        "mine.v2.tgz",
+        "other.tar",
+        "infer_model/x",
+        "se_x152_arcmargin.txt",
+    )
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()

@@ -135,9 +135,7 @@ def _one(source: Path | None, name: str | None, own: "ModelCard | None") -> tupl
         raise typer.BadParameter("give --from PATH, or NAME of a model whose release is in the store")
     known = own or card(name)
     if not source_path(name).is_file():
-        raise ExportError(
-            f"{name}: no release in the store; give --from PATH, or run: landmark-onnx models pull {name}"
-        )
+        raise ExportError(f"{name}: no release of it in the store: give --from PATH, or landmark-onnx models add PATH")
     return name, check_source(known)
 
 
