@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import filelock
@@ -87,7 +88,8 @@ def test_any_changes_leave_what_a_dictionary_would(tmp_path_factory, changes, gr
             model |= dict.fromkeys(names, seed)
     index = Index.open(folder)
     check(index, model)
-    assert {path.name for path in index.manifest.files(folder)} | {"index.json"} == files(folder)
+    assert index.manifest.names | {"index.json"} == files(folder)
+    index.verify()
     if graph and model and index.manifest.graph:
         queries = np.ascontiguousarray(index.vectors[:3])
         np.testing.assert_array_equal(
@@ -209,7 +211,13 @@ def test_a_damaged_file_is_told_of(tmp_path, name):
         (["rows"], "5", "rows: wanted int, got '5'"),
         (["rows"], float("inf"), "rows: wanted a finite number, got inf"),
         (["rows"], 1 << 90, "rows: a number of more than 64 bits"),
-        (["id_bytes"], -5, "id_bytes: wanted 0 to .*, got -5"),
+        (["rows"], 1 << 50, "files: .*: bytes: wanted 9007199254740992, got 480"),
+        (["rows"], 59, "files: .*: bytes: wanted 472, got 480"),
+        (["files", "ids-1.text", "bytes"], -5, "files: ids-1.text: bytes: wanted 0 to .*, got -5"),
+        (["files", "ids-1.text", "sha256"], [], "files: ids-1.text: sha256: wanted 1 of them"),
+        (["files", "ids-1.text", "sha256", 0], "x", "files: ids-1.text: sha256 1: wanted 64 hexadecimal digits"),
+        (["files", "mine.txt"], {"bytes": 0, "sha256": []}, "files: wanted .*, got .*mine.txt"),
+        (["ensemble", "members", 0, "weight"], 2, "not what was written: its SHA-256 is of something else"),
         (["generation"], None, "generation: wanted int, got None"),
         (["dim"], -64, "dim: wanted 16, got -64"),
         (["dim"], "64", "dim: wanted 16, got '64'"),
@@ -236,12 +244,13 @@ def test_a_manifest_with_another_value_names_its_key(tmp_path, keys, value, mess
         Index.open(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[" * 200_000, "", "{", "[]", "{}", '{"format": 1}', '{"format": 2}'])
+@pytest.mark.parametrize("text", ["[" * 200_000, "", "{", "[]", "{}", "9", '{"format": 1}', '{"format": 2}'])
 def test_a_damaged_manifest_is_told_of(tmp_path, text):
     build(tmp_path)
     (tmp_path / "index.json").write_text(text)
-    with pytest.raises(SearchError, match=r"index.json: (damaged|format 2, wanted 1)"):
+    with pytest.raises(SearchError, match=r"index.json: (damaged|format 1, wanted 2)") as told:
         Index.open(tmp_path)
+    assert "rebuild it with: landmark-onnx index build FEATURES -o" in str(told.value)
 
 
 def test_a_failure_while_reading_changes_nothing(tmp_path):
@@ -338,7 +347,7 @@ def test_a_damaged_graph_is_told_of(tmp_path):
     assert index.manifest.graph
     path = tmp_path / index.manifest.graph.file
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(SearchError, match=r"graph-.*\.faiss: missing or damaged"):
+    with pytest.raises(SearchError, match=r"graph-.*\.faiss: .* bytes, wanted"):
         Index.open(tmp_path).search(np.ones((1, indexed.DIM), np.float32), 1, approximate=True)
 
 
@@ -351,7 +360,7 @@ sys.path.insert(0, sys.argv[2])
 import faiss
 import indexed
 from landmark_onnx import files
-from landmark_onnx.search import approximate, manifest, texts, writer
+from landmark_onnx.search import approximate, change, contents, writer
 folder = Path(sys.argv[1])
 
 def slow(work):
@@ -360,8 +369,8 @@ def slow(work):
         return work(*values)
     return run
 
-writer.sync, writer.append_texts, files.publish, writer._clear = map(
-    slow, (writer.sync, writer.append_texts, files.publish, writer._clear)
+contents.sync, writer.append_texts, files.publish, change._clear = map(
+    slow, (contents.sync, writer.append_texts, files.publish, change._clear)
 )
 for line in sys.stdin:
     change, names, seed, graph = json.loads(line)
@@ -396,6 +405,7 @@ def test_killed_at_any_moment_it_is_the_old_state_or_the_new(tmp_path, graph):
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     killed = changed = 0
+    usual = 0.0
     state: dict[str, int] = {}
     with subprocess.Popen(command, bufsize=0, env=environment, **pipes) as nursery:
         assert nursery.stdin
@@ -411,11 +421,13 @@ def test_killed_at_any_moment_it_is_the_old_state_or_the_new(tmp_path, graph):
             after = after | (dict.fromkeys(names, number) if change != "remove" else {})
             nursery.stdin.write(json.dumps([change, names, number, graph]).encode() + b"\n")
             pid = int(nursery.stdout.readline())
-            moment = rng.uniform(0, 0.4 if graph else 0.15) if number else 60
+            began = time.monotonic()
+            moment = rng.uniform(0, 1.5 * usual) if number else 60
             if not select.select([nursery.stdout], [], [], moment)[0]:
                 with contextlib.suppress(ProcessLookupError):  # it may have come to its end just now
                     os.kill(pid, signal.SIGKILL)
             code = int(nursery.stdout.readline())
+            usual = usual if number else time.monotonic() - began
             assert code in (0, -signal.SIGKILL)
             killed += code != 0
             if code == 0 or holds(tmp_path, after):
@@ -426,8 +438,9 @@ def test_killed_at_any_moment_it_is_the_old_state_or_the_new(tmp_path, graph):
     assert changed > 10
     index = writer.add(tmp_path, indexed.batches(["last"], 1))
     check(index, state | {"last": 1})
-    assert {path.name for path in index.manifest.files(tmp_path)} | {"index.json"} == files(tmp_path)
-    assert bool(index.manifest.graph) == graph
+    assert index.manifest.names | {"index.json"} == files(tmp_path)
+    index.verify()
+    assert bool(index.manifest.graph) == (graph and bool(state))
 
 
 def holds(folder: Path, seeds: dict[str, int]) -> bool:

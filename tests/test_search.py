@@ -107,6 +107,19 @@ def test_add_remove_info(embedded, run):
     assert {each["id"] for each in found} == {"05", "05.png"}
 
 
+def test_info_verifies(embedded, run):
+    run("index", "build", "f", "-o", "i", "--approximate", "-q")
+    done = run("index", "info", "i", "--verify")
+    assert (done.code, len(done.lines)) == (0, 1)
+    assert "i: every byte is as it was written" in done.err
+    vectors = Path("i/vectors-1.f32")
+    np.roll(np.fromfile(vectors, "<f4"), 64).tofile(vectors)
+    assert run("index", "info", "i").code == 0
+    done = run("index", "info", "i", "--verify")
+    assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+    assert re.search(r"error: i/vectors-1.f32: bytes 0 to 6,144 are not .*rebuild it with: .* -o i --replace", done.err)
+
+
 def test_ids_to_remove_on_standard_input(embedded, run, monkeypatch):
     run("index", "build", "f", "-o", "i", "-q")
     Path("list").write_bytes(b"\xef\xbb\xbf01.png\r\n02.png\r\n")

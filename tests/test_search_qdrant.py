@@ -83,6 +83,8 @@ def test_refusals(tmp_path, client):
         index.remove(["001", "q", "p"])
     with pytest.raises(SearchError, match="steps need them here"):
         list(index.answer(asked(["001"]), 1, steps=[object()]))
+    with pytest.raises(SearchError, match="its rows are in Qdrant"):
+        index.verify()
     assert len(index) == 400
     index.add(indexed.batches(["001"], seed=9), replace=True)
     assert len(index) == 400

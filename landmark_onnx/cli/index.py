@@ -92,6 +92,9 @@ Qdrant = Annotated[
 Collection = Annotated[
     str | None, typer.Option(help="Its name there; by default the name of INDEX.", rich_help_panel=WHERE)
 ]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read all files first: does each still have the SHA-256 it was written with?")
+]
 Unwanted = Annotated[
     list[str], typer.Argument(metavar="ID", help="Ids, or - for a list on standard input.", show_default=False)
 ]
@@ -159,11 +162,14 @@ def remove_rows(index: There, ids: Unwanted, quiet: Quiet = False) -> None:
 
 @app.command("info")
 @unfolded
-def describe_index(index: There, output: Output) -> None:
+def describe_index(index: There, output: Output, verify: Verify = False) -> None:
     """Say what an index holds: rows, models, whitening, and the recall of its approximate index."""
     from landmark_onnx.search.opening import open_index
 
-    with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
+    with reporting(output, bar=verify) as report, contextlib.closing(open_index(index)) as opened:
+        if verify:
+            opened.verify(lambda done, total: report.progress(f"{done:,} of {total:,} bytes", done, total))
+            report.note(f"{index}: every byte is as it was written")
         emit([opened], FACTS, output, report)
 
 

@@ -5,20 +5,21 @@ are added and removed without making the graph anew, until too many of its nodes
 """
 
 import dataclasses
-import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files import atomic_write
-from landmark_onnx.search.exact import SPARE, check_queries, load_faiss, rescore, search_exact
+from landmark_onnx.search.contents import EMPTY, Appended, Contents, check_contents, remedy, write_whole
+from landmark_onnx.search.exact import SPARE, asking_faiss, check_queries, load_faiss, rescore, search_exact
 from landmark_onnx.search.manifest import Graph, Manifest
 from landmark_onnx.search.mapping import mapped
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
 
 ROWS_AT_ONCE = 16_384
+BYTES_AT_ONCE = 1 << 20
 DEAD_SHARE = 0.25
 """Of the nodes: from here on the graph is made anew."""
 SAMPLE, AT = 200, 100
@@ -41,21 +42,20 @@ class GraphOptions:
 class GraphSearch:
     """A graph that has been read, over an index's (N, D) vectors."""
 
-    def __init__(self, folder: Path, graph: Graph, vectors: Float32) -> None:
-        """Raises: SearchError if a file is missing or damaged."""
-        self.graph = graph
+    def __init__(self, folder: Path, manifest: Manifest, vectors: Float32) -> None:
+        """vectors: (N, D), the manifest's. Raises: SearchError if a file is missing or damaged."""
+        assert manifest.graph
+        self.graph = manifest.graph
         self.vectors = vectors
-        self.positions: Int64 = mapped(folder / graph.positions, "<i8", (graph.nodes,))
-        self.hnsw = _read(folder / graph.file)
-        if self.hnsw.ntotal != graph.nodes or self.hnsw.d != vectors.shape[1]:
-            raise SearchError(f"{folder / graph.file}: not the graph of this index; build the index anew")
+        self.hnsw, self.positions = _read(folder, manifest)
 
     def search(self, queries: Float32, top: int) -> Neighbours:
         """As `search_exact`, but neighbours may be missed; a query that gets too few is answered exactly."""
         check_queries(queries, self.vectors.shape[1], top)
         wanted = min(top, len(self.vectors))
         width = min(len(self.vectors), wanted + SPARE)
-        _, nodes = self.hnsw.search(np.ascontiguousarray(queries), width, params=self._parameters(width))
+        with asking_faiss("the approximate index"):
+            _, nodes = self.hnsw.search(np.ascontiguousarray(queries), width, params=self._parameters(width))
         whole = (nodes >= 0).all(axis=1)
         positions = np.empty((len(queries), wanted), np.int64)
         scores = np.empty((len(queries), wanted), np.float32)
@@ -73,43 +73,43 @@ class GraphSearch:
         return faiss.SearchParametersHNSW(efSearch=max(self.graph.effort, width), sel=selector)
 
 
-def make_graph(folder: Path, vectors: Float32, options: GraphOptions) -> Graph:
-    """Write a graph of all (N, D) vectors, and measure it. Raises: SearchError without a vector; MissingExtraError."""
-    if not len(vectors):
+def make_graph(folder: Path, manifest: Manifest, options: GraphOptions, name: str) -> Manifest:
+    """Write a graph of all rows, and measure it; `manifest` with it. name: of its files, without suffix.
+
+    Raises: SearchError without a row; OSError; MissingExtraError.
+    """
+    if not manifest.rows:
         raise SearchError(f"{folder}: no row to make an approximate index of")
     faiss = load_faiss()
-    hnsw = faiss.IndexHNSWSQ(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, options.links, faiss.METRIC_INNER_PRODUCT)
+    dim = manifest.ensemble.dim
+    hnsw = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, options.links, faiss.METRIC_INNER_PRODUCT)
     hnsw.hnsw.efConstruction = options.building
     hnsw.hnsw.efSearch = options.effort
-    return _written(folder, hnsw, np.arange(len(vectors)), vectors)
+    return _with_graph(folder, manifest, hnsw, np.arange(manifest.rows), name)
 
 
-def renewed_graph(folder: Path, before: Manifest, after: Manifest, moved: Int64) -> Manifest:
+def renewed_graph(folder: Path, before: Manifest, after: Manifest, moved: Int64, name: str) -> Manifest:
     """`after` with its approximate index, if `before` has one.
 
     moved: (before.rows,) int64, where each row of `before` is in `after`, -1 if gone; the rows behind those are new.
     """
     if before.graph is None or not after.rows:
-        return dataclasses.replace(after, graph=None)
-    vectors: Float32 = mapped(after.vectors_path(folder), "<f4", (after.rows, after.ensemble.dim))
-    old: Int64 = mapped(folder / before.graph.positions, "<i8", (before.graph.nodes,))
+        return after
+    hnsw, old = _read(folder, before)
     positions = np.where(old >= 0, moved[old], -1)
-    hnsw = _read(folder / before.graph.file)
     if (positions < 0).sum() > DEAD_SHARE * len(positions):
         options = GraphOptions(links=before.graph.links, building=hnsw.hnsw.efConstruction, effort=before.graph.effort)
-        return dataclasses.replace(after, graph=make_graph(folder, vectors, options))
+        return make_graph(folder, after, options, name)
     new = np.arange((moved >= 0).sum(), after.rows)
-    return dataclasses.replace(after, graph=_written(folder, hnsw, np.concatenate([positions, new]), vectors))
+    return _with_graph(folder, after, hnsw, np.concatenate([positions, new]), name)
 
 
-def _written(folder: Path, hnsw: Any, positions: Int64, vectors: Float32) -> Graph:
+def _with_graph(folder: Path, manifest: Manifest, hnsw: Any, positions: Int64, name: str) -> Manifest:
     """Add the nodes that `hnsw` lacks, write it, and measure its recall against exact search."""
-    for start in range(hnsw.ntotal, len(positions), ROWS_AT_ONCE):
-        hnsw.add(np.ascontiguousarray(vectors[positions[start : start + ROWS_AT_ONCE]]))
-    name = f"graph-{secrets.token_hex(8)}"
-    _write(hnsw, folder / f"{name}.faiss")
-    with atomic_write(folder / f"{name}.positions") as file:
-        file.write(positions.astype("<i8").tobytes())
+    vectors: Float32 = mapped(manifest.vectors_path(folder), "<f4", (manifest.rows, manifest.ensemble.dim))
+    with asking_faiss(folder):
+        for start in range(hnsw.ntotal, len(positions), ROWS_AT_ONCE):
+            hnsw.add(np.ascontiguousarray(vectors[positions[start : start + ROWS_AT_ONCE]]))
     graph = Graph(
         file=f"{name}.faiss",
         positions=f"{name}.positions",
@@ -121,7 +121,13 @@ def _written(folder: Path, hnsw: Any, positions: Int64, vectors: Float32) -> Gra
         at=min(AT, len(vectors)),
         sample=min(SAMPLE, len(vectors)),
     )
-    return dataclasses.replace(graph, recall=_recall(GraphSearch(folder, graph, vectors)))
+    contents = {
+        graph.file: _write(hnsw, folder / graph.file),
+        graph.positions: write_whole(folder / graph.positions, positions.astype("<i8").tobytes()),
+    }
+    written = dataclasses.replace(manifest, files={**manifest.files, **contents}, graph=graph)
+    recall = _recall(GraphSearch(folder, written, vectors))
+    return dataclasses.replace(written, graph=dataclasses.replace(graph, recall=recall))
 
 
 def _recall(search: GraphSearch) -> float:
@@ -133,14 +139,38 @@ def _recall(search: GraphSearch) -> float:
     return float(np.mean([np.isin(*pair).mean() for pair in zip(exact, found, strict=True)]))
 
 
-def _read(path: Path) -> Any:
-    faiss = load_faiss()
+def _read(folder: Path, manifest: Manifest) -> tuple[Any, Int64]:
+    """A manifest's graph, and where each of its nodes is. Raises: SearchError if it is not what was written."""
+    graph = manifest.graph
+    assert graph
+    # FAISS believes what it reads: a changed file may end the process.
+    check_contents(folder, {name: manifest.files[name] for name in (graph.file, graph.positions)})
+    positions: Int64 = mapped(folder / graph.positions, "<i8", (graph.nodes,))
+    alive = positions[positions >= 0]
+    if len(alive) != manifest.rows or not np.array_equal(np.sort(alive), np.arange(manifest.rows)):
+        raise SearchError(f"{folder / graph.positions}: not a position of each row: damaged; {remedy(folder)}")
+    with asking_faiss(folder / graph.file), (folder / graph.file).open("rb") as file:
+        hnsw = load_faiss().read_index(_source(file))
+    if hnsw.ntotal != graph.nodes or hnsw.d != manifest.ensemble.dim:
+        raise SearchError(f"{folder / graph.file}: not the graph of this index; {remedy(folder)}")
+    return hnsw, positions
+
+
+def _source(file: BinaryIO) -> Any:
+    """What FAISS reads fastest: a path, where it is text."""
     try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise SearchError(f"{path}: missing or damaged: FAISS cannot read it; build the index anew") from error
+        file.name.encode()
+    except UnicodeEncodeError:
+        return load_faiss().PyCallbackIOReader(file.read, BYTES_AT_ONCE)
+    return file.name
 
 
-def _write(hnsw: Any, path: Path) -> None:
+def _write(hnsw: Any, path: Path) -> Contents:
+    """Write a graph; what is in its file."""
+    faiss = load_faiss()
     with atomic_write(path) as file:
-        load_faiss().write_index(hnsw, file.name)
+        # FAISS' own writer leaves it unsaid if the last bytes find no room.
+        appended = Appended(file, path, EMPTY)
+        with asking_faiss(path):
+            faiss.write_index(hnsw, faiss.PyCallbackIOWriter(appended.write, BYTES_AT_ONCE))
+        return appended.finish()

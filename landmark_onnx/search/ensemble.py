@@ -1,7 +1,6 @@
 """What the vectors of an index are made of: models, weights, L2, concatenation, PCA whitening, L2 again."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
@@ -9,11 +8,11 @@ from typing import Annotated, Any, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.documents import read_json
+from landmark_onnx.documents import VersionError
 from landmark_onnx.embedding.manifest import ModelIdentity
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files import atomic_write
 from landmark_onnx.search.neighbours import Float32
+from landmark_onnx.search.sealed import Sealed, write_sealed
 from landmark_onnx.search.whitening import FLOOR, Whitening, fit_whitening, load_whitening
 from landmark_onnx.structure import DocumentError, FileName, Within, structure
 
@@ -21,6 +20,7 @@ Vectors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """Model name -> (N, D) embeddings of the same N images."""
 
 FILE = "ensemble.json"
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,9 +168,7 @@ class Ensemble:
     def save(self, folder: Path) -> Path:
         """Write `ensemble.json`, and a whitening beside it; its path."""
         folder.mkdir(parents=True, exist_ok=True)
-        data = json.dumps(self.to_json(folder), indent=1)
-        with atomic_write(folder / FILE) as file:
-            file.write(data.encode() + b"\n")
+        write_sealed(folder / FILE, FORMAT, self.to_json(folder))
         return folder / FILE
 
 
@@ -181,9 +179,14 @@ def load_ensemble(folder: Path) -> Ensemble:
     """What `Ensemble.save` wrote into `folder`. Raises: SearchError if it is missing or damaged."""
     path = folder / FILE
     try:
-        return Ensemble.from_json(read_json(path), folder)
+        sealed = Sealed(path, FORMAT)
+        ensemble = Ensemble.from_json(sealed.facts, folder)
+        sealed.check()
+        return ensemble
     except OSError as error:
         raise SearchError(f"{path}: {error.strerror}") from error
+    except VersionError as error:
+        raise SearchError(f"{path}: {error}: of another landmark-onnx; save the ensemble again") from error
     except DocumentError as error:
         raise SearchError(f"{path}: damaged: not an ensemble ({error})") from error
 

@@ -9,6 +9,8 @@ scores. So more rows than wanted are proposed, and scored again in float64 in an
 answer depends on the query and the database alone, not on threads, batches or the library's version.
 """
 
+import contextlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.cores import available_cores
-from landmark_onnx.errors import SearchError
+from landmark_onnx.errors import SearchError, reason_of
 from landmark_onnx.extras import extra
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
 
@@ -79,7 +81,8 @@ def rescore(database: Float32, queries: Float32, positions: Int64) -> Neighbours
 def _nearest(database: Float32, queries: Float32, wanted: int) -> tuple[Int64, Float32]:
     faiss = load_faiss()
     width = min(len(database), wanted + SPARE)
-    raw, proposals = faiss.knn(queries, database, width, metric=faiss.METRIC_INNER_PRODUCT)
+    with asking_faiss("the search"):
+        raw, proposals = faiss.knn(queries, database, width, metric=faiss.METRIC_INNER_PRODUCT)
     found = rescore(database, queries, proposals)
     positions, scores = found.positions[:, :wanted], found.scores[:, :wanted]
     if width < len(database):
@@ -118,3 +121,14 @@ def load_faiss() -> Any:
     with extra("search", what="faiss"):
         import faiss
     return faiss
+
+
+@contextlib.contextmanager
+def asking_faiss(what: object) -> Iterator[None]:
+    """Whatever FAISS raises in this block becomes a SearchError about `what`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # Before the reason are the function, the line, and the condition in its words.
+        reason = reason_of(error).rpartition(" failed: ")[2]
+        raise SearchError(f"{what}: FAISS: {reason}") from error

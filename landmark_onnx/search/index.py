@@ -1,7 +1,7 @@
 """An index as its readers see it: vectors, ids and sources, all read where they are mapped."""
 
 import functools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,13 +9,15 @@ from landmark_onnx.embedding.folder import Batch
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search.answers import Answer, answers
 from landmark_onnx.search.approximate import GraphSearch
+from landmark_onnx.search.change import check_sizes
+from landmark_onnx.search.contents import check_contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import search_exact
 from landmark_onnx.search.manifest import FILE, Manifest
 from landmark_onnx.search.mapping import mapped
 from landmark_onnx.search.neighbours import Float32, Neighbours
 from landmark_onnx.search.queries import Queries
-from landmark_onnx.search.texts import Texts, text_files
+from landmark_onnx.search.texts import Texts, check_ends, text_files
 
 if TYPE_CHECKING:
     from landmark_onnx.search.state import Step
@@ -28,13 +30,17 @@ class Index:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Map the files of `manifest`. Raises: SearchError if one is missing or damaged."""
+        """Map the files of `manifest`. Raises: SearchError if one is missing, or cannot be what was written.
+
+        What is seen here costs no more than reading where the texts end; `verify` reads all.
+        """
+        check_sizes(folder, manifest)
         self.folder = folder
         self.manifest = manifest
         rows, ensemble = manifest.rows, manifest.ensemble
         self.vectors: Float32 = mapped(manifest.vectors_path(folder), "<f4", (rows, ensemble.dim))
-        self.ids: Sequence[str] = self._texts("ids", manifest.id_bytes)
-        self.sources: Sequence[str] = self._texts("sources", manifest.source_bytes)
+        self.ids: Sequence[str] = self._texts("ids")
+        self.sources: Sequence[str] = self._texts("sources")
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -90,6 +96,13 @@ class Index:
 
         writer.remove(self.folder, ids)
 
+    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Read every byte that counts. told: of bytes read, and of all.
+
+        Raises: SearchError that names the first place where a file is not what was written.
+        """
+        check_contents(self.folder, self.manifest.files, told)
+
     def close(self) -> None:
         """Files stay mapped as long as their arrays are used: there is nothing to end."""
 
@@ -102,7 +115,7 @@ class Index:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
         graph = self.manifest.graph
-        size = sum(path.stat().st_size for path in self.manifest.files(self.folder))
+        size = sum((self.folder / name).stat().st_size for name in self.manifest.names)
         facts = {"index": str(self.folder), "rows": len(self), "bytes": size, **self.ensemble.facts()}
         return {**facts, "approximate": graph.describe() if graph else None}
 
@@ -110,11 +123,17 @@ class Index:
     def _graph(self) -> GraphSearch:
         if self.manifest.graph is None:
             raise SearchError(f"{self.folder}: no approximate index; build one: index build --approximate")
-        return GraphSearch(self.folder, self.manifest.graph, self.vectors)
+        return GraphSearch(self.folder, self.manifest, self.vectors)
 
-    def _texts(self, column: str, size: int) -> Texts:
-        ends, data = text_files(self.folder, column, self.manifest.generation)
-        return Texts(mapped(ends, "<i8", (self.manifest.rows,)), mapped(data, "u1", (size,)))
+    def _texts(self, column: str) -> Texts:
+        ends, data = text_files(column, self.manifest.generation)
+        size = self.manifest.files[data].bytes
+        positions = mapped(self.folder / ends, "<i8", (self.manifest.rows,))
+        try:
+            check_ends(positions, size)
+        except ValueError as error:
+            raise SearchError(f"{self.folder / ends}: {error}: the index is damaged; {remedy(self.folder)}") from error
+        return Texts(positions, mapped(self.folder / data, "u1", (size,)))
 
 
 def _state(folder: Path) -> bytes | None:

@@ -5,19 +5,28 @@ however much is written meanwhile; and a writer that is killed leaves what no ma
 """
 
 import dataclasses
-import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from landmark_onnx.documents import VersionError, read_versioned
+from landmark_onnx.blocks import blocks
+from landmark_onnx.documents import VersionError, read_json
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files import atomic_write
+from landmark_onnx.search.contents import EMPTY, Contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
-from landmark_onnx.search.texts import text_files
+from landmark_onnx.search.sealed import Sealed, write_sealed
+from landmark_onnx.search.texts import ENDS, TEXT, text_files
 from landmark_onnx.structure import Count, DocumentError, FileName, brief, structure
 
 FILE = "index.json"
-FORMAT = 1
+FORMAT = 2
+COLUMNS = ("ids", "sources")
+OURS = re.compile(
+    r"vectors-[0-9]+\.f32|(ids|sources)-[0-9]+\.(ends|text)|whitening-[0-9a-f]{16}\.npz"
+    r"|graph-[0-9a-f]{16}\.(faiss|positions)"
+)
+"""The names of the files beside the manifest."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,55 +58,80 @@ class Graph:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """generation: of the files. rows: of each column. id_bytes, source_bytes: of their texts."""
+    """generation: in the names of the columns' files. rows: of each column. files: what is in each, by its name."""
 
     generation: Count
     rows: Count
-    id_bytes: Count
-    source_bytes: Count
     ensemble: Ensemble
+    files: Mapping[str, Contents]
     graph: Graph | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: DocumentError unless the files are those that so many rows have."""
+        graph = self.graph
+        columns = column_files(self.generation)
+        sizes: dict[str, int | None] = {name: self.rows * 8 for name in columns if name.endswith(ENDS)}
+        sizes |= {name: None for name in columns if name.endswith(TEXT)}
+        sizes[vectors_file(self.generation)] = self.rows * self.ensemble.dim * 4
+        if graph:
+            sizes |= {graph.file: None, graph.positions: graph.nodes * 8}
+            if graph.nodes - graph.dead != self.rows:
+                raise DocumentError(f"graph: {graph.nodes} nodes, {graph.dead} of them dead, for {self.rows} rows")
+        if sizes.keys() != self.files.keys() or not all(OURS.fullmatch(name) for name in sizes):
+            raise DocumentError(f"files: wanted {', '.join(sizes)}, got {', '.join(self.files)}")
+        for name, contents in self.files.items():
+            if sizes[name] not in (None, contents.bytes):
+                raise DocumentError(f"files: {name}: bytes: wanted {sizes[name]}, got {contents.bytes}")
+            if len(contents.sha256) != blocks(contents.bytes):
+                raise DocumentError(f"files: {name}: sha256: wanted {blocks(contents.bytes)} of them")
+
+    @classmethod
+    def empty(cls, generation: int, ensemble: Ensemble) -> Self:
+        """No rows, in files that are not there yet."""
+        return cls(
+            generation=generation, rows=0, ensemble=ensemble, files=dict.fromkeys(column_files(generation), EMPTY)
+        )
+
+    @property
+    def columns(self) -> dict[str, Contents]:
+        """The contents of the columns' files."""
+        return {name: self.files[name] for name in column_files(self.generation)}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all files that belong to this state, but the manifest itself."""
+        whitening = self.ensemble.whitening
+        return frozenset([*self.files, *([whitening.file] if whitening else [])])
 
     def vectors_path(self, folder: Path) -> Path:
         """(rows, ensemble.dim) float32, little-endian, no header: it could not say how much of the file counts."""
-        return folder / f"vectors-{self.generation}.f32"
-
-    def files(self, folder: Path) -> frozenset[Path]:
-        """Every file that belongs to this state, but the manifest itself."""
-        whitening = self.ensemble.whitening
-        return frozenset(
-            [
-                self.vectors_path(folder),
-                *text_files(folder, "ids", self.generation),
-                *text_files(folder, "sources", self.generation),
-                *([folder / whitening.file] if whitening else []),
-                *([folder / self.graph.file, folder / self.graph.positions] if self.graph else []),
-            ]
-        )
+        return folder / vectors_file(self.generation)
 
     def write(self, folder: Path) -> None:
         """Make this the state of the index, whole or not at all."""
-        data = {
-            "format": FORMAT,
-            **{key: getattr(self, key) for key in ("generation", "rows", "id_bytes", "source_bytes")},
+        facts = {
+            "generation": self.generation,
+            "rows": self.rows,
             "dim": self.ensemble.dim,
             "ensemble": self.ensemble.to_json(folder),
+            "files": {name: dataclasses.asdict(each) for name, each in sorted(self.files.items())},
             "graph": dataclasses.asdict(self.graph) if self.graph else None,
         }
-        with atomic_write(folder / FILE) as file:
-            file.write(json.dumps(data, indent=1).encode() + b"\n")
+        write_sealed(folder / FILE, FORMAT, facts)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The state of an index. Raises: SearchError if there is none, or it is damaged or of another version."""
         path = folder / FILE
         try:
-            data = read_versioned(path, "format", FORMAT)
-            dim = data.pop("dim", None)
-            data["ensemble"] = Ensemble.from_json(data.get("ensemble"), folder)
-            manifest = structure(cls, data)
+            sealed = Sealed(path, FORMAT)
+            facts = dict(sealed.facts)
+            dim = facts.pop("dim", None)
+            facts["ensemble"] = Ensemble.from_json(facts.get("ensemble"), folder)
+            manifest = structure(cls, facts)
             if dim != manifest.ensemble.dim:
                 raise DocumentError(f"dim: wanted {manifest.ensemble.dim}, got {brief(dim)}")
+            sealed.check()
             return manifest
         except FileNotFoundError as error:
             raise SearchError(
@@ -106,6 +140,37 @@ class Manifest:
         except OSError as error:
             raise SearchError(f"{path}: {error.strerror}") from error
         except VersionError as error:
-            raise SearchError(f"{path}: {error}: made by another version; build the index again") from error
+            raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy(folder)}") from error
         except DocumentError as error:
-            raise SearchError(f"{path}: damaged ({error}); build the index again") from error
+            raise SearchError(f"{path}: damaged ({error}); {remedy(folder)}") from error
+
+
+def vectors_file(generation: int) -> str:
+    """The name of the file of vectors."""
+    return f"vectors-{generation}.f32"
+
+
+def column_files(generation: int) -> tuple[str, ...]:
+    """The names of the files of vectors, ids and sources."""
+    texts = [name for column in COLUMNS for name in text_files(column, generation)]
+    return (vectors_file(generation), *texts)
+
+
+def known_names(folder: Path) -> frozenset[str]:
+    """The names of the files that the manifest makes an index's, of whatever version it is; none where there is none.
+
+    Raises: SearchError if it is of something else, or damaged so that it does not say.
+    """
+    path = folder / FILE
+    try:
+        data = read_json(path)
+        given = [data["ensemble"]["whitening"], *(data["graph"] or {}).values(), *data.get("files", ())]
+        names = [*column_files(data["generation"]), *(name for name in given if isinstance(name, str))]
+    except FileNotFoundError:
+        return frozenset()
+    except (DocumentError, KeyError, TypeError, AttributeError) as error:
+        raise SearchError(
+            f"{path}: of no index, or too damaged to be replaced; delete it, or name another folder"
+        ) from error
+    # A name from a file is taken only if it is one that we give: nothing else is ever deleted.
+    return frozenset(name for name in names if OURS.fullmatch(name))

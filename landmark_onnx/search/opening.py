@@ -1,7 +1,7 @@
 """Whatever a folder is: an index in its own files, or one that Qdrant keeps."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +41,9 @@ class AnyIndex(Protocol):
 
     def remove(self, ids: Collection[str]) -> None:
         """Take rows out; seen by who opens the index next."""
+
+    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Check every byte. told: of bytes checked, and of all. Raises: SearchError, also if that cannot be done."""
 
     def close(self) -> None:
         """Let go of what is open; `contextlib.closing` calls it."""

@@ -7,22 +7,22 @@ come: a change that is killed leaves those sent so far; the same command with --
 
 import contextlib
 import dataclasses
-import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from landmark_onnx.documents import VersionError, read_versioned
+from landmark_onnx.documents import VersionError
 from landmark_onnx.errors import SearchError
 from landmark_onnx.extras import extra
-from landmark_onnx.files import atomic_write
 from landmark_onnx.search.answers import Answer, Hit
+from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import SPARE, check_queries
 from landmark_onnx.search.neighbours import Float32
+from landmark_onnx.search.sealed import Sealed, write_sealed
 from landmark_onnx.structure import Count, DocumentError, structure
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from landmark_onnx.search.state import Step
 
 FILE = "qdrant.json"
-FORMAT = 1
+FORMAT = 2
 POINTS_AT_ONCE = 256
 """Half a megabyte of 512 values each: servers refuse requests of more than 32."""
 QUERIES_AT_ONCE = 32
@@ -53,23 +53,24 @@ class Place:
     def write(self, folder: Path) -> None:
         """Write qdrant.json."""
         facts = {key: getattr(self, key) for key in ("url", "collection", "following")}
-        data = {"format": FORMAT, **facts, "ensemble": self.ensemble.to_json(folder)}
-        with atomic_write(folder / FILE) as file:
-            file.write(json.dumps(data, indent=1).encode() + b"\n")
+        write_sealed(folder / FILE, FORMAT, {**facts, "ensemble": self.ensemble.to_json(folder)})
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """What `write` wrote. Raises: SearchError if it is missing or damaged."""
         path = folder / FILE
         try:
-            data = read_versioned(path, "format", FORMAT)
-            return structure(cls, data | {"ensemble": Ensemble.from_json(data.get("ensemble"), folder)})
+            sealed = Sealed(path, FORMAT)
+            ensemble = Ensemble.from_json(sealed.facts.get("ensemble"), folder)
+            place = structure(cls, sealed.facts | {"ensemble": ensemble})
+            sealed.check()
+            return place
         except OSError as error:
             raise SearchError(f"{path}: {error.strerror}") from error
         except VersionError as error:
-            raise SearchError(f"{path}: {error}: made by another version; build the index again") from error
+            raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy(folder, url='URL')}") from error
         except DocumentError as error:
-            raise SearchError(f"{path}: damaged ({error}); build the index again") from error
+            raise SearchError(f"{path}: damaged ({error}); {remedy(folder, url='URL')}") from error
 
 
 class QdrantIndex:
@@ -139,6 +140,10 @@ class QdrantIndex:
             for start in range(0, len(unwanted), POINTS_AT_ONCE):
                 keys: list[Any] = [_key(name) for name in unwanted[start : start + POINTS_AT_ONCE]]
                 self._client.delete(self.place.collection, points_selector=keys, wait=True)
+
+    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Raises: SearchError."""
+        raise SearchError(f"{self.folder}: its rows are in Qdrant, which checks its files itself: no SHA-256 is here")
 
     def close(self) -> None:
         """Leave the server."""

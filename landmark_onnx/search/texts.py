@@ -5,8 +5,7 @@ Both files only grow, so a reader that knows how many texts there were keeps rea
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,15 @@ import numpy.typing as npt
 from landmark_onnx.search.neighbours import Int64
 
 TEXTS_AT_ONCE = 65_536
+ENDS_AT_ONCE = 1 << 20
+ENDS, TEXT = ".ends", ".text"
+
+
+class Writer(Protocol):
+    """What takes bytes."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Append them."""
 
 
 class Texts(Sequence[str]):
@@ -46,19 +54,30 @@ class Texts(Sequence[str]):
                 yield _decode(block[begin - ends[0] : end - ends[0]])
 
 
-def append_texts(texts: Iterable[str], size: int, ends: BinaryIO, data: BinaryIO) -> int:
+def append_texts(texts: Iterable[str], size: int, ends: Writer, data: Writer) -> int:
     """Append to both files, of which `data` has `size` bytes; the size it has then."""
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogateescape")
-        size += len(encoded)
-        data.write(encoded)
-        ends.write(size.to_bytes(8, "little"))
-    return size
+    encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+    after = size + np.cumsum([len(each) for each in encoded], dtype="<i8")
+    data.write(b"".join(encoded))
+    ends.write(after.tobytes())
+    return int(after[-1]) if encoded else size
 
 
-def text_files(folder: Path, column: str, generation: int) -> tuple[Path, Path]:
-    """The files of a column: ends, and data."""
-    return folder / f"{column}-{generation}.ends", folder / f"{column}-{generation}.text"
+def check_ends(ends: Int64, size: int) -> None:
+    """Raises: ValueError unless the texts follow each other, and end where the data does, at `size` bytes."""
+    before = 0
+    for start in range(0, len(ends), ENDS_AT_ONCE):
+        part = ends[start : start + ENDS_AT_ONCE]
+        if part[0] < before or (part[1:] < part[:-1]).any():
+            raise ValueError(f"a text from {start:,} on ends before it begins")
+        before = int(part[-1])
+    if before != size:
+        raise ValueError(f"the texts end at byte {before:,} of {size:,}")
+
+
+def text_files(column: str, generation: int) -> tuple[str, str]:
+    """The names of the files of a column: ends, and data."""
+    return f"{column}-{generation}{ENDS}", f"{column}-{generation}{TEXT}"
 
 
 def _decode(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Changing an index: build, add, remove. Each holds the folder's lock, and ends by replacing the manifest.
+"""Changing an index: build, add, remove. Each holds the folder, and ends by replacing the manifest.
 
 Rows are appended behind what the manifest counts, or written to the files of a new generation; a change that is killed,
 or fails, leaves bytes that nobody reads, and the next one clears them away.
@@ -6,27 +6,24 @@ or fails, leaves bytes that nobody reads, and the next one clears them away.
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.embedding.folder import Batch
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files import sync
 from landmark_onnx.search.approximate import GraphOptions, make_graph, renewed_graph
+from landmark_onnx.search.change import Change, changing, check_free
+from landmark_onnx.search.contents import Appended, check_contents
 from landmark_onnx.search.ensemble import Ensemble
+from landmark_onnx.search.exact import load_faiss
 from landmark_onnx.search.index import Index
-from landmark_onnx.search.manifest import FILE, Manifest
+from landmark_onnx.search.manifest import COLUMNS, Manifest, vectors_file
 from landmark_onnx.search.neighbours import Float32, Int64
 from landmark_onnx.search.texts import append_texts, text_files
 
-LOCK = "index.lock"
-PATTERNS = ("vectors-*.f32", "ids-*.*", "sources-*.*", "whitening-*.npz", "graph-*.*", ".*.tmp")
-"""Every file that a change makes, beside the manifest and the lock."""
 ROWS_AT_ONCE = 16_384
 
 
@@ -42,110 +39,104 @@ def build(
 
     replace: take the place of an index that is there; whoever has it open keeps it. graph: an approximate index too.
     Raises: SearchError if there is one and not `replace`, the folder holds other things, an id comes twice, or another
-    process changes the index; FeatureError from reading.
+    process changes the index; FeatureError from reading; MissingExtraError.
     """
-    _check_ours(folder)
+    check_free(folder, replace=replace)
+    if graph:
+        load_faiss()  # what is missing is said before the work
     folder.mkdir(parents=True, exist_ok=True)
-    with _changing(folder) as before:
-        if before and not replace:
-            raise SearchError(f"{folder}: has an index of {before.rows:,} rows; add to it (index add), or --replace it")
-        generation = before.generation + 1 if before else 1
-        empty = Manifest(generation=generation, rows=0, id_bytes=0, source_bytes=0, ensemble=ensemble)
-        after, _ = _append(folder, empty, batches, frozenset())
+    whitening = [ensemble.whitening.file] if ensemble.whitening else []
+    with changing(folder, build=True, also=whitening) as change:
+        check_free(folder, replace=replace)
+        after, _ = _append(folder, Manifest.empty(change.generation, ensemble), batches, new=True)
         if graph:
-            after = dataclasses.replace(after, graph=make_graph(folder, Index(folder, after).vectors, graph))
+            after = make_graph(folder, after, graph, change.graph)
         return _publish(folder, after)
 
 
 def add(folder: Path, batches: Iterable[Batch], *, replace: bool = False) -> Index:
     """Append `batches` to an index; an approximate one grows too. replace: rows of the same ids give way to the new.
 
-    Raises: SearchError if ids are there already and not `replace`, or come twice; if another process changes it.
+    Raises: SearchError if ids are there already and not `replace`, or come twice; if another process changes it, or it
+    is damaged where that is seen on the way.
     """
-    with _changing(folder) as before:
-        manifest = before or Manifest.read(folder)
+    with changing(folder) as change:
+        manifest = change.manifest
+        check_contents(folder, {name: manifest.files[name] for name in text_files("ids", manifest.generation)})
         taken = Index(folder, manifest).ids
-        after, new = _append(folder, manifest, batches, frozenset() if replace else frozenset(taken))
+        after, new = _append(folder, manifest, batches, () if replace else frozenset(taken))
         moved = np.arange(manifest.rows)
         if replace and (gone := np.fromiter((name in new for name in taken), bool, len(taken))).any():
             keep = np.concatenate([~gone, np.ones(after.rows - manifest.rows, bool)])
-            after = _rewrite(folder, after, keep)
+            after = _rewrite(change, after, keep)
             moved = _moved(~gone)
-        return _publish(folder, renewed_graph(folder, manifest, after, moved))
+        return _publish(folder, renewed_graph(folder, manifest, after, moved, change.graph))
 
 
 def remove(folder: Path, ids: Collection[str]) -> Index:
     """Take rows out: what is left is written anew, in its order.
 
-    Raises: SearchError if an id is not there, and then removes none; if another process changes it.
+    Raises: SearchError if an id is not there, and then removes none; if another process changes it, or it is damaged.
     """
-    with _changing(folder) as before:
-        manifest = before or Manifest.read(folder)
+    with changing(folder) as change:
+        manifest = change.manifest
         unwanted = frozenset(ids)
         keep = np.fromiter((name not in unwanted for name in Index(folder, manifest).ids), bool, manifest.rows)
         if missing := len(unwanted) - int((~keep).sum()):
             absent = sorted(unwanted - frozenset(Index(folder, manifest).ids))[0]
             raise SearchError(f"{folder}: {missing:,} of {len(unwanted):,} ids are not in the index, such as {absent}")
-        after = _rewrite(folder, manifest, keep)
-        return _publish(folder, renewed_graph(folder, manifest, after, _moved(keep)))
+        after = _rewrite(change, manifest, keep)
+        return _publish(folder, renewed_graph(folder, manifest, after, _moved(keep), change.graph))
 
 
 class _Appender:
-    """Files of a manifest's generation, open to write behind what it counts."""
+    """The columns' files of a manifest, open to write behind what it counts. new: they are not there yet."""
 
-    def __init__(self, folder: Path, manifest: Manifest, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, stack: contextlib.ExitStack, *, new: bool) -> None:
         self._manifest = manifest
 
-        def opened(path: Path, size: int) -> BinaryIO:
-            # What lies behind is of a change that did not come to its end. Who reads has mapped no more than `size`.
-            path.touch()
-            file = stack.enter_context(path.open("r+b"))
-            file.truncate(size)
-            file.seek(size)
-            return file
+        def opened(name: str) -> Appended:
+            contents = manifest.files[name]
+            path = folder / name
+            # Who reads has mapped no more than what counts. A file that is there is never taken for a new one.
+            file = stack.enter_context(path.open("x+b") if new else path.open("r+b"))
+            return Appended(file, path, contents)
 
-        rows, generation = manifest.rows, manifest.generation
-        self._vectors = opened(manifest.vectors_path(folder), rows * manifest.ensemble.dim * 4)
-        sizes = {"ids": manifest.id_bytes, "sources": manifest.source_bytes}
-        self._texts = {
-            column: (opened(ends, rows * 8), opened(data, sizes[column]))
-            for column in sizes
-            for ends, data in [text_files(folder, column, generation)]
-        }
+        self._vectors = opened(vectors_file(manifest.generation))
+        self._texts = {column: [opened(name) for name in text_files(column, manifest.generation)] for column in COLUMNS}
+        self._sizes = {column: manifest.files[text_files(column, manifest.generation)[1]].bytes for column in COLUMNS}
+        self._rows = manifest.rows
 
     def write(self, ids: Sequence[str], sources: Sequence[str], vectors: Float32) -> None:
         """Append (n, dim) rows."""
-        self._vectors.write(np.ascontiguousarray(vectors, "<f4").data)
-        self._manifest = dataclasses.replace(
-            self._manifest,
-            rows=self._manifest.rows + len(ids),
-            id_bytes=append_texts(ids, self._manifest.id_bytes, *self._texts["ids"]),
-            source_bytes=append_texts(sources, self._manifest.source_bytes, *self._texts["sources"]),
-        )
+        self._vectors.write(np.ascontiguousarray(vectors, "<f4").reshape(-1).view(np.uint8).data)
+        for column, texts in zip(COLUMNS, (ids, sources), strict=True):
+            self._sizes[column] = append_texts(texts, self._sizes[column], *self._texts[column])
+        self._rows += len(ids)
 
     def finish(self) -> Manifest:
-        """Bring all of it to the disk; the manifest that counts it."""
-        for file in (self._vectors, *self._texts["ids"], *self._texts["sources"]):
-            sync(file)
-        return self._manifest
+        """Bring all of it to the disk; the manifest that counts it, without a graph."""
+        files = [self._vectors, *(file for pair in self._texts.values() for file in pair)]
+        contents = dict(zip(self._manifest.columns, [file.finish() for file in files], strict=True))
+        return dataclasses.replace(self._manifest, rows=self._rows, files=contents, graph=None)
 
 
 def _append(
-    folder: Path, manifest: Manifest, batches: Iterable[Batch], taken: Collection[str]
+    folder: Path, manifest: Manifest, batches: Iterable[Batch], taken: Collection[str] = (), *, new: bool = False
 ) -> tuple[Manifest, frozenset[str]]:
     """Write `batches` behind `manifest`'s rows; the manifest that counts them too, and their ids.
 
     Raises: SearchError if ids come twice or are `taken`, after counting all such.
     """
-    new: set[str] = set()
+    added: set[str] = set()
     clashes: list[str] = []
     with contextlib.ExitStack() as stack:
-        appender = _Appender(folder, manifest, stack)
+        appender = _Appender(folder, manifest, stack, new=new)
         for batch in batches:
             for name in batch.ids:
-                if name in taken or name in new:
+                if name in taken or name in added:
                     clashes.append(name)
-                new.add(name)
+                added.add(name)
             if not clashes:
                 appender.write(batch.ids, batch.sources, manifest.ensemble(batch.vectors))
         after = appender.finish()
@@ -155,15 +146,17 @@ def _append(
         found += [f"{len(clashes) - there:,} come twice"] if len(clashes) > there else []
         remedy = "; --replace puts the new ones in their place" if there else "; give each image an id of its own"
         raise SearchError(f"{folder}: {' and '.join(found)}, such as {clashes[0]}{remedy}")
-    return after, frozenset(new)
+    return after, frozenset(added)
 
 
-def _rewrite(folder: Path, manifest: Manifest, keep: npt.NDArray[np.bool_]) -> Manifest:
-    """The rows of `manifest` where `keep` says so, as files of the next generation."""
+def _rewrite(change: Change, manifest: Manifest, keep: npt.NDArray[np.bool_]) -> Manifest:
+    """The rows of `manifest` where `keep` says so, as files of the next generation. Raises: SearchError if damaged."""
+    folder = change.folder
+    # What is copied gets a SHA-256 of its own, so it has to be right.
+    check_contents(folder, manifest.columns)
     old = Index(folder, manifest)
-    empty = dataclasses.replace(manifest, generation=manifest.generation + 1, rows=0, id_bytes=0, source_bytes=0)
     with contextlib.ExitStack() as stack:
-        appender = _Appender(folder, empty, stack)
+        appender = _Appender(folder, Manifest.empty(change.generation, manifest.ensemble), stack, new=True)
         for start in range(0, len(old), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             kept = np.flatnonzero(keep[part]).tolist()
@@ -180,37 +173,3 @@ def _moved(keep: npt.NDArray[np.bool_]) -> Int64:
 def _publish(folder: Path, manifest: Manifest) -> Index:
     manifest.write(folder)
     return Index(folder, manifest)
-
-
-def _check_ours(folder: Path) -> None:
-    """Raises: SearchError if the folder holds what is no index's: its files might be taken for leftovers of ours."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name not in (FILE, LOCK) and not any(path.match(pattern) for pattern in PATTERNS):
-                raise SearchError(f"{folder}: holds {path.name}, which is no part of an index; name another folder")
-
-
-@contextlib.contextmanager
-def _changing(folder: Path) -> Iterator[Manifest | None]:
-    """Hold the lock; yields the manifest, None where there is none yet. At the end, what no manifest names goes."""
-    if not folder.is_dir():
-        raise SearchError(f"{folder}: no index; make one: landmark-onnx index build FEATURES -o {folder}")
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise SearchError(f"{folder}: another process is changing this index; try again when it is done") from None
-    try:
-        yield Manifest.read(folder) if (folder / FILE).exists() else None
-    finally:
-        _clear(folder)
-        lock.release()
-
-
-def _clear(folder: Path) -> None:
-    """Delete what the manifest does not name; processes that have it mapped keep it."""
-    manifest = Manifest.read(folder) if (folder / FILE).exists() else None
-    named = manifest.files(folder) if manifest else frozenset()
-    for path in {path for pattern in PATTERNS for path in folder.glob(pattern)} - named:
-        with contextlib.suppress(OSError):  # Windows deletes nothing that is mapped; the next change finds it again
-            path.unlink()
