@@ -72,6 +72,38 @@ def test_features_give_the_same_as_their_photos(embedded, run):
     assert [member.weight for member in index.ensemble.members] == [2.0]
 
 
+def test_sources_are_found_from_any_folder(embedded, run, monkeypatch):
+    """Each is below the folder that its own features were made in; old features do not say which."""
+    other, elsewhere = embedded / "other", embedded / "elsewhere"
+    for folder in (other, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(other)
+    Path("q").mkdir()
+    Path("q/x.png").write_bytes((embedded / "p" / "05.png").read_bytes())
+    run("embed", "q", embedded / "p" / "06.png", "-m", A, "-m", B, "-o", "g", "-q", "--ids", "path")
+    manifest = Path("g/features.json")
+    old = json.loads(manifest.read_text())
+    monkeypatch.chdir(embedded)
+    run("index", "build", "f", "other/g", "-o", "i", "-q")
+    places = dict(zip(Index.open("i").ids, Index.open("i").sources, strict=True))
+    assert all(Path(source).is_absolute() and Path(source).is_file() for source in places.values())
+    assert places["x.png"] == str(other / "q" / "x.png")
+
+    def sources():
+        return [
+            hit["source"] for hit in run("search", embedded / "p/05.png", "-i", embedded / "i").lines[0]["neighbours"]
+        ]
+
+    assert {"p/05.png", "other/q/x.png"} == set(sources()[:2])
+    monkeypatch.chdir(elsewhere)
+    assert {str(embedded / "p/05.png"), str(other / "q/x.png")} == set(sources()[:2])
+    del old["base"]
+    manifest = other / "g" / "features.json"
+    manifest.write_text(json.dumps(old))
+    run("index", "build", other / "g", "-o", "old", "-q")
+    assert list(Index.open("old").sources) == ["q/x.png", str(embedded / "p" / "06.png")]
+
+
 def test_table_csv_and_json(embedded, run):
     run("index", "build", "f", "-o", "i", "-q")
     search = ("search", "p/03.png", "missing.png", "--index", "i", "--top", "2", "--format")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
 from landmark_onnx.embedding.shards import Shard, read_footer, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
+from landmark_onnx.ids import as_text
 
 __all__ = ["Batch", "Features", "ModelIdentity", "open_features", "write_features"]
 
@@ -59,7 +60,10 @@ class Features:
         return [name for shard in self._shards("id") for name in _fine(shard.ids, shard)]
 
     def sources(self) -> list[str]:
-        """Where each of the `count` rows' images was: a path, or a tar's path, a colon and the member's name."""
+        """Where each of the `count` rows' images was: a path, or a tar's path, a colon and the member's name.
+
+        As it was given: below `manifest.base`, unless it is absolute.
+        """
         return [name for shard in self._shards("source") for name in _fine(shard.sources, shard)]
 
     def vectors(self, model: str) -> Float32:
@@ -170,7 +174,8 @@ def write_features(
 
     Raises: FeatureError if the folder has features already; ValueError if a batch lacks a model or its shape differs.
     """
-    manifest = Manifest(models=tuple(models), dtype=dtype, shard_size=shard_size, inputs="", rows=0)
+    base = as_text(str(Path.cwd()))
+    manifest = Manifest(models=tuple(models), dtype=dtype, shard_size=shard_size, inputs="", rows=0, base=base)
     if folder.exists() and any(folder.glob("part-*.parquet")):
         raise FeatureError(f"{folder}: has features already; name another folder")
     digest = hashlib.sha256()

@@ -23,6 +23,7 @@ from landmark_onnx.embedding.plan import read_items, remove_plan, write_plan
 from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files import temporaries
+from landmark_onnx.ids import as_text
 from landmark_onnx.images import ReadOptions
 from landmark_onnx.model import Retriever
 
@@ -101,7 +102,14 @@ def embed(
     watch = watch or Watch()
     with writing(folder), _alone(folder):
         plan = write_plan(folder, items, shard_size, watch.found)
-        wanted = Manifest(models=tuple(models), dtype=dtype, shard_size=shard_size, inputs=plan.sha256, rows=plan.rows)
+        wanted = Manifest(
+            models=tuple(models),
+            dtype=dtype,
+            shard_size=shard_size,
+            inputs=plan.sha256,
+            rows=plan.rows,
+            base=as_text(str(Path.cwd())),
+        )
         before = _settle(folder, wanted, restart)
         watch.duplicates(plan.duplicates)
         job = Job(folder, plan.path, wanted)

@@ -54,6 +54,7 @@ class Manifest:
     """The facts of a folder. inputs: SHA-256 of the list of images.
 
     Known once it is complete: failed, of `rows`; shard_sha256, of the contents of each shard (`shards.Footer`).
+    base: the folder that sources are relative to, unless they are absolute; not known of older folders.
     """
 
     models: tuple[ModelIdentity, ...]
@@ -64,6 +65,7 @@ class Manifest:
     failed: Count = 0
     complete: bool = False
     shard_sha256: tuple[Sha256, ...] = ()
+    base: str = ""
 
     def __post_init__(self) -> None:
         """Raises: FeatureError for no model, two of one name or one called like another column, and too many shards."""

@@ -1,16 +1,19 @@
 """Neighbours of a query by name: what the command line writes, and the contact sheet shows."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from landmark_onnx.ids import as_text
 from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.queries import Queries
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hit:
-    """A neighbour. rank: 1 for the nearest."""
+    """A neighbour. rank: 1 for the nearest. source: the path of its image, or tar:member."""
 
     rank: int
     id: str
@@ -28,9 +31,11 @@ class Answer:
     is_id: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data, with the key "id" if the query has one."""
+        """JSON-ready data, with the key "id" if the query has one; sources below the working folder as seen from it."""
         known = {"id": self.image} if self.is_id else {}
-        return {"image": self.image, **known, "neighbours": [dataclasses.asdict(hit) for hit in self.hits]}
+        here = os.path.join(as_text(str(Path.cwd())), "")  # noqa: PTH118  # ends with a separator
+        hits = [{**dataclasses.asdict(hit), "source": hit.source.removeprefix(here)} for hit in self.hits]
+        return {"image": self.image, **known, "neighbours": hits}
 
 
 def answers(queries: Queries, found: Neighbours, ids: Sequence[str], sources: Sequence[str]) -> Iterator[Answer]:

@@ -1,6 +1,7 @@
 """Folders of features as one stream of rows, and the ensemble that they are asked to be."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ ROWS_AT_ONCE = 1024
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Feed:
-    """The rows of several folders, one folder after the other."""
+    """The rows of several folders, one folder after the other; their sources as paths that hold from anywhere."""
 
     folders: Sequence[Features]
 
@@ -40,7 +41,7 @@ class Feed:
                     for at in np.flatnonzero(fine & ~finite).tolist():
                         refused(batch.ids[at], f"its embedding by {model.name} has a value that is not finite")
                     fine &= finite
-                yield batch if fine.all() else _kept(batch, np.flatnonzero(fine).tolist())
+                yield _kept(batch, np.flatnonzero(fine).tolist(), folder.manifest.base)
 
 
 def choose(features: Features, names: Sequence[str] = (), weights: Sequence[float] = ()) -> Ensemble:
@@ -59,9 +60,11 @@ def choose(features: Features, names: Sequence[str] = (), weights: Sequence[floa
     )
 
 
-def _kept(batch: Batch, rows: list[int]) -> Batch:
+def _kept(batch: Batch, rows: list[int], base: str) -> Batch:
+    whole = len(rows) == len(batch.ids)
     return Batch(
         [batch.ids[at] for at in rows],
-        [batch.sources[at] for at in rows],
-        {name: vectors[rows] for name, vectors in batch.vectors.items()},
+        # Path would tidy up the names of a tar's members too.
+        [os.path.join(base, batch.sources[at]) for at in rows],  # noqa: PTH118
+        {name: vectors if whole else vectors[rows] for name, vectors in batch.vectors.items()},
     )
