@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import statistics
 import threading
@@ -9,11 +10,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from landmark_onnx.benchmark.comparison import apart, false_alarm
-from landmark_onnx.benchmark.contest import groups
+from landmark_onnx.benchmark.contest import file_bytes, groups
 from landmark_onnx.benchmark.contestants import Contestant, Scenario, Workload
 from landmark_onnx.benchmark.loadgen import MODULE, generate
 from landmark_onnx.benchmark.scenarios import BUILT_IN, Batcher, sample_order
 from landmark_onnx.benchmark.windows import Ratio, Window, percentile, settled, stable, summary
+from landmark_onnx.store import external_data
+from test_store import with_data
 
 SECONDS = st.floats(1e-6, 1e3)
 LISTS = st.lists(SECONDS, min_size=1, max_size=60)
@@ -108,6 +111,18 @@ def test_contestants_that_do_not_fit_meet_the_first_one_by_one(tmp_path):
     assert groups([a, b, c], None) == groups([a, b, c], enough) == [[a, b, c]]
     assert groups([a, b, c], enough - 10) == [[a, b], [a, c]]
     assert groups([a, b], 0) == [[a, b]]
+
+
+def test_a_contestant_weighs_what_it_loads(tmp_path):
+    model = with_data(tmp_path / "big.onnx")
+    weights = external_data(model)
+    a = dataclasses.replace(contestant(tmp_path, 0, 1), path=str(model))
+    assert file_bytes(a) == model.stat().st_size + weights.stat().st_size
+    weights.unlink()
+    assert file_bytes(a) == model.stat().st_size
+    reduced = model.with_name("big.int8.onnx")
+    reduced.write_bytes(bytes(500))
+    assert file_bytes(dataclasses.replace(a, precision="int8")) == 500
 
 
 class Asked:

@@ -14,7 +14,9 @@ from landmark_onnx.benchmark.contestants import Contestant, Scenario, Target, Wo
 from landmark_onnx.benchmark.machine import available_bytes
 from landmark_onnx.benchmark.roster import Entry
 from landmark_onnx.benchmark.windows import Ratio, Window, digits, stable, summary
-from landmark_onnx.errors import LandmarkError
+from landmark_onnx.errors import LandmarkError, ModelFileError
+from landmark_onnx.precision import precision_file
+from landmark_onnx.store import external_data
 from landmark_onnx.workfolders import temporary_folder
 
 SERVER_LOAD = 0.8
@@ -231,9 +233,11 @@ def groups(contestants: Sequence[Contestant], available: int | None) -> list[lis
 
 
 def file_bytes(contestant: Contestant) -> int:
-    """The size of a contestant's files, weights beside the model included."""
-    path = Path(contestant.path)
+    """The size of the files that a contestant loads: of its precision, and with the weights beside them."""
+    path = precision_file(Path(contestant.path), contestant.precision)
     files = [path, *path.parent.glob(f"{path.name}.data*")]
+    with contextlib.suppress(ModelFileError):  # what is wrong with a file is told when it is loaded
+        files += filter(None, [external_data(path)])
     if "params" in contestant.options:
         files.append(Path(contestant.options["params"]))
     return sum(file.stat().st_size for file in files if file.is_file())
