@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar, cast, overload
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.images import MAX_PIXELS, Damaged, ReadOptions, is_many
-from landmark_onnx.pipeline import Pipeline
+from landmark_onnx.pipeline import Known, Pipeline
 from landmark_onnx.pixels import Colour
 from landmark_onnx.postprocess import cosine, to_classification, to_detections, to_embedding
 from landmark_onnx.precision import Precision
@@ -106,12 +106,16 @@ class Model(ABC, Generic[R]):
             raise result.kind(result.error)
         return result
 
-    def stream(self, images: Iterable[ImageSource], *, steady: bool = False) -> Iterator[R | Failure]:
+    def stream(
+        self, images: Iterable[ImageSource], *, steady: bool = False, known: Known | None = None
+    ) -> Iterator[R | Failure]:
         """Answer each image in order as it comes; memory does not grow with their number. One image is taken as such.
 
         steady: make batches of the images alone, whatever the time each takes: the same images give the same bits.
+        known: which positions need no answer; with `steady`, the others get the same bits as if all were answered.
         """
-        return self._pipeline.run(images if is_many(images) else [cast("ImageSource", images)], steady=steady)
+        sources = images if is_many(images) else [cast("ImageSource", images)]
+        return self._pipeline.run(sources, steady=steady, known=known)
 
     @abstractmethod
     def _answer(self, feeds: Tensors, outputs: Tensors) -> R:

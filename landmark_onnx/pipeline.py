@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from landmark_onnx.arrivals import Arrivals
@@ -37,6 +37,8 @@ class Prepared:
 
 
 Numbered: TypeAlias = tuple[int, Prepared]
+Known: TypeAlias = Callable[[int], bool]
+"""Whether the answer at a position among the sources is known; asked when its source has come."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,31 +57,36 @@ class Pipeline(Generic[R]):
     reading: ReadOptions
     as_uint8: bool = False
 
-    def run(self, sources: Iterable[ImageSource], *, steady: bool = False) -> Iterator[R | Failure]:
+    def run(
+        self, sources: Iterable[ImageSource], *, steady: bool = False, known: Known | None = None
+    ) -> Iterator[R | Failure]:
         """Answer each source in order; one that fails yields a `Failure` and stops nothing.
 
         A thread of its own advances `sources`, others decode beside inference. An answer comes as soon as it can: a
         source that is silent holds back nothing. Images of one shape wait for each other up to `batch_size`, and no
         more than four batches are in memory. steady: which images share a batch depends on them alone and not on
-        time, so that the same ones give the same bits; a silent source is waited for.
+        time, so that the same ones give the same bits; a silent source is waited for. known: positions that need no
+        answer, and get none, but have their place in the batches: those of known ones alone are not run.
         Raises: what `sources` raises, after the answers of what came before.
         """
         limit = max(4 * self._room(1), 2 * decoders())
         buckets: Buckets[Prepared] = Buckets(patience=limit // 2)
-        answers: dict[int, R | Failure] = {}
+        answers: dict[int, R | Failure | None] = {}
         with Arrivals(self._prepare, sources, workers=decoders(), limit=limit, in_order=steady) as arrivals:
             for position in itertools.count():
                 while position not in answers:
                     if members := buckets.due():
-                        answers |= self._run_batch(members)
+                        answers |= self._run_unless(known, members)
                     elif arrived := arrivals.take(patient=steady or not buckets):
                         answers |= self._sort_in(buckets, *arrived)
                     elif buckets:
-                        answers |= self._run_batch(buckets.oldest())
+                        answers |= self._run_unless(known, buckets.oldest())
                     else:
                         return arrivals.check()
                 arrivals.release()
-                yield answers.pop(position)
+                answer = answers.pop(position)
+                if answer is not None and not (known and known(position)):
+                    yield answer
 
     def run_one(self, source: ImageSource) -> R | Failure:
         """Answer one source in the calling thread."""
@@ -109,6 +116,11 @@ class Pipeline(Generic[R]):
         image = item.tensors["image"]
         buckets.add(image.shape, self._room(image.size // 3), position, item)
         return {}
+
+    def _run_unless(self, known: Known | None, members: Sequence[Numbered]) -> Mapping[int, R | Failure | None]:
+        if known and all(known(position) for position, _ in members):
+            return dict.fromkeys(position for position, _ in members)
+        return self._run_batch(members)
 
     def _run_batch(self, members: Sequence[Numbered]) -> dict[int, R | Failure]:
         items = [item for _, item in members]

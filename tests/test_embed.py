@@ -26,11 +26,13 @@ from landmark_onnx.embedding.folder import Features, open_features
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.pace import Pace, duration
+from landmark_onnx.embedding.parts import PARTS
 from landmark_onnx.errors import FeatureError, ImageError, SearchError, SessionError
 from landmark_onnx.ids import IdRule, image_id
 from landmark_onnx.images import ReadOptions
 from landmark_onnx.results import Embedding
 from landmark_onnx.search.feed import choose
+from landmark_onnx.session import Session
 from landmark_onnx.store import exported_path
 
 pytest.importorskip("pyarrow")
@@ -359,6 +361,95 @@ def test_a_full_disk_stops_it_with_one_line_and_then_it_goes_on(run, photos):
     assert {path.name for path in (photos / "features").iterdir()} - contents(photos / "features").keys() <= {".lock"}
 
 
+def interrupted_after(monkeypatch, count: int) -> list[int]:
+    """Ctrl-C when the models have run `count` times; how many images each run had, of those that came before."""
+    run = Session.run
+    seen = []
+
+    def interrupt(self, card, feeds):
+        if len(seen) == count:
+            raise KeyboardInterrupt
+        seen.append(len(feeds["image"]))
+        return run(self, card, feeds)
+
+    monkeypatch.setattr(Session, "run", interrupt)
+    return seen
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_ctrl_c_keeps_every_row_and_the_result_is_the_same_to_the_byte(models, run, photos):
+    """A batch of another size has other last bits: what is left must have its place in the batches as if all ran."""
+    (photos / "list.txt").write_text(
+        "".join(f"photos/{n}.png\nphotos/a/{n % 4:016x}.png\nno.png\n" for n in (8, 9) * 5)
+    )
+    names = [MODEL, other_model(photos / "other.onnx")][:models]
+    command = ("photos", "list.txt", *(word for name in names for word in ("-m", name)), "--shard-size", 25, "-o")
+    with pytest.MonkeyPatch.context() as patch:
+        ran = interrupted_after(patch, -1)
+        assert run(*command, "whole").code == 1
+    total = len(ran) - models
+    stopped = []
+    for count in range(models, total + models, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupted_after(patch, count)
+            done = run(*command, "features", "--restart")
+        assert done.code == 130
+        stopped.append(int(re.search(r"stopped: (\d+) of 40 images are kept; the same command goes on", done.err)[1]))
+        with pytest.MonkeyPatch.context() as patch:
+            again = interrupted_after(patch, -1)
+            assert run(*command, "features").code == 1
+        assert len(again) - models <= total - (count - models) + 4 * models
+        assert contents(photos / "features") == contents(photos / "whole")
+        assert {path.name for path in (photos / "features").iterdir()} - contents(photos / "whole").keys() <= {".lock"}
+    assert stopped == sorted(stopped)
+    assert stopped[-1] >= 30
+
+
+def kept_in_parts(photos: Path, run, *command) -> list[Path]:
+    """A run that was killed: what it kept by time, every row in a file of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract, "KEEP_SECONDS", 0.0)
+        interrupted_after(patch, 3)
+        run(*command)
+    return sorted(path for path in (photos / "features").iterdir() if PARTS.fullmatch(path.name))
+
+
+def test_rows_are_kept_by_time_and_what_is_damaged_of_them_is_made_again(run, photos):
+    command = ("photos", "-m", MODEL, "-o", "features")
+    run(*command[:-1], "whole")
+    parts = kept_in_parts(photos, run, *command)
+    assert len(parts) > 3
+    parts[2].write_bytes(b"damaged")
+    assert "going on: 2 images" in run(*command).err
+    assert contents(photos / "features") == contents(photos / "whole")
+    assert not any(PARTS.fullmatch(path.name) for path in (photos / "features").iterdir())
+
+
+def test_rows_that_are_kept_belong_to_their_job(run, photos):
+    command = ("photos", "-m", MODEL, "-o", "features")
+    parts = kept_in_parts(photos, run, *command)
+    mine = photos / "features/.part-1.from-mine.parquet"
+    mine.write_bytes(b"mine")
+    fakes.make_retrieval(exported_path(MODEL), seed=8)
+    assert "file" in run(*command).err
+    assert all(path.exists() for path in parts)
+    (photos / "features/features.json").unlink()
+    done = run(*command)
+    assert (done.code, "going on" in done.err) == (0, False)
+    assert not any(path.exists() for path in parts)
+    assert mine.read_bytes() == b"mine"
+    expected(open_features(photos / "features"), MODEL, exported_path(MODEL))
+    kept_in_parts(photos, run, *command, "--restart", "--dtype", "float16")
+    done = run(*command, "--restart")
+    assert (done.code, "going on" in done.err) == (0, False)
+
+
+def test_a_line_of_progress_every_half_minute_without_a_terminal(run, photos, monkeypatch):
+    monkeypatch.setattr("landmark_onnx.cli.report.REMINDER", 0.0)
+    assert re.search(r"^landmark-onnx: 10 of 10", run("photos", "-m", MODEL, "-o", "features").err, re.M)
+    assert "of 10" not in run("photos", "-m", MODEL, "-o", "again", "-q").err
+
+
 def test_damaged_shards_are_noticed_and_made_anew(run, photos):
     command = ("photos", "-m", MODEL, "--shard-size", 3, "-o", "features")
     run(*command)
@@ -507,8 +598,11 @@ def test_an_engine_that_fails_on_everything_stops_the_job(photos, monkeypatch):
         models=(job.ModelIdentity(MODEL, "", 512, "", "fp32"),), dtype="float32", shard_size=30, inputs="", rows=30
     )
     extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever}, reading=ReadOptions(max_pixels=10**6))
+    monkeypatch.setattr(extract, "KEEP_SECONDS", 0.0)
+    kept = []
     with pytest.raises(FeatureError, match="every image of a shard failed: out of memory"):
-        extractor(items)
+        extractor(items, keep=lambda row, part: kept.append(part))
+    assert not kept
     assert set(extractor(items[:15]).errors) == {"out of memory"}
 
 

@@ -1,5 +1,6 @@
 """SIGKILL in the middle of `landmark-onnx embed`: whatever is there afterwards is whole, and the next run goes on."""
 
+import contextlib
 import json
 import os
 import random
@@ -27,6 +28,7 @@ import landmark_onnx.cli.embed, landmark_onnx.embedding.cluster, landmark_onnx.e
 import pyarrow.parquet
 from landmark_onnx import files
 from landmark_onnx.cli import main
+from landmark_onnx.embedding import extract
 
 publish = files.publish
 
@@ -36,6 +38,7 @@ def slow(temporary, path):
     time.sleep(0.01)
 
 files.publish = slow
+extract.KEEP_SECONDS = 0.0  # rows are kept one by one, as if each took half a minute
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
@@ -72,7 +75,8 @@ def live(nursery: "subprocess.Popen[bytes]", arguments: list[str], moment: float
     nursery.stdin.write(json.dumps(arguments).encode() + b"\n")
     pid = int(nursery.stdout.readline())
     if not select.select([nursery.stdout], [], [], moment)[0]:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(pid, signal.SIGKILL)
     return int(nursery.stdout.readline())
 
 

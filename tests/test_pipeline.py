@@ -393,3 +393,18 @@ def test_each_answer_says_where_its_time_went():
     assert all(0 < seconds < 10 for seconds in times.values())
     assert result.time.inference == other.time.inference
     assert 0.1 / 4 <= result.time.inference < 0.1, "a share of their batch"
+
+
+@pytest.mark.usefixtures("processors")
+@pytest.mark.parametrize("start", [0, 1, 7, 31, 59, 60])
+def test_what_is_known_keeps_its_place_in_the_batches_and_is_not_run_alone(start):
+    rng = np.random.default_rng(0)
+    sources = [b"no image" if rng.random() < 0.1 else plain(at, SHAPES[rng.integers(3)]) for at in range(60)]
+    whole, rest = FakeSession(), FakeSession()
+    wanted = list(make(whole).run(sources, steady=True))[start:]
+    results = list(make(rest).run(sources, steady=True, known=lambda position: position < start))
+    assert [result.image for result in results] == [result.image for result in wanted]
+    for result, other in zip(results, wanted, strict=True):
+        assert isinstance(result, Failure) or (result.vector == other.vector).all()
+    assert not rest.runs or rest.runs == whole.runs[-len(rest.runs) :]
+    assert sum(shape[0] for shape in rest.runs) <= 60 - start + 3 * 4

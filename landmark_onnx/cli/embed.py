@@ -65,7 +65,11 @@ Folder = Annotated[
 Stored = Annotated[Form, typer.Option("--dtype", help="Of the stored vectors.", rich_help_panel=OUTPUT)]
 ShardSize = Annotated[
     int,
-    typer.Option(min=1, help="Images in one file, and the most whose work a kill can undo.", rich_help_panel=OUTPUT),
+    typer.Option(
+        min=1,
+        help="Images in one file. A kill undoes the work of half a minute, of as many at most; Ctrl-C none.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Ids = Annotated[
     IdRule,
@@ -76,7 +80,7 @@ Ids = Annotated[
 ]
 Restart = Annotated[
     bool,
-    typer.Option("--restart", help="Throw away what the folder has, and begin anew.", rich_help_panel=OUTPUT),
+    typer.Option("--restart", help="Throw away what the folder has, and begin again.", rich_help_panel=OUTPUT),
 ]
 Ray = Annotated[
     str | None,
@@ -206,6 +210,9 @@ def _watching(report: Reporter) -> "Watch":
         kept=kept,
         done=lambda count, total: report.progress(pace.words(count, total), count, total),
         damaged=report.note,
+        stopped=lambda count, total: report.note(
+            f"stopped: {count:,} of {total:,} images are kept; the same command goes on behind them"
+        ),
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from landmark_onnx.session import Session
 
-REMINDER = 60.0
+REMINDER = 30.0
 
 
 def lines_shown(text: str) -> str:

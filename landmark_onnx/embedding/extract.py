@@ -1,8 +1,10 @@
 """Images -> the rows of a shard: one pass over them, whatever the number of models."""
 
 import collections
+import contextlib
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
@@ -14,7 +16,7 @@ from landmark_onnx.embedding.fan import Fan
 from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.manifest import Manifest
 from landmark_onnx.embedding.shards import Shard, Vectors
-from landmark_onnx.errors import FeatureError, ImageError, SessionError
+from landmark_onnx.errors import FeatureError, ImageError, LandmarkError, SessionError
 from landmark_onnx.ids import as_text
 from landmark_onnx.images import ReadOptions, read_image
 from landmark_onnx.model import Retriever
@@ -25,62 +27,98 @@ from landmark_onnx.types import Image, ImageSource
 HOPELESS = 16
 """A shard of at least so many images, all of which the engine fails on, is the engine's fault and not the images'."""
 
+KEEP_SECONDS = 30.0
+"""How often rows of a shard are kept before all of it is there."""
+
+KEEP_SECONDS = 30.0
+"""How often rows of a shard are kept before all of it is there."""
+
 Told: TypeAlias = Callable[[], None]
+Keep: TypeAlias = Callable[[int, Shard], None]
+"""Takes rows that are done, and the number of the first of them."""
+Row: TypeAlias = tuple[Vectors, ...] | str
+"""What a row has in the end: a vector of each model, or an error."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """Makes the shards of `manifest`. models: those it names. reading: how images are read, as the models do it."""
+    """Makes the shards of `manifest`. models: those it names. reading: how images are read, as the models do."""
 
     manifest: Manifest
     models: Mapping[str, Retriever]
     reading: ReadOptions
 
-    def __call__(self, items: Sequence[Item], told: Told = lambda: None) -> Shard:
-        """Embed each image by each model; one that fails is a row with an error. told: of each row that is done.
+    def __call__(
+        self, items: Sequence[Item], told: Told = lambda: None, *, start: int = 0, keep: Keep = lambda row, part: None
+    ) -> Shard:
+        """The rows of `items` from `start` on: each image embedded by each model; one that fails has an error.
 
-        The answer depends on `items` alone, not on what came before. Raises: FeatureError if the engine has failed.
+        The answers depend on `items` alone, not on `start` or what came before. told: of each row that is done.
+        keep: gets what is new every KEEP_SECONDS, and when the work is stopped.
+        Raises: FeatureError if the engine has failed.
         """
-        rows = _Rows(items, [None] * len(items), [], told)
-        vectors: dict[str, list[Vectors]] = {model.name: [] for model in self.manifest.models}
-        broken = 0
-        for number, answers in enumerate(self._answers(rows)):
-            errors = [
-                answer.error.removeprefix(f"{answer.image}: ") for answer in answers if isinstance(answer, Failure)
-            ]
-            broken += any(isinstance(answer, Failure) and issubclass(answer.kind, SessionError) for answer in answers)
-            found = [self._stored(answer.vector) for answer in answers if isinstance(answer, Embedding)]
-            if not errors and not all(np.isfinite(vector).all() for vector in found):
-                errors = [f"a value of its vector is beyond {self.manifest.dtype}"]
-            if errors:
-                rows.fail(rows.reached[number], errors[0])
-                continue
-            for waiting, vector in zip(vectors.values(), found, strict=True):
-                waiting.append(vector)
-            told()
-        if broken >= HOPELESS and broken == len(rows.reached):
-            reason = rows.errors[rows.reached[0]]
-            raise FeatureError(f"every image of a shard failed: {reason}; put that right and run the same again")
-        stacked = {
-            model.name: np.array(vectors[model.name], self.manifest.dtype).reshape(-1, model.dim)
-            for model in self.manifest.models
-        }
-        ids, sources = [item.id for item in items], [item.source for item in items]
-        return Shard(ids=ids, sources=sources, errors=rows.errors, vectors=stacked)
+        rows = _Rows(items, start, told)
+        done = _Done(start)
+        try:
+            for number, answers in enumerate(self._answers(rows) if start < len(items) else ()):
+                done.add_failures(rows.errors, rows.reached[number])
+                done.add(self._row(answers, items[rows.reached[number]]), answers)
+                told()
+                if time.monotonic() - done.since >= KEEP_SECONDS:
+                    self._keep(done, items, keep)
+        except BaseException:
+            with contextlib.suppress(LandmarkError, OSError):  # what stopped it is what matters
+                self._keep(done, items, keep)
+            raise
+        done.add_failures(rows.errors, len(items))
+        if done.broken >= HOPELESS and done.is_hopeless():
+            raise FeatureError(f"every image of a shard failed: {done.reason}; put that right and run the same again")
+        return self._shard(items, start, done.rows)
 
     def _answers(self, rows: "_Rows") -> Iterator[tuple[Embedding | Failure, ...]]:
         """What the models say of each image that could be loaded, in step: none is far ahead of the others."""
         models = [self.models[model.name] for model in self.manifest.models]
         if len(models) == 1:
             # The model decodes beside its inference, and holds no decoded image for longer than it takes.
-            return zip(models[0].stream(rows.loaded(), steady=True), strict=True)
+            return zip(models[0].stream(rows.loaded(), steady=True, known=rows.is_known), strict=True)
         fan = Fan(rows.decoded(self.reading), len(models))
         return zip(
             *(
-                model.stream(_as_expected(view, model.colour), steady=True)
+                model.stream(_as_expected(view, model.colour), steady=True, known=rows.is_known)
                 for model, view in zip(models, fan.readers(), strict=True)
             ),
             strict=True,
+        )
+
+    def _row(self, answers: Sequence[Embedding | Failure], item: Item) -> Row:
+        for answer in answers:
+            if isinstance(answer, Failure):
+                return _reason(answer.error.removeprefix(f"{answer.image}: "), item)
+        found = tuple(self._stored(answer.vector) for answer in answers if isinstance(answer, Embedding))
+        if not all(np.isfinite(vector).all() for vector in found):
+            return f"a value of its vector is beyond {self.manifest.dtype}"
+        return found
+
+    def _keep(self, done: "_Done", items: Sequence[Item], keep: Keep) -> None:
+        """Hand on what is new, unless it is only what the engine failed on: that is not the images' fault."""
+        new = done.rows[done.kept :]
+        if new and not done.is_hopeless():
+            keep(done.start + done.kept, self._shard(items, done.start + done.kept, new))
+            done.kept += len(new)
+        done.since = time.monotonic()
+
+    def _shard(self, items: Sequence[Item], start: int, rows: Sequence[Row]) -> Shard:
+        """The rows of `items` from `start` on, as many as there are."""
+        part = items[start : start + len(rows)]
+        fine = [row for row in rows if not isinstance(row, str)]
+        return Shard(
+            ids=[item.id for item in part],
+            sources=[item.source for item in part],
+            errors=[row if isinstance(row, str) else None for row in rows],
+            vectors={
+                model.name: np.array([row[at] for row in fine], self.manifest.dtype).reshape(-1, model.dim)
+                for at, model in enumerate(self.manifest.models)
+            },
         )
 
     def _stored(self, vector: Vectors) -> Vectors:
@@ -93,19 +131,73 @@ def _as_expected(images: Iterator[Image], colour: Colour) -> Iterator[Image]:
     return images if colour == "bgr" else (image[..., ::-1] for image in images)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+def _reason(error: str, item: Item) -> str:
+    """Why a row has no vectors; the row's own columns say which image it is."""
+    return as_text(error.removeprefix(f"{item.source}: "))
+
+
+@dataclasses.dataclass(slots=True)
+class _Done:
+    """Rows that are done, from `start` on. kept: how many were handed on, last at `since`. answered: by the models.
+
+    broken: of these, how many failed by the engine's fault. reason: of one of them.
+    """
+
+    start: int
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    kept: int = 0
+    since: float = dataclasses.field(default_factory=time.monotonic)
+    answered: int = 0
+    broken: int = 0
+    reason: str = ""
+
+    def add_failures(self, errors: Mapping[int, str], end: int) -> None:
+        """Rows up to `end` that never came to a model. Images come in order: those before one are known with it."""
+        self.rows += [errors[row] for row in range(self.start + len(self.rows), end)]
+
+    def add(self, row: Row, answers: Sequence[Embedding | Failure]) -> None:
+        """The next row, and what it was made of."""
+        self.rows.append(row)
+        self.answered += 1
+        if any(isinstance(answer, Failure) and issubclass(answer.kind, SessionError) for answer in answers):
+            self.broken += 1
+            self.reason = self.reason or str(row)
+
+    def is_hopeless(self) -> bool:
+        """Whether the engine has failed on everything that came to it."""
+        return 0 < self.answered == self.broken
+
+
+@dataclasses.dataclass(slots=True)
 class _Rows:
-    """The rows of a shard in the making. errors: by row. reached: the rows of the images that went to the models."""
+    """The images of a shard on their way to the models; what is before `start` is known, and only replayed.
+
+    errors: of rows whose image could not be loaded. reached: the other rows. replayed: how many are before them.
+    """
 
     items: Sequence[Item]
-    errors: list[str | None]
-    reached: list[int]
+    start: int
     told: Told
+    errors: dict[int, str] = dataclasses.field(default_factory=dict)
+    reached: list[int] = dataclasses.field(default_factory=list)
+    replayed: int = 0
+
+    def is_known(self, position: int) -> bool:
+        """Whether what went to the models at a position, from 0, is a row that is only replayed."""
+        return position < self.replayed
+
+    def reach(self, row: int) -> None:
+        """An image is about to go to the models."""
+        if row < self.start:
+            self.replayed += 1
+        else:
+            self.reached.append(row)
 
     def fail(self, row: int, error: str) -> None:
-        """Note why a row has no vectors; the row's own columns say which image it is."""
-        self.errors[row] = as_text(error.removeprefix(f"{self.items[row].source}: "))
-        self.told()
+        """An image could not be loaded."""
+        if row >= self.start:
+            self.errors[row] = _reason(error, self.items[row])
+            self.told()
 
     def loaded(self) -> Iterator[ImageSource]:
         """The images as they are found."""
@@ -115,7 +207,7 @@ class _Rows:
             except ImageError as error:
                 self.fail(row, str(error))
                 continue
-            self.reached.append(row)
+            self.reach(row)
             yield source
 
     def decoded(self, options: ReadOptions) -> Iterator[Image]:
@@ -139,5 +231,5 @@ class _Rows:
                 except ImageError as error:
                     self.fail(row, str(error))
                     continue
-                self.reached.append(row)
+                self.reach(row)
                 yield source

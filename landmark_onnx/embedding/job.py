@@ -1,14 +1,15 @@
 """Embedding as a job that may be killed at any moment: shards are made one by one, and whole or not at all.
 
-A second start writes the list of images anew, sees that it and the models are those of the first, keeps the shards
-that are there and whole, and makes the rest.
+A second start writes the list of images again, sees that it and the models are those of the first, keeps the shards
+that are there and whole, and makes the rest. Of a shard that was not finished it finds the rows that were kept in
+hidden files beside, every half minute and when the run was stopped; it goes on behind them, with the same bits.
 """
 
 import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from landmark_onnx.embedding.extract import Extractor
 from landmark_onnx.embedding.folder import SHARD_SIZE, Features
 from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
+from landmark_onnx.embedding.parts import PARTS, begun_shards, is_of, joined, kept_parts, part_path, remove_parts
 from landmark_onnx.embedding.plan import FILE as PLAN
 from landmark_onnx.embedding.plan import read_items, remove_plan, write_plan
 from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, shard_path, write_shard
@@ -28,7 +30,7 @@ from landmark_onnx.images import ReadOptions
 from landmark_onnx.model import Retriever
 
 LOCK = ".lock"
-OURS = re.compile(rf"{re.escape(FILE)}|{re.escape(PLAN)}|{NAMES.pattern}")
+OURS = re.compile(rf"{re.escape(FILE)}|{re.escape(PLAN)}|{NAMES.pattern}|{PARTS.pattern}")
 """Names of what is written into a folder."""
 
 
@@ -37,7 +39,7 @@ class Watch:
     """Who is told how far it is. Counts are of images.
 
     found: so many are on the list by now. duplicates: ids that several have. kept: so many are done from before.
-    done: so many of so many are. damaged: a shard was, and is made anew.
+    done: so many of so many are. damaged: a shard was, and is made again. stopped: by Ctrl-C, and so many are kept.
     """
 
     found: Callable[[int], None] = lambda count: None
@@ -45,6 +47,7 @@ class Watch:
     kept: Callable[[int], None] = lambda count: None
     done: Callable[[int, int], None] = lambda count, total: None
     damaged: Callable[[str], None] = lambda reason: None
+    stopped: Callable[[int, int], None] = lambda count, total: None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,22 +61,36 @@ class Made:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """What has to be known to make any shard of a folder."""
+    """What has to be known to make any shard of a folder. begun: rows of shards that were kept when the job started."""
 
     folder: Path
     plan: Path
     manifest: Manifest
+    begun: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     def rows(self, number: int) -> int:
-        """The images of a shard."""
-        return self.manifest.rows_of(number)
+        """The images of a shard that are to be embedded."""
+        return self.manifest.rows_of(number) - self.begun.get(number, 0)
 
     def make(self, number: int, extractor: Extractor, told: Callable[[], None] = lambda: None) -> Made:
-        """Make a shard. Raises: FeatureError if it cannot be written."""
-        shard = extractor(read_items(self.plan, number), told)
+        """Make a shard, or what is missing of it. Raises: FeatureError if it cannot be written."""
+        items = read_items(self.plan, number)
+        parts = list(kept_parts(self.folder, number, self.manifest, items))
+        partial = bool(parts)
+
+        def keep(row: int, part: Shard) -> None:
+            nonlocal partial
+            partial = True
+            path = part_path(self.folder, number, row)
+            with writing(path):
+                write_shard(path, part, self.manifest)
+
+        shard = joined([*parts, extractor(items, told, start=sum(len(part.errors) for part in parts), keep=keep)])
         path = shard_path(self.folder, number)
         with writing(path):
             sha256 = write_shard(path, shard, self.manifest)
+            if partial:
+                remove_parts(self.folder, number)
         return Made(number, sum(error is not None for error in shard.errors), sha256)
 
 
@@ -114,7 +131,8 @@ def embed(
         watch.duplicates(plan.duplicates)
         job = Job(folder, plan.path, wanted)
         kept = _kept(job, before, watch)
-        done = sum(map(job.rows, kept))
+        job = dataclasses.replace(job, begun=_begun(job, kept))
+        done = sum(map(wanted.rows_of, kept)) + sum(job.begun.values())
         watch.kept(done)
         if before.complete and done < plan.rows:
             wanted.write(folder)
@@ -127,6 +145,7 @@ def embed(
         )
         whole.write(folder)
         remove_plan(folder)
+        remove_parts(folder)
     return Features(folder, whole)
 
 
@@ -148,12 +167,14 @@ def _settle(folder: Path, wanted: Manifest, restart: bool) -> Manifest:
     if not (folder / FILE).exists():
         if shards:
             raise FeatureError(f"{folder}: has {shards[0].name} but no {FILE}: name a folder of its own")
+        remove_parts(folder)
         wanted.write(folder)
         return wanted
     if restart:
         # The old manifest goes last: until then this is the old job, with fewer shards.
         for path in _old_shards(folder, wanted):
             path.unlink()
+        remove_parts(folder)
         wanted.write(folder)
         return wanted
     before = read_manifest(folder)
@@ -209,9 +230,14 @@ def _kept(job: Job, before: Manifest, watch: Watch) -> dict[int, Made]:
     return kept
 
 
-def is_of(shard: Shard, items: Sequence[Item]) -> bool:
-    """Whether these are the rows of a shard."""
-    return list(shard.ids) == [item.id for item in items] and list(shard.sources) == [item.source for item in items]
+def _begun(job: Job, kept: Collection[int]) -> dict[int, int]:
+    """How many rows are kept of each shard that is not there yet."""
+    found = {}
+    for number in begun_shards(job.folder):
+        if number < job.manifest.shards and number not in kept:
+            parts = kept_parts(job.folder, number, job.manifest, read_items(job.plan, number))
+            found[number] = sum(len(part.errors) for part in parts)
+    return found
 
 
 def _worked(job: Job, work: Work, kept: Mapping[int, Made], done: int, watch: Watch) -> list[Made]:
@@ -223,7 +249,13 @@ def _worked(job: Job, work: Work, kept: Mapping[int, Made], done: int, watch: Wa
         watch.done(done, job.manifest.rows)
 
     missing = [number for number in range(job.manifest.shards) if number not in kept]
-    made = {**kept, **{each.number: each for each in work(job, missing, told)}}
+    made = dict(kept)
+    try:
+        for each in work(job, missing, told):
+            made[each.number] = each
+    except KeyboardInterrupt:
+        watch.stopped(sum(map(job.manifest.rows_of, made)) + sum(_begun(job, made).values()), job.manifest.rows)
+        raise
     return [made[number] for number in range(job.manifest.shards)]
 
 
