@@ -5,6 +5,7 @@ import csv
 import re
 from pathlib import Path
 
+from landmark_onnx.documents import read_bytes
 from landmark_onnx.errors import ModelFileError
 
 MAX_BYTES = 64 << 20
@@ -13,10 +14,10 @@ MAX_BYTES = 64 << 20
 def read_labels(path: Path) -> dict[int, str]:
     """Read a class map. Raises: ModelFileError that names the file and the line."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelFileError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path, MAX_BYTES, pipes=True).decode("utf-8-sig")
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
         raise ModelFileError(f"{path}: {error}") from error
     return parse_labels(text, str(path))
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from landmark_onnx.blocks import block_hash, blocks, intact
 from landmark_onnx.cores import available_cores, cpu_model
+from landmark_onnx.documents import read_json
 from landmark_onnx.errors import ModelFileError, reason_of
 from landmark_onnx.files import atomic_write, publish
 from landmark_onnx.seal import read_seal
@@ -151,7 +152,7 @@ class Entry:
     def _files(self) -> dict[str, dict[str, Any]] | None:
         """The manifest's files, None unless it was made for these facts and each is there in its size."""
         try:
-            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_json(self.path / MANIFEST)
             files: dict[str, dict[str, Any]] = manifest["files"]
             whole = manifest["facts"] == _plain(self.facts) and all(
                 (self.path / name).stat().st_size == file["size"] and len(file["sha256"]) == blocks(file["size"])
@@ -207,7 +208,7 @@ class Entry:
             if other.name.startswith("."):
                 continue
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                manifest = json.loads((other / MANIFEST).read_text(encoding="utf-8"))
+                manifest = read_json(other / MANIFEST)
                 if manifest["facts"]["file"] == _plain(self.facts["file"]):
                     kept.append(((other / MANIFEST).stat().st_mtime_ns, other))
                     continue

@@ -1,9 +1,13 @@
 import os
+import re
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
+import landmark_onnx
+import landmark_onnx_export
 from landmark_onnx import documents
 from landmark_onnx.documents import (
     MAX_DEPTH,
@@ -122,3 +126,25 @@ def test_versions(tmp_path):
         path.write_text(text)
         with pytest.raises(DocumentError, match="wanted an object with the key 'format', got"):
             read_versioned(path, "format", 2)
+
+
+OWN = {
+    "benchmark/child.py",
+    "benchmark/worker.py",
+    "features.py",
+    "machine_cache.py",
+    "trials.py",
+    "child.py",
+}
+"""Modules that also read what they, or a process of theirs, have just written."""
+
+
+def test_whatever_comes_from_outside_goes_through_here():
+    found = set()
+    for package in (landmark_onnx, landmark_onnx_export):
+        root = Path(package.__file__).parent
+        for path in root.rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if re.search(r"json\.loads?\(|tomllib\.|pickle\.loads?\(|_?Unpickler\b|\bpickle\b.*import", text):
+                found.add(path.relative_to(root).as_posix())
+    assert found - OWN == {"documents.py", "pickles.py"}

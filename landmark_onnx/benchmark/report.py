@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from landmark_onnx.documents import read_json
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.files import atomic_write
 
@@ -61,7 +62,7 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 def read_report(path: Path) -> dict[str, Any]:
     """A report's JSON document. Raises: LandmarkError naming the file if it is none."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
         if report["schema"] != SCHEMA:
             raise LandmarkError(f"{path}: a report of schema {report['schema']}, wanted {SCHEMA}")
         for row in report["rows"]:

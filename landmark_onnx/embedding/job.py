@@ -7,7 +7,6 @@ hidden files beside, every half minute and when the run was stopped; it goes on 
 
 import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TypeAlias
 
 import filelock
 
+from landmark_onnx.documents import read_json
 from landmark_onnx.embedding.extract import Extractor
 from landmark_onnx.embedding.folder import SHARD_SIZE, Features
 from landmark_onnx.embedding.items import Item
@@ -193,7 +193,7 @@ def _old_shards(folder: Path, wanted: Manifest) -> list[Path]:
     Raises: FeatureError if the manifest, or a shard of `wanted`, would take the place of another file.
     """
     with contextlib.suppress(ValueError):  # a damaged one is ours
-        data = json.loads((folder / FILE).read_bytes())
+        data = read_json(folder / FILE)
         if not isinstance(data, dict) or not data.keys() >= {"version", "models"}:
             raise FeatureError(f"{folder / FILE}: is not of features, and would be replaced; name another folder")
     try:

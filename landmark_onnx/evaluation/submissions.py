@@ -3,11 +3,11 @@
 import contextlib
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
+from landmark_onnx.documents import parse_json
 from landmark_onnx.errors import TableError
 from landmark_onnx.files import streaming_write
 from landmark_onnx.ids import IdRule, image_id, image_stem
@@ -110,7 +110,7 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if (text := line.strip().rstrip(",")) not in ("", "[", "]"):
-                    yield f"{path}, line {number}", json.loads(text)
+                    yield f"{path}, line {number}", parse_json(text)
     except ValueError as error:
         raise TableError(f"{path}: wanted NDJSON of search or recognize: {error}") from error
     except OSError as error:
