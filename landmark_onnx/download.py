@@ -14,7 +14,7 @@ import shutil
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from urllib.request import url2pathname
 import httpx
 
 from landmark_onnx.addresses import check_address, check_redirect, public
+from landmark_onnx.deadline import Deadline
 from landmark_onnx.errors import DownloadError, LandmarkError
 from landmark_onnx.files import publish
 from landmark_onnx.partial import Fetched, Part
@@ -33,6 +34,7 @@ Received: TypeAlias = Callable[[int, int | None], None]
 """Told how many bytes are there, of how many if that is known."""
 
 MAX_REDIRECTS = 5
+SECOND = timedelta(seconds=1)
 PATIENCE = frozenset({408, 425, 429})
 """Client errors that pass; those of the server (500 and above) do too."""
 
@@ -42,7 +44,8 @@ class Rules:
     """How patient a download is, and how careful. Times are in seconds, sizes in bytes.
 
     attempts: in a row without `progress` more bytes. backoff: before the second one; it doubles up to longest_wait.
-    stall: the longest silence; over such a time, `slowest` bytes per second count as silence too.
+    stall: the longest silence; over such a time, `slowest` bytes per second count as silence too. The head of an answer
+    has `connect` and `stall` together, TLS and all redirects included.
     margin: what must stay free on the disk.
     """
 
@@ -91,8 +94,7 @@ def download(
         if urlsplit(url).scheme == "file":
             _copy(url, part, rules, received)
         else:
-            with _client(rules) as client:
-                _persist(client, url, part, rules, received)
+            _persist(url, part, rules, received)
         fetched = part.finish()
     except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
         raise DownloadError(f"{part.url}: {error}") from error
@@ -106,13 +108,13 @@ def download(
     return dataclasses.replace(fetched, path=path)
 
 
-def _persist(client: httpx.Client, url: str, part: Part, rules: Rules, received: Received) -> None:
+def _persist(url: str, part: Part, rules: Rules, received: Received) -> None:
     """Attempt after attempt, until the file is whole or they make no progress."""
     failures = 0
     best = part.size
     while not part.complete:
         try:
-            _attempt(client, url, part, rules, received)
+            _attempt(url, part, rules, received)
             return
         except _Interrupted as error:
             failures = 1 if part.size >= best + rules.progress else failures + 1
@@ -126,11 +128,12 @@ def _persist(client: httpx.Client, url: str, part: Part, rules: Rules, received:
             time.sleep(min(rules.longest_wait, pause) if error.wait is None else error.wait)
 
 
-def _attempt(client: httpx.Client, url: str, part: Part, rules: Rules, received: Received) -> None:
+def _attempt(url: str, part: Part, rules: Rules, received: Received) -> None:
     """One request, for what is missing yet. Raises: _Interrupted if another one may help, else DownloadError."""
     headers = {"Range": f"bytes={part.size}-", "If-Range": part.validator} if part.size else {}
+    deadline = Deadline(rules.connect + rules.stall)
     try:
-        with _response(client, url, headers) as response:
+        with deadline, _client(rules) as client, _response(client, url, headers, deadline) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise DownloadError(f"{part.url}: the server compresses what it was asked to send as it is")
             if response.status_code == httpx.codes.PARTIAL_CONTENT and headers:
@@ -140,9 +143,11 @@ def _attempt(client: httpx.Client, url: str, part: Part, rules: Rules, received:
                 part.begin(_validator(response), int(length[0]) if length else None)
             else:
                 raise _refusal(response, part)
-            _save(_paced(response.iter_raw(), rules), part, rules, received)
+            _save(_paced(response.iter_raw(), rules, deadline), part, rules, received)
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
+        if deadline.expired:
+            raise _Interrupted(f"stalled: nothing of use within {deadline.seconds:g} s") from error
         if _is_final(error):
             raise DownloadError(f"{part.url}: {reason}") from error
         raise _Interrupted(reason) from error
@@ -187,9 +192,9 @@ def _check_room(part: Part, missing: int, rules: Rules) -> None:
 
 
 @contextlib.contextmanager
-def _response(client: httpx.Client, url: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+def _response(client: httpx.Client, url: str, headers: dict[str, str], deadline: Deadline) -> Iterator[httpx.Response]:
     """The answer to GET, its body still to be read, after as many redirects as are decent."""
-    request = client.build_request("GET", url, headers=headers)
+    request = client.build_request("GET", url, headers=headers, extensions={"trace": deadline.trace})
     for _ in range(MAX_REDIRECTS + 1):
         response = client.send(request, stream=True)
         try:
@@ -211,16 +216,26 @@ def _client(rules: Rules) -> httpx.Client:
 
 
 def _validator(response: httpx.Response) -> str:
-    """What tells this version of the file from others, or "" where the server has nothing of the kind."""
+    """What tells this version of the file from every other, or "" where the server has nothing of the kind."""
     tag: str = response.headers.get("etag", "")
-    found = response.headers.get("last-modified", "") if not tag or tag.startswith("W/") else tag
-    return str(found) if found.isascii() else ""
+    found = tag if tag and not tag.startswith("W/") else _settled_date(response)
+    return found if found.isascii() else ""
+
+
+def _settled_date(response: httpx.Response) -> str:
+    """When the file was changed, if no change later in that second can have escaped (RFC 9110, 8.8.2.2), or ""."""
+    changed: str = response.headers.get("last-modified", "")
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        if parsedate_to_datetime(response.headers.get("date", "")) - parsedate_to_datetime(changed) >= SECOND:
+            return changed
+    return ""
 
 
 def _check_range(response: httpx.Response, part: Part) -> None:
     """Raises: _Interrupted, with nothing kept, unless the answer goes on where the part ends."""
     found = re.fullmatch(rf"bytes ({_SIZE})-{_SIZE}/({_SIZE}|\*)", response.headers.get("content-range", ""))
-    same = _validator(response) in ("", part.validator)
+    # Without a validator it may be a part of any version: some servers look at Range and not at If-Range.
+    same = part.validator in (response.headers.get("etag"), response.headers.get("last-modified"))
     if found and int(found[1]) == part.size and same and found[2] in ("*", str(part.total)):
         return
     part.discard()
@@ -243,15 +258,17 @@ def _retry_after(response: httpx.Response) -> float | None:
     text = response.headers.get("retry-after", "")
     if text.isdecimal():
         return float(text)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
     return None
 
 
-def _paced(chunks: Iterator[bytes], rules: Rules) -> Iterator[bytes]:
+def _paced(chunks: Iterator[bytes], rules: Rules, deadline: Deadline) -> Iterator[bytes]:
     """Raises: _Interrupted when they come too slowly: no single read of a trickle times out."""
     start, arrived = time.monotonic(), 0
+    deadline.allow(2 * rules.stall)  # pure silence is over sooner; the frame of a chunk may trickle too
     for chunk in chunks:
+        deadline.allow(2 * rules.stall)
         arrived += len(chunk)
         elapsed = time.monotonic() - start
         if elapsed >= rules.stall:

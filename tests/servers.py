@@ -143,6 +143,19 @@ def trickle(handler: Handler) -> None:
     handler.hang_up()
 
 
+def dripping(begin: bytes, piece: bytes) -> Behaviour:
+    """After `begin` a piece now and then, without end."""
+
+    def behave(handler: Handler) -> None:
+        handler.wfile.write(begin)
+        with contextlib.suppress(OSError):
+            while not handler.server.over.wait(0.05):
+                handler.wfile.write(piece)
+        handler.hang_up()
+
+    return behave
+
+
 def claiming(length: int) -> Behaviour:
     """The whole file, under a false Content-Length."""
 
@@ -174,11 +187,12 @@ def whole(handler: Handler) -> None:
     handler.wfile.write(handler.server.data)
 
 
-def ranged(content_range: str, data: bytes, etag: str) -> Behaviour:
-    """These bytes, said to be that part."""
+def ranged(content_range: str, data: bytes, **headers: str) -> Behaviour:
+    """These bytes, said to be that part. headers: in place of the ETag."""
 
     def behave(handler: Handler) -> None:
-        handler.head(206, len(data), ETag=etag, Content_Range=content_range)
+        tags = headers or {"ETag": handler.server.etag}
+        handler.head(206, len(data), Content_Range=content_range, **tags)
         handler.wfile.write(data)
 
     return behave

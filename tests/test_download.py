@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import email.utils
 import json
 import os
@@ -6,6 +8,7 @@ import re
 import shutil
 import socket
 import ssl
+import threading
 import time
 import types
 
@@ -20,6 +23,7 @@ from servers import (
     chunked,
     claiming,
     cut,
+    dripping,
     garbage,
     ranged,
     redirect,
@@ -159,10 +163,21 @@ def test_without_a_validator_it_starts_over(headers, target):
 
 def test_a_date_is_a_validator_too(target):
     date = "Sat, 01 Jun 2019 00:00:00 GMT"
-    answer = ranged(f"bytes 1000-{len(DATA) - 1}/{len(DATA)}", DATA[1000:], "")
+    answer = ranged(f"bytes 1000-{len(DATA) - 1}/{len(DATA)}", DATA[1000:], Last_Modified=date)
     with serving(DATA, cut(1000, Last_Modified=date), answer) as server:
         download(server.url(), target, rules=QUICK)
+    assert server.ranges == [None, "bytes=1000-"]
     assert server.seen[1]["if-range"] == date
+    assert target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("date", [None, "nonsense", "Sat, 01 Jun 99999999999999 00:00:00 GMT"])
+def test_a_date_of_this_very_second_or_none_at_all_is_no_validator(date, target):
+    """The file may change again before the second is over."""
+    date = date or email.utils.formatdate(time.time() + 1, usegmt=True)
+    with serving(DATA, cut(1000, Last_Modified=date)) as server:
+        download(server.url(), target, rules=QUICK)
+    assert server.ranges == [None, None]
     assert target.read_bytes() == DATA
 
 
@@ -186,18 +201,20 @@ def test_a_file_that_changes_in_between_is_the_new_one_throughout(target):
 
 
 @pytest.mark.parametrize(
-    ("content_range", "etag"),
+    ("content_range", "headers"),
     [
-        (f"bytes 1000-{len(DATA) - 1}/{len(DATA)}", '"other"'),
-        (f"bytes 0-{len(DATA) - 1001}/{len(DATA)}", ""),
-        (f"bytes 1000-{len(DATA) - 1}/{len(DATA) + 1}", ""),
-        ("", ""),
-        ("bytes nonsense", ""),
-        (f"bytes {'9' * 5000}-{len(DATA)}/{len(DATA)}", ""),
+        (f"bytes 1000-{len(DATA) - 1}/{len(DATA)}", {"ETag": '"other"'}),
+        (f"bytes 1000-{len(DATA) - 1}/{len(DATA)}", {"Server": "one that looks at no If-Range"}),
+        (f"bytes 0-{len(DATA) - 1001}/{len(DATA)}", {}),
+        (f"bytes 1000-{len(DATA) - 1}/{len(DATA) + 1}", {}),
+        ("", {}),
+        ("bytes nonsense", {}),
+        (f"bytes {'9' * 5000}-{len(DATA)}/{len(DATA)}", {}),
+        (f"bytes 1000-{len(DATA) - 1}/{'9' * 5000}", {}),
     ],
 )
-def test_a_range_that_is_not_what_was_asked_for_is_not_used(content_range, etag, target):
-    wrong = ranged(content_range, bytes(len(DATA) - 1000), etag)
+def test_a_range_that_is_not_what_was_asked_for_is_not_used(content_range, headers, target):
+    wrong = ranged(content_range, bytes(len(DATA) - 1000), **headers)
     with serving(DATA, cut(1000), wrong) as server:
         download(server.url(), target, rules=QUICK)
     assert server.ranges == [None, "bytes=1000-", None]
@@ -206,7 +223,7 @@ def test_a_range_that_is_not_what_was_asked_for_is_not_used(content_range, etag,
 
 def test_a_range_shorter_than_the_rest_is_followed_by_another(target):
     def half(handler):
-        ranged(f"bytes 1000-1999/{len(DATA)}", DATA[1000:2000], handler.server.etag)(handler)
+        ranged(f"bytes 1000-1999/{len(DATA)}", DATA[1000:2000])(handler)
 
     with serving(DATA, cut(1000), half) as server:
         download(server.url(), target, rules=QUICK)
@@ -237,6 +254,55 @@ def test_a_trickle_is_a_stall(target):
     assert first is None
     assert 1 < int(second.removeprefix("bytes=").removesuffix("-")) < 40
     assert target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (b'HTTP/1.1 200 OK\r\nETag: "x"\r\nTransfer-Encoding: chunked\r\n\r\n', b"0"),
+    ],
+    ids=["headers", "answers", "chunk"],
+)
+def test_an_answer_that_drips_is_not_waited_for_without_end(begin, piece, target):
+    rules = dataclasses.replace(QUICK, attempts=2, connect=0.5)
+    start = time.monotonic()
+    with serving(DATA, *[dripping(begin, piece)] * 2) as server:
+        fails("stalled: nothing of use within 0.[89] s; gave up after 2 attempts", server.url(), target, rules=rules)
+    assert time.monotonic() - start < 10
+
+
+def test_a_redirect_that_drips_counts_with_what_it_leads_to(target):
+    rules = dataclasses.replace(QUICK, attempts=1, connect=0.5)
+
+    def slowly_elsewhere(handler):
+        time.sleep(0.3)
+        redirect("/file.tar")(handler)
+
+    with serving(DATA, *[slowly_elsewhere] * 5) as server:
+        fails("stalled", server.url(), target, rules=rules)
+
+
+def test_a_handshake_that_drips_is_not_waited_for_without_end(target, tls):
+    """A server that speaks TLS, byte by byte."""
+    rules = dataclasses.replace(QUICK, attempts=1, connect=0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip():
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x40\x00")  # a handshake record of 16 kB
+                for _ in range(200):
+                    connection.sendall(b"\0")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        start = time.monotonic()
+        fails("stalled|timed out", f"https://127.0.0.1:{listener.getsockname()[1]}/x", target, rules=rules)
+        assert time.monotonic() - start < 5
+        thread.join()
 
 
 def test_a_length_that_is_too_long(target):
@@ -485,7 +551,7 @@ def test_plain_http_is_for_this_machine_alone(url, target, monkeypatch):
     asked = []
 
     def attempt(*arguments):
-        asked.append(arguments[1])
+        asked.append(arguments[0])
         raise DownloadError("asked")
 
     monkeypatch.setattr(module, "_attempt", attempt)
