@@ -18,7 +18,7 @@ from landmark_onnx.heic import decode_heic
 from landmark_onnx.jpeg import UNKNOWN, Verdict, is_loss, judge, reason
 from landmark_onnx.pixels import Colour, from_array, from_pil, is_pil
 from landmark_onnx.stderr_capture import overheard
-from landmark_onnx.types import Image, ImageSource
+from landmark_onnx.types import Image, ImageSource, Named
 
 MAX_PIXELS = 200_000_000
 MAX_BYTES = 1 << 30
@@ -34,7 +34,9 @@ _QUIET: frozenset[Format] = frozenset({"PNG", "WebP"})
 The others beside JPEG are rare, or fast, enough to be decoded one at a time.
 """
 
-_log = logging.getLogger(__name__)
+_WARNINGS = cv2.utils.logging.LOG_LEVEL_WARNING
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ def image_name(source: ImageSource, position: int = 0) -> str:
     """What errors and results call the image: its path, or its position among the inputs."""
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source)
+    if isinstance(source, Named):
+        return source.name
     own = getattr(source, "filename" if is_pil(source) else "name", None)
     if isinstance(own, str) and own:
         return own
@@ -99,6 +103,8 @@ def read_image(source: ImageSource, *, name: str | None = None, options: ReadOpt
     pixels, sides that differ more than MAX_RATIO times, or nothing of the above kinds.
     """
     name = image_name(source) if name is None else name
+    while isinstance(source, Named):
+        source = source.source
     if isinstance(source, np.ndarray):
         image = from_array(source, name, options.colour)
         _check_sides(image.shape[1], image.shape[0], name, options.max_pixels)
@@ -185,7 +191,7 @@ def _decode(data: bytes, kind: Format, name: str, options: ReadOptions) -> Image
     if verdict.complaint is None and not wrong:
         image = _opencv(verdict.data, kind, name)
     else:
-        image, heard = overheard(lambda: _opencv(verdict.data, kind, name))
+        image, heard = overheard(lambda: _outspoken(verdict.data, kind, name))
         wrong = wrong or next((f"{verdict.word}: {reason(each)}" for each in heard if is_loss(each)), None)
     if image is None:
         why = wrong or next(iter(heard), None) or verdict.complaint or UNKNOWN
@@ -193,7 +199,7 @@ def _decode(data: bytes, kind: Format, name: str, options: ReadOptions) -> Image
     if wrong:
         if options.damaged == "refuse":
             raise ImageError(f"{name}: {wrong}")
-        _log.warning("%s: %s: taken as it is", name, wrong)
+        logger.warning("%s: %s: taken as it is", name, wrong)
     return image
 
 
@@ -202,6 +208,15 @@ def _foreseen(data: bytes, kind: Format) -> str | None:
     # libpng says so of a colour profile that it does not like.
     quiet = kind in _QUIET and not (kind == "PNG" and b"iCCP" in data[:1024])
     return None if quiet else UNKNOWN
+
+
+def _outspoken(data: bytes, kind: Format, name: str) -> Image | None:
+    """The same with OpenCV's own log, which says why it fails, whatever the program has set its level to."""
+    level = cv2.utils.logging.setLogLevel(_WARNINGS)
+    try:
+        return _opencv(data, kind, name)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _opencv(data: bytes, kind: Format, name: str) -> Image | None:

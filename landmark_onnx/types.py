@@ -1,5 +1,6 @@
 """The nouns that every stage shares."""
 
+import dataclasses
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, Literal, Protocol, TypeAlias
@@ -38,7 +39,15 @@ class PilImage(Protocol):
         """EXIF tags."""
 
 
-ImageSource: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | ReadableFile | PilImage | Image
+@dataclasses.dataclass(frozen=True, slots=True)
+class Named:
+    """An image by the name that results, errors and warnings call it."""
+
+    source: "ImageSource"
+    name: str
+
+
+ImageSource: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | ReadableFile | PilImage | Image | Named
 """A file, its bytes, or decoded pixels."""
 
 Tensors: TypeAlias = Mapping[str, Array]

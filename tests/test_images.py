@@ -18,6 +18,7 @@ from landmark_onnx import images
 from landmark_onnx.errors import ImageError
 from landmark_onnx.headers import image_size
 from landmark_onnx.images import ReadOptions, image_name, read_image
+from landmark_onnx.types import Named
 
 VARIANTS = sorted(encoded())
 
@@ -242,6 +243,7 @@ def test_names():
     assert image_name(PICTURE, 4) == "<array 4>"
     assert image_name(io.BytesIO(), 5) == "<BytesIO 5>"
     assert image_name(PIL.Image.fromarray(PICTURE), 6) == "<Image 6>"
+    assert image_name(Named(b"", "a.tar:b.jpg"), 6) == "a.tar:b.jpg"
     assert image_name(None, 7) == "<NoneType 7>"
 
 

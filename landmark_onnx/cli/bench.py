@@ -11,7 +11,7 @@ import typer
 
 from landmark_onnx.benchmark.contestants import PEERS, Scenario
 from landmark_onnx.cli.names import MODEL_HELP, complete_model
-from landmark_onnx.cli.options import PrecisionName, Quiet, unfolded
+from landmark_onnx.cli.options import FollowLinks, PrecisionName, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.errors import ImageError, LandmarkError
 
@@ -113,6 +113,7 @@ class How:
             rich_help_panel=HOW,
         ),
     ] = None
+    follow_links: FollowLinks = False
     size: Annotated[
         str | None,
         typer.Option(metavar="HxW", help="Pixels of the made-up photos. Default: 480x640.", rich_help_panel=HOW),
@@ -146,7 +147,7 @@ class How:
         )
         return Rules(work=work, targets=targets, max_windows=self.windows)
 
-    def photos(self, folder: Path) -> list[Path]:
+    def photos(self, folder: Path, report: Reporter) -> list[Path]:
         """Those given, or some that are made up in `folder`. Raises: ImageError if a folder has none."""
         if self.images is None:
             from landmark_onnx.benchmark.photos import write_photos
@@ -156,7 +157,7 @@ class How:
 
         if self.size:
             raise typer.BadParameter("--size is of made-up photos: leave it or --images out")
-        return [Path(path) for path in expand(self.images)]
+        return [Path(path) for path in expand(self.images, report.note, follow_links=self.follow_links)]
 
 
 def parse_size(text: str | None) -> tuple[int, int]:
@@ -232,7 +233,7 @@ def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
     plan = _plan(who, how)
     models = [entry(ensure(name), releases=who.release or (), raws=who.raw or ()) for name in who.model or ()]
     with temporary_folder() as folder:
-        photos = _readable(how.photos(folder), report)
+        photos = _readable(how.photos(folder, report), report)
         outcome = hold_all(plan, models, photos, say=report.stage)
     rows = [standing.to_json() for standing in outcome.standings]
     command = ["landmark-onnx", *sys.argv[1:]]

@@ -47,8 +47,8 @@ def classify(
     from landmark_onnx.model import Classifier
 
     names = read_labels(labels) if labels else None
-    sources = expand(images)
     with reporting(output) as report:
+        sources = expand(images, report.note, follow_links=batch.follow_links)
         classifier = load(Classifier, model, engine, batch, report, supply)
         classifier.top = top
         if names is not None:

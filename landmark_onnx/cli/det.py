@@ -75,8 +75,8 @@ def detect(
     from landmark_onnx.draw import DrawnCopies
     from landmark_onnx.model import Detector
 
-    sources = expand(images)
     with reporting(output) as report:
+        sources = expand(images, report.note, follow_links=batch.follow_links)
         detector = load(Detector, model or default_model("det"), engine, batch, report, supply)
         detector.card = with_thresholds(detector.card, score, iou, keep)
         answers = detector.stream(sources)

@@ -12,6 +12,7 @@ from landmark_onnx.cli.names import IDS_HELP, MODEL_HELP, complete_model
 from landmark_onnx.cli.options import OUTPUT, Engine, Images, Quiet, Supply, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import load
+from landmark_onnx.folders import Walk
 from landmark_onnx.ids import IdRule
 
 if TYPE_CHECKING:
@@ -123,12 +124,14 @@ def embed_images(
 
     if supply.card and len(model) > 1:
         raise typer.BadParameter("a card is one model's, and several are given", param_hint="--card")
+    walk = Walk(follow_links=batch.follow_links)
     with Reporter(quiet=quiet) as report:
         retrievers = _retrievers(model, engine, batch, report, supply)
         features = embed(
             list_items(
                 (path for argument in images for path in matches(argument)),
                 ids,
+                walk=walk,
                 checking=lambda path: report.stage(f"{path}: checking its md5"),
             ),
             [identify(retriever) for retriever in retrievers],
@@ -140,6 +143,8 @@ def embed_images(
             watch=_watching(report),
         )
         _conclude(features, report)
+        if words := walk.words():
+            report.note(words)
     if report.failures:
         raise typer.Exit(1)
 

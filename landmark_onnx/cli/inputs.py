@@ -2,14 +2,14 @@
 
 import glob
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from landmark_onnx.errors import ImageError
-from landmark_onnx.folders import SUFFIXES, walk
+from landmark_onnx.folders import SUFFIXES, Walk
 from landmark_onnx.lists import STDIN, read_list
 
 __all__ = ["IMAGES_HELP", "STDIN", "SUFFIXES", "ImageArguments", "expand", "matches"]
@@ -19,26 +19,33 @@ IMAGES_HELP = "Files, folders (searched in depth, in order), 'patterns*.jpg', or
 ImageArguments = Annotated[list[str], typer.Argument(metavar="IMAGE", help=IMAGES_HELP, show_default=False)]
 
 
-def expand(arguments: Sequence[str]) -> Iterator[str]:
+def expand(
+    arguments: Sequence[str], tell: Callable[[str], None] = lambda text: None, *, follow_links: bool = False
+) -> Iterator[str]:
     """The images that `arguments` mean, in their order; folders and standard input are read as the images are used.
 
     A file need not exist: whoever opens it says so. In a folder the files come before the sub-folders, each sorted;
-    other suffixes than SUFFIXES and hidden names are passed over. Lines of standard input are taken as they are.
+    other suffixes than SUFFIXES, hidden names and, unless `follow_links`, linked folders are passed over. Lines of
+    standard input are taken as they are. tell: told at the end what folders have beside images.
     Raises: ImageError for a folder without any image, at once; and for no image at all, when that is known.
     """
     paths = [path for argument in arguments for path in matches(argument)]
     for path in paths:
+        walk = Walk(follow_links=follow_links)
         if path != STDIN and Path(path).is_dir() and next(walk(path), None) is None:
-            raise ImageError(f"{path}: no image in this folder")
-    return _some(itertools.chain.from_iterable(map(_images, paths)))
+            raise ImageError(": ".join(filter(None, [path, "no image in this folder", walk.words()])))
+    walk = Walk(follow_links=follow_links)
+    return _some(itertools.chain.from_iterable(_images(path, walk) for path in paths), walk, tell)
 
 
-def _some(images: Iterator[str]) -> Iterator[str]:
+def _some(images: Iterator[str], walk: Walk, tell: Callable[[str], None]) -> Iterator[str]:
     first = next(images, None)
     if first is None:
         raise ImageError("no image was given")
     yield first
     yield from images
+    if words := walk.words():
+        tell(words)
 
 
 def matches(argument: str) -> list[str]:
@@ -49,7 +56,7 @@ def matches(argument: str) -> list[str]:
     return sorted(matches) or [argument]
 
 
-def _images(path: str) -> Iterator[str]:
+def _images(path: str, walk: Walk) -> Iterator[str]:
     if path == STDIN:
         return read_list(STDIN)
     return walk(path) if Path(path).is_dir() else iter([path])

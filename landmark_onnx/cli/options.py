@@ -132,6 +132,12 @@ class Supply:
         return read_card(self.card) if self.card else None
 
 
+FollowLinks = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Search linked folders too, each once; loops end.", rich_help_panel=IMAGES),
+]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
     """How images go through a model."""
@@ -149,6 +155,8 @@ class Images:
             rich_help_panel=IMAGES,
         ),
     ] = DamagedImages.REFUSE
+
+    follow_links: FollowLinks = False
 
     def reading(self) -> "ReadOptions":
         """The same, as images are read."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landmark_onnx.cli.names import complete_model
-from landmark_onnx.cli.options import Format, Output, Quiet
+from landmark_onnx.cli.options import FollowLinks, Format, Output, Quiet
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
@@ -103,6 +103,7 @@ def reduce_precision(
     model: Model,
     calibrate: Calibrate,
     held_out: HeldOut = None,
+    follow_links: FollowLinks = False,
     precision: Annotated[Target, typer.Option(help="int8, fp16, or bf16, which is measured alone.")] = Target.INT8,
     floor: Floor = None,
     force: Force = False,
@@ -125,17 +126,21 @@ def reduce_precision(
 
     if precision is not Target.INT8 and (exclude or reduce_range):
         raise typer.BadParameter("--exclude and --reduce-range are for int8 alone")
-    wish = Wish(
-        precision=precision.value,
-        calibrate=[Path(path) for path in expand(calibrate)],
-        held_out=[Path(path) for path in expand(held_out)] if held_out else None,
-        floor=floor,
-        force=force,
-        exclude=exclude or (),
-        reduce_range=reduce_range,
-    )
     shown = Output(format=Format.JSON if as_json else Format.TABLE, quiet=quiet)
     with reporting(shown, bar=True) as report:
+
+        def photos(arguments: list[str]) -> list[Path]:
+            return [Path(path) for path in expand(arguments, report.note, follow_links=follow_links)]
+
+        wish = Wish(
+            precision=precision.value,
+            calibrate=photos(calibrate),
+            held_out=photos(held_out) if held_out else None,
+            floor=floor,
+            force=force,
+            exclude=exclude or (),
+            reduce_range=reduce_range,
+        )
         emit(_made(model, output, wish, report), VIEW, shown, report)
 
 

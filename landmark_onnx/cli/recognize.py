@@ -184,8 +184,8 @@ def recognize_images(
     voting = Voting(cls or [], cls_labels or [], cls_weight or [], cls_top)
     if rules and not det:
         raise typer.BadParameter("rules are about a detector's boxes: give --det too", param_hint="--rules")
-    sources = expand(images)
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
+        sources = expand(images, report.note, follow_links=batch.follow_links)
         loading = Loading(engine, batch, report, offline)
         detector, read = loading.detector(det, rules) if det else (None, ())
         recognizer = Recognizer(

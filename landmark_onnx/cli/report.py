@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 REMINDER = 30.0
 
+_IMAGES_LOG = logging.getLogger("landmark_onnx.images")
+
 
 def lines_shown(text: str) -> str:
     """A text of several lines, each as `shown` has it."""
@@ -43,13 +45,16 @@ class Reporter:
         self._announcement = ""
         self._late = False
         self._reminded = time.monotonic()
+        self._warnings = _Warnings(self)
 
     def __enter__(self) -> Self:
+        _IMAGES_LOG.addHandler(self._warnings)
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _IMAGES_LOG.removeHandler(self._warnings)
         if self._bar:
             self._bar.stop()
 
@@ -57,6 +62,10 @@ class Reporter:
         """A line for information."""
         if not self._quiet:
             self._above_bar(f"landmark-onnx: {shown(text)}")
+
+    def warning(self, text: str) -> None:
+        """A line for something that was done, but not as one would think; quiet or not."""
+        self._above_bar(f"landmark-onnx: warning: {shown(text)}")
 
     def failure(self, text: str) -> None:
         """A line for one of many that failed; quiet or not."""
@@ -144,6 +153,17 @@ def _has_bars() -> bool:
     return sys.stderr.isatty() and not logging.getLogger("landmark_onnx").isEnabledFor(logging.DEBUG)
 
 
+class _Warnings(logging.Handler):
+    """Warnings of the library, of images that are damaged and taken all the same, as lines of ours."""
+
+    def __init__(self, report: Reporter) -> None:
+        super().__init__(logging.WARNING)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.warning(record.getMessage())
+
+
 def _make_bar() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -154,7 +174,9 @@ def _make_bar() -> "Progress":
         def render(self, task: Any) -> Any:
             return super().render(task) if task.total is not None else ""
 
+    # Asked again, it might not look like a terminal: what decoders write there is taken for moments.
+    console = Console(stderr=True, force_terminal=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), KnownBarColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     bar.add_task("", total=None)
     return bar

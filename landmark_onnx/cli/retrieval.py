@@ -63,8 +63,8 @@ def compare(
     from landmark_onnx.features import feature_file
     from landmark_onnx.model import Retriever
 
-    sources = expand([query, *(others or [])])
     with reporting(output) as report:
+        sources = expand([query, *(others or [])], report.note, follow_links=batch.follow_links)
         with feature_file(save) if save else contextlib.nullcontext() as add:
             retriever = load(Retriever, model, engine, batch, report, supply)
             answers = _compared(retriever.stream(sources), add, report, timed=batch.time)

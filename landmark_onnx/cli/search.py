@@ -98,7 +98,7 @@ def find(
         if features:
             queries = _precomputed(features, opened.ensemble, index)
         else:
-            images = expand(query or [])
+            images = expand(query or [], report.note, follow_links=batch.follow_links)
             queries = _embedded(images, opened.ensemble, index, (model or []), engine, batch, supply, report)
         answers = _answered(queries, opened, top, steps, approximate=approximate)
         emit(_shown(answers, html, index), VIEW, output, report)

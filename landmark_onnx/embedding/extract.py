@@ -22,7 +22,7 @@ from landmark_onnx.images import ReadOptions, read_image
 from landmark_onnx.model import Retriever
 from landmark_onnx.pixels import Colour
 from landmark_onnx.results import Embedding, Failure
-from landmark_onnx.types import Image, ImageSource
+from landmark_onnx.types import Image, ImageSource, Named
 
 HOPELESS = 16
 """A shard of at least so many images, all of which the engine fails on, is the engine's fault and not the images'."""
@@ -208,7 +208,7 @@ class _Rows:
                 self.fail(row, str(error))
                 continue
             self.reach(row)
-            yield source
+            yield Named(source, item.source)
 
     def decoded(self, options: ReadOptions) -> Iterator[Image]:
         """The images in BGR uint8, decoded by threads a little ahead."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.tars import tar_items
 from landmark_onnx.errors import FeatureError
-from landmark_onnx.folders import SUFFIXES, walk
+from landmark_onnx.folders import SUFFIXES, Walk
 from landmark_onnx.ids import IdRule, as_text, image_id
 from landmark_onnx.lists import STDIN, read_list
 
@@ -16,26 +16,32 @@ LISTS = frozenset({".txt", ".lst", ".list"})
 
 
 def list_items(
-    arguments: Iterable[str], rule: IdRule = IdRule.AUTO, *, checking: Callable[[str], None] = lambda path: None
+    arguments: Iterable[str],
+    rule: IdRule = IdRule.AUTO,
+    *,
+    walk: Walk | None = None,
+    checking: Callable[[str], None] = lambda path: None,
 ) -> Iterator[Item]:
     """The images that `arguments` mean, in their order.
 
     A folder is searched in depth for images and tars. A .tar is read by its members. A .txt, .lst or .list, or - for
     standard input, holds one path a line, of an image or a tar, from the working folder. Anything else is an image,
-    there or not. checking: told of each tar that is hashed against its md5.
+    there or not. walk: searches the folders, and counts what it passes over.
+    checking: told of each tar that is hashed against its md5.
     Raises: TableError for a list, FeatureError for a tar or a folder that cannot be read, or a folder without an image.
     """
+    walk = walk or Walk()
     for argument in arguments:
         if argument == STDIN or (Path(argument).suffix.lower() in LISTS and not Path(argument).is_dir()):
             for path in read_list(argument):
                 yield from _file(path, path, rule, checking)
         elif Path(argument).is_dir():
-            yield from _folder(argument, rule, checking)
+            yield from _folder(argument, walk, rule, checking)
         else:
             yield from _file(argument, argument, rule, checking)
 
 
-def _folder(folder: str, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
+def _folder(folder: str, walk: Walk, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
     try:
         os.scandir(folder).close()
     except OSError as error:
@@ -45,7 +51,7 @@ def _folder(folder: str, rule: IdRule, checking: Callable[[str], None]) -> Itera
         empty = False
         yield from _file(path, Path(path).relative_to(folder).as_posix(), rule, checking)
     if empty:
-        raise FeatureError(f"{folder}: no image and no .tar in this folder")
+        raise FeatureError(": ".join(filter(None, [folder, "no image and no .tar in this folder", walk.words()])))
 
 
 def _file(path: str, name: str, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
