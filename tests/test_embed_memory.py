@@ -1,4 +1,4 @@
-"""Memory of `embed` does not grow with the images: 2,000 photos of a camera's shape, inputs of the real size."""
+"""Memory of `embed` does not grow with the images: 3,000 photos of a camera's shape, inputs of the real size."""
 
 import json
 import subprocess
@@ -36,14 +36,18 @@ print(json.dumps(seen))
 """
 
 
+WARM, END = 1000, 3000
+"""Up to there the allocators' pools grow to what the work takes, with two models to about 360 MB: that is no leak."""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("count", [1, 2])
-def test_memory_is_flat_from_image_200_to_2000(count, tmp_path):
+def test_memory_is_flat_past_the_warm_up(count, tmp_path):
     for number in range(24):
         sides = (533, 800) if number % 3 else (800, 533 + 16 * number)
         write_image(tmp_path / f"{number}.jpg", fakes.photo(*sides, seed=number))
-    (tmp_path / "list.txt").write_text("".join(f"{tmp_path}/{number % 24}.jpg\n" for number in range(2000)))
+    (tmp_path / "list.txt").write_text("".join(f"{tmp_path}/{number % 24}.jpg\n" for number in range(END)))
     models = [
         fakes.make_retrieval(tmp_path / f"{name}.onnx", model_card=card(name), seed=at)
         for at, name in enumerate(("res152_arcmargin", "inceptionv4_arcmargin")[:count])
@@ -51,5 +55,6 @@ def test_memory_is_flat_from_image_200_to_2000(count, tmp_path):
     command = [sys.executable, "-c", MEASURE, str(tmp_path), *map(str, models)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seen = {int(number): megabytes for number, megabytes in json.loads(done.stdout).items()}
-    assert max(seen) == 2000
-    assert max(megabytes for number, megabytes in seen.items() if number >= 200) - seen[200] < 100, seen
+    assert max(seen) == END
+    # An image that stays takes 1.2 MB: one in forty would be seen.
+    assert max(megabytes for number, megabytes in seen.items() if number >= WARM) - seen[WARM] < 60, seen
