@@ -160,6 +160,20 @@ def test_ids_to_remove_on_standard_input(embedded, run, monkeypatch):
         assert "i: 22 rows" in run("index", "remove", "i", "-").err
 
 
+def test_info_describes_features_and_verifies_them(embedded, run):
+    (facts,) = run("index", "info", "f").lines
+    assert (facts["rows"], facts["failed"], facts["files"], facts["dtype"]) == (PHOTOS, 0, 1, "float32")
+    assert [re.match(r"\w+", model)[0] for model in facts["models"]] == [A, B]
+    done = run("index", "info", "f", "--verify", "--format", "json")
+    assert done.json == [facts]
+    assert "f: every byte is as it was written" in done.err
+    path = Path("f/part-00000.parquet")
+    path.write_bytes(path.read_bytes()[:-9])
+    done = run("index", "info", "f", "--verify")
+    assert (done.code, done.out) == (1, "")
+    assert "part-00000.parquet: damaged" in done.err
+
+
 def test_an_ensemble_is_taken_from_another_index(embedded, run):
     run("index", "build", "f", "-o", "i", "--pca", "5", "-q")
     run("embed", "p/00.png", "p/01.png", "-m", A, "-m", B, "-o", "two", "-q")

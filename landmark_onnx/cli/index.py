@@ -15,9 +15,11 @@ from landmark_onnx.ids import as_text
 from landmark_onnx.lists import STDIN, read_list
 
 if TYPE_CHECKING:
+    from landmark_onnx.embedding.folder import Features
     from landmark_onnx.search.approximate import GraphOptions
     from landmark_onnx.search.ensemble import Ensemble
     from landmark_onnx.search.feed import Feed
+    from landmark_onnx.search.opening import AnyIndex
 
 app = typer.Typer(name="index", help="Make, change and describe an index to search.", no_args_is_help=True)
 
@@ -32,6 +34,9 @@ Folders = Annotated[
     typer.Argument(metavar="FEATURES", help="Folders that landmark-onnx embed has made.", show_default=False),
 ]
 There = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
+Described = Annotated[
+    Path, typer.Argument(metavar="INDEX", help="Folder of an index, or of features.", show_default=False)
+]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Take the place of what is there; those who read it keep what they opened.")
 ]
@@ -162,15 +167,21 @@ def remove_rows(index: There, ids: Unwanted, quiet: Quiet = False) -> None:
 
 @app.command("info")
 @unfolded
-def describe_index(index: There, output: Output, verify: Verify = False) -> None:
-    """Say what an index holds: rows, models, whitening, and the recall of its approximate index."""
-    from landmark_onnx.search.opening import open_index
-
-    with reporting(output, bar=verify) as report, contextlib.closing(open_index(index)) as opened:
+def describe_index(index: Described, output: Output, verify: Verify = False) -> None:
+    """Say what an index holds, or a folder of features: rows, models, whitening, recall of the approximate index."""
+    with reporting(output, bar=verify) as report, contextlib.closing(_any_folder(index)) as opened:
         if verify:
             opened.verify(lambda done, total: report.progress(f"{done:,} of {total:,} bytes", done, total))
             report.note(f"{index}: every byte is as it was written")
         emit([opened], FACTS, output, report)
+
+
+def _any_folder(folder: Path) -> "AnyIndex | Features":
+    from landmark_onnx.embedding.folder import open_features
+    from landmark_onnx.embedding.manifest import FILE
+    from landmark_onnx.search.opening import open_index
+
+    return open_features(folder) if (folder / FILE).exists() else open_index(folder)
 
 
 def _feed(folders: list[Path]) -> "Feed":

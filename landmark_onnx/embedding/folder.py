@@ -5,6 +5,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,11 +100,15 @@ class Features:
         ]
 
     def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Read all there is, to the last value. told: of shards that are done, of all. Raises: FeatureError."""
+        """Read all there is, to the last value. told: of bytes that are read, of all. Raises: FeatureError."""
         self._check_structure()
-        for number in range(self.manifest.shards):
+        sizes = self._sizes()
+        for number, done in enumerate(itertools.accumulate(sizes)):
             self._shard(number, None)
-            told(number + 1, self.manifest.shards)
+            told(done, sum(sizes))
+
+    def close(self) -> None:
+        """Nothing stays open; as an index has it."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
@@ -112,9 +117,12 @@ class Features:
             "rows": self.manifest.rows,
             "failed": self.manifest.failed,
         }
-        facts["bytes"] = sum(shard_path(self.folder, at).stat().st_size for at in range(self.manifest.shards))
+        facts["bytes"] = sum(self._sizes())
         facts |= {"files": self.manifest.shards, "dtype": self.manifest.dtype}
         return {**facts, "models": [model.describe() for model in self.models]}
+
+    def _sizes(self) -> list[int]:
+        return [shard_path(self.folder, number).stat().st_size for number in range(self.manifest.shards)]
 
     def _shards(self, *columns: str) -> Iterator[Shard]:
         return (self._shard(number, columns) for number in range(self.manifest.shards))
