@@ -279,3 +279,50 @@ def test_reading_programs_leaves_the_signals_of_the_process_alone():
     """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def answering(fetched):
+    """A program of one input, which answers tensors of those shapes and types."""
+    from landmark_onnx_export.program_builder import ProgramBuilder
+
+    builder = ProgramBuilder()
+    builder.feed("image", [-1, 3, -1, -1])
+    if len(fetched) == 3:
+        builder.feed("im_info", [-1, 3])
+    for name, (shape, kind) in fetched.items():
+        builder.fetch(builder.variable(name, shape, kind))
+    return fluid.parse_program(builder.serialize())
+
+
+@pytest.mark.parametrize(
+    ("task", "fetched", "words"),
+    [
+        (
+            "retrieval",
+            {"relu_9.tmp_0": ([-1, 2048, 7, 7], fluid.FP32)},
+            r"wants the outputs embedding \(N, D\) in float32; the program has relu_9\.tmp_0 \(\?, 2048, 7, 7\): save",
+        ),
+        (
+            "cls",
+            {"out": ([-1, 12, 1], fluid.FP32)},
+            r"probability \(N, C\) in float32; the program has out \(\?, 12, 1\)",
+        ),
+        ("cls", {"arg_max_0": ([-1, 1], 3)}, r"the program has arg_max_0 \(\?, 1\) of type INT64"),
+        (
+            "det",
+            {"a": ([-1, 4], fluid.FP32), "b": ([-1, 6], fluid.FP32), "c": ([-1, 6, 4], fluid.FP32)},
+            r"wants the outputs rois \(R, 4\), probability \(N, C\), deltas \(R, 4 C\) .* c \(\?, 6, 4\): save",
+        ),
+    ],
+)
+def test_outputs_that_do_not_fit_are_told_with_what_was_wanted(task, fetched, words):
+    from landmark_onnx_export.programs import tensors
+
+    with pytest.raises(ExportError, match=words):
+        tensors(answering(fetched), task)
+
+
+def test_outputs_that_fit():
+    from landmark_onnx_export.programs import tensors
+
+    assert tensors(answering({"out": ([-1, 12], fluid.FP32)}), "cls").outputs == ("out",)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+from landmark_onnx_export.fluid import INT32
 from landmark_onnx_export.layers import Tensor
-from landmark_onnx_export.program_builder import INT32, ProgramBuilder
+from landmark_onnx_export.program_builder import ProgramBuilder
 
 CLASSES = 501
 """OpenImages V4's boxable 500, and the background as class 0."""

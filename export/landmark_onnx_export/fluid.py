@@ -35,6 +35,9 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
 LOD_TENSOR = 7
 """`VarType.Type` of a tensor: LOD_TENSOR to Paddle 3.0, DENSE_TENSOR after."""
 
+FP32, INT32 = 5, 2
+"""`VarType.Type` of values."""
+
 MAX_PROGRAM_BYTES = 16 << 20
 """Released programs have under 1 MB. The worst bytes of this size take 6 s and 300 MB to parse."""
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from landmark_onnx_export.fluid import LOD_TENSOR, ProgramDesc, framework_pb2, tensor_desc
+from landmark_onnx_export.fluid import FP32, LOD_TENSOR, ProgramDesc, framework_pb2, tensor_desc
 
 VERSION = 1008005
 """Paddle 1.8.5: its readers then expect the attributes that ops had in 2020."""
 
-FP32, INT32 = 5, 2
 _FEED_MINIBATCH, _FETCH_LIST = 9, 10
 _INT, _FLOAT, _STRING, _INTS, _FLOATS, _BOOLEAN = 0, 1, 2, 3, 4, 6
 

@@ -2,18 +2,23 @@
 
 import dataclasses
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from landmark_onnx.errors import ExportError
 from landmark_onnx.types import INPUTS, OUTPUTS, Task
 from landmark_onnx_export.fitting import BODIES, prepare
-from landmark_onnx_export.fluid import LOD_TENSOR, framework_pb2, parse_program, persistable_names, tensor_desc
+from landmark_onnx_export.fluid import FP32, LOD_TENSOR, framework_pb2, parse_program, persistable_names, tensor_desc
 
 INT_ATTRIBUTE = 0
 """AttrType of a whole number."""
 
 RANKS: types.MappingProxyType[str, int] = types.MappingProxyType({"image": 4, "im_info": 2})
+
+SHAPES: types.MappingProxyType[str, str] = types.MappingProxyType(
+    {"embedding": "(N, D)", "probability": "(N, C)", "rois": "(R, 4)", "deltas": "(R, 4 C)"}
+)
+"""Of our outputs, all float32, as an error says them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,9 +30,10 @@ class Tensors:
 
 
 def tensors(program: Any, task: Task) -> Tensors:
-    """Which feed and fetch is which. Raises: ExportError where their number or rank is not the task's."""
+    """Which feed and fetch is which. Raises: ExportError where their number, rank or type is not the task's."""
     block = program.blocks[0]
-    ranks = {var.name: len(tensor_desc(var.type).dims) for var in block.vars if var.type.type == LOD_TENSOR}
+    known = {var.name: tensor_desc(var.type) for var in block.vars if var.type.type == LOD_TENSOR}
+    ranks = {name: len(tensor.dims) for name, tensor in known.items()}
     feeds = _columns((op, _fed(op)) for op in block.ops if op.type == "feed")
     fetches = _columns((op, _only(op, op.inputs)) for op in block.ops if op.type == "fetch")
     wanted = INPUTS[task]
@@ -40,6 +46,7 @@ def tensors(program: Any, task: Task) -> Tensors:
     if not all(inputs) or len(set(inputs)) != len(inputs):
         found = ", ".join(f"{feed} (rank {ranks.get(feed)})" for feed in feeds)
         raise ExportError(f"wanted inputs {', '.join(f'{name} (rank {RANKS[name]})' for name in wanted)}; got {found}")
+    _check_outputs(task, [(name, known[name]) for name in fetches if name in known])
     return Tensors(inputs, tuple(fetches))
 
 
@@ -89,6 +96,26 @@ def converter_input(data: bytes) -> bytes:
 def op_types(data: bytes) -> set[str]:
     """The kinds of op in all blocks of a program, but for feed and fetch."""
     return {op.type for block in parse_program(data).blocks for op in block.ops} - {"feed", "fetch"}
+
+
+def _check_outputs(task: Task, fetched: Sequence[tuple[str, Any]]) -> None:
+    """Raises: ExportError that says what was wanted and what there is, if an output is no float32 of rank 2."""
+    if all(len(tensor.dims) == 2 and tensor.data_type == FP32 for _, tensor in fetched):
+        return
+    wanted = ", ".join(f"{name} {SHAPES[name]}" for name in OUTPUTS[task])
+    found = []
+    for name, tensor in fetched:
+        sides = ", ".join("?" if side < 0 else str(side) for side in tensor.dims)
+        found.append(f"{name} ({sides})" + ("" if tensor.data_type == FP32 else f" of type {_type_name(tensor)}"))
+    raise ExportError(
+        f"task {task} wants the outputs {wanted} in float32; the program has {', '.join(found)}: save it again with "
+        "those as its outputs"
+    )
+
+
+def _type_name(tensor: Any) -> str:
+    kinds = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
+    return str(kinds[tensor.data_type].name) if tensor.data_type in kinds else str(tensor.data_type)
 
 
 def _fed(op: Any) -> str:

@@ -91,6 +91,8 @@ def run_paddle(program: str, params: str, inputs: list[str], outputs: list[str],
     config.disable_gpu()
     config.disable_glog_info()
     config.enable_memory_optim()
+    # The original ran the program as it is; fused ops add in another order.
+    config.switch_ir_optim(False)
     # oneDNN keeps weights in a layout of its own for each input shape; the original ran on the plain kernels, too.
     config.disable_mkldnn()
     config.set_cpu_math_library_num_threads(THREADS)

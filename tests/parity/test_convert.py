@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from landmark_onnx.results import Failure
 from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS
 from landmark_onnx.verify import verify
-from landmark_onnx_export import convert, parity, weights
+from landmark_onnx_export import convert, parity, steps, weights
 from landmark_onnx_export.child import run_child
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.fluid import parse_program, read_params
@@ -278,6 +279,24 @@ def test_disagreement_leaves_no_file(release, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=RETRIEVAL):
         export_model(card(RETRIEVAL), release(RETRIEVAL), tmp_path / "out" / "model.onnx")
     assert left_in(tmp_path / "out") == []
+
+
+def test_paddle_is_asked_as_the_original_ran_it(tmp_path, monkeypatch):
+    """On the plain kernels, the program as it is: fused ops add in another order."""
+    inference = steps._static_paddle().inference
+    seen = []
+
+    def create(config):
+        seen.append((config.ir_optim(), config.mkldnn_enabled()))
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(inference, "create_predictor", create)
+    files = [str(tmp_path / name) for name in ("model", "params")]
+    for name in files:
+        Path(name).touch()
+    with pytest.raises(ExportError, match="Paddle cannot run the program: enough"):
+        steps.run_paddle(*files, [], [], [])
+    assert seen == [(False, False)]
 
 
 @pytest.mark.parametrize("stage", ["program", "convert", "parity"])
