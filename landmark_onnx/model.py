@@ -128,7 +128,10 @@ class Retriever(Model[Embedding]):
     task: ClassVar[Task] = "retrieval"
 
     def compare(self, query: ImageSource, others: Iterable[ImageSource]) -> Iterator[Similarity | Failure]:
-        """Cosine of `query` with each other image, in their order. Raises: ImageError if `query` cannot be read."""
+        """Cosine of `query` with each other image, in their order, clamped to 0..1 as the original prints it.
+
+        Raises: ImageError if `query` cannot be read.
+        """
         first = self(query)
         for result in self.stream(others):
             yield similarity(first, result)

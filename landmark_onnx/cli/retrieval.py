@@ -59,7 +59,10 @@ def compare(
     others: Others = None,
     save: Save = None,
 ) -> None:
-    """Compare the first image with each of the others: cosine of their embeddings, 0 to 1."""
+    """Compare the first image with each of the others: cosine of their embeddings, clamped to 0 to 1.
+
+    A cosine below 0 is 0, as the original prints it; --save writes embeddings for those who want it as it is.
+    """
     from landmark_onnx.features import feature_file
     from landmark_onnx.model import Retriever
 
