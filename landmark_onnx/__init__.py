@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from landmark_onnx.providers import ProviderRequest
     from landmark_onnx.results import Classification, Detections, Embedding, Failure, Similarity, Timing
 
+    __version__: str
+
 __all__ = [
     "Classification",
     "Classifier",
@@ -50,4 +52,13 @@ def __getattr__(name: str) -> "Any":
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"landmark_onnx.{module}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("landmark-onnx")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> "list[str]":
+    """The public names, imported or not: what completion and `help` ask for."""
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,6 +1,7 @@
 """What importing and using the runtime loads, each seen from a fresh interpreter."""
 
 import importlib
+import importlib.metadata
 import json
 import os
 import pkgutil
@@ -85,6 +86,18 @@ def test_public_names_are_there_and_are_no_modules(name):
 def test_public_names_are_listed_once_and_in_order():
     homes = [name for names in landmark_onnx._HOMES.values() for name in names]
     assert sorted(homes) == landmark_onnx.__all__
+
+
+def test_public_names_are_shown_before_they_are_used():
+    shown = fresh("import json, landmark_onnx; print(json.dumps(dir(landmark_onnx)))")
+    assert {*landmark_onnx.__all__, "__version__"} <= set(shown)
+    assert shown == sorted(set(shown))
+    code = f"import json, landmark_onnx; dir(landmark_onnx); landmark_onnx.__version__; {LOADED}"
+    assert not HEAVY & set(fresh(code))
+
+
+def test_the_version_is_that_of_the_installation():
+    assert landmark_onnx.__version__ == importlib.metadata.version("landmark-onnx")
 
 
 def test_other_names_are_not_there():

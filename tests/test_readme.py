@@ -1,6 +1,9 @@
 """The README against what it speaks of."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from landmark_onnx.cards import cards
@@ -30,3 +33,23 @@ def test_the_files_it_names_are_there():
 
 def test_the_picture_is_not_a_burden():
     assert sum(path.stat().st_size for path in (ROOT / ".readme").iterdir()) < 200_000
+
+
+def test_its_example_is_typed(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "example.py").write_text(example)
+    # What an editable installation is of is not looked through for types.
+    sources = os.pathsep.join(str(ROOT / folder) for folder in (".", "models"))
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--cache-dir",
+        str(ROOT / ".mypy_cache/readme"),
+    ]
+    done = subprocess.run(
+        [*command, "example.py"], cwd=tmp_path, env=os.environ | {"MYPYPATH": sources}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
