@@ -1,6 +1,7 @@
 """The three models a user holds: Retriever, Classifier, Detector."""
 
 import dataclasses
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +19,12 @@ from landmark_onnx.pull import ensure
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
 from landmark_onnx.seal import decode_metadata
 from landmark_onnx.session import Session
+from landmark_onnx.store import stored_note
 from landmark_onnx.types import ImageSource, Task, Tensors
 
 R = TypeVar("R", bound=Result)
+
+_log = logging.getLogger(__name__)
 
 
 class Model(ABC, Generic[R]):
@@ -74,6 +78,9 @@ class Model(ABC, Generic[R]):
         if self.card.task != self.task:
             raise ModelFileError(f"{self.session.path}: its task is {self.card.task}, wanted {self.task}")
         self.session.bind(self.card)
+        self.note = stored_note(self.session.path) if card is None else None
+        if self.note:
+            _log.warning("%s: %s", self.session.path, self.note)
         self.colour = colour
         self.names: Mapping[int, str] = {int(index): name for index, name in metadata.get("labels", {}).items()}
         self._pipeline = Pipeline(

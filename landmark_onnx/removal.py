@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from landmark_onnx import machine_cache
-from landmark_onnx.errors import ModelFileError
+from landmark_onnx.cards import shipped_cards, users_folder
+from landmark_onnx.errors import CardError, ModelFileError
 from landmark_onnx.locks import all_locked, locked
 from landmark_onnx.precision import STORED, precision_file
 from landmark_onnx.seal import read_seal
-from landmark_onnx.store import exported_path, external_data, home, record_path, source_path, stored_model
+from landmark_onnx.store import exported_path, external_data, home, record_path, source_path, staleness, stored_model
 from landmark_onnx.workfolders import in_use, stale_folders
 
 
@@ -29,26 +30,53 @@ class Removed:
         return {"path": str(self.path), "bytes": self.size}
 
 
-def remove(name: str, *, source: bool = True, model: bool = True, forget: bool = False) -> list[Removed]:
+def remove(
+    name: str, *, source: bool = True, model: bool = True, forget: bool = False, card: bool = False
+) -> list[Removed]:
     """Remove what the store has of `name`: its release, its exported model, or both.
 
-    forget: also which hash the release had at first sight. Raises: UnknownModelError.
+    forget: also which hash the release had at first sight. card: also the user's card.
+    Raises: UnknownModelError; CardError for the card of a model that is shipped with this package.
     """
     stored_model(name)
+    if card and name in shipped_cards():
+        raise CardError(f"{name}: its card comes with landmark-onnx, and stays")
     with locked(name):
         paths: list[Path] = []
         if model:
             # The model goes before its weights, lest one be left that looks whole.
-            paths = [
-                path
-                for file in _precisions(exported_path(name))
-                for path in (file, *_own_data(file), record_path(file), machine_cache.folder_of(file))
-            ]
+            paths = [path for file in _precisions(exported_path(name)) for path in _belongings(file)]
         if source:
             paths.append(source_path(name))
         if forget:
             paths.append(record_path(source_path(name)))
+        if card:
+            paths.append(users_folder() / f"{name}.toml")
         return [_remove(path) for path in paths if path.exists()]
+
+
+@contextlib.contextmanager
+def replacing(model: Path, *, same: bool, allowed: bool) -> Iterator[list[Removed]]:
+    """Let the block put another file in the place of the stored `model`, there or not; its lock must be held.
+
+    What depended on the old one goes after the block: forms for this machine, records, its own weights, files of
+    reduced precision that were made from it; the list yielded is filled with them.
+    same: whether the new file is what is there already. Raises: ModelFileError unless `same` or `allowed`.
+    """
+    removed: list[Removed] = []
+    if same or not model.exists():
+        yield removed
+        return
+    if not allowed:
+        what = f"another model is called {model.stem}; to replace it, with what was made from it: --replace"
+        raise ModelFileError(f"{model}: {what}")
+    old = _belongings(model)[1:]
+    yield removed
+    for reduced in filter(Path.is_file, _precisions(model)[:-1]):
+        with contextlib.suppress(ModelFileError):  # damaged, which is told when it is used
+            old += _belongings(reduced) if staleness(reduced) else []
+    kept = external_data(model)
+    removed += [_remove(path) for path in old if path.exists() and path != kept]
 
 
 def prune() -> list[Removed]:
@@ -98,6 +126,11 @@ def _own_data(model: Path) -> list[Path]:
     except ModelFileError:
         return []
     return [data] if data and data not in others else []
+
+
+def _belongings(model: Path) -> list[Path]:
+    """A model file and what is there for its sake alone, each there or not."""
+    return [model, *_own_data(model), record_path(model), machine_cache.folder_of(model)]
 
 
 def _precisions(model: Path) -> list[Path]:

@@ -79,6 +79,13 @@ def read_seal(path: Path) -> Seal | None:
     return Seal(found[2].decode(), int(found[1]), size)
 
 
+def network_digest(path: Path) -> str:
+    """SHA-256 of the ONNX model itself, without what was appended to it. Raises: ModelFileError."""
+    seal = read_seal(path)
+    with path.open("rb") as file:
+        return _hash(file, seal.offset if seal else file.seek(0, 2))
+
+
 def read_metadata(path: Path) -> dict[str, Any] | None:
     """The metadata of an exported file without loading it, or None if it has no seal. Raises: ModelFileError."""
     seal = read_seal(path)

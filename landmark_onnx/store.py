@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import platformdirs
 
+from landmark_onnx.card_changes import edited_card
 from landmark_onnx.cards import ModelCard, cards
 from landmark_onnx.documents import read_json
 from landmark_onnx.errors import LandmarkError, ModelFileError, UnknownModelError
@@ -127,7 +128,10 @@ def _quantize(model: Path, precision: Precision) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What the store has of one model. Sizes are in bytes, a model's with the weights beside it."""
+    """What the store has of one model. Sizes are in bytes, a model's with the weights beside it.
+
+    note: what does not fit together, and the remedy: a file of reduced precision that is stale, a card that was edited.
+    """
 
     name: str
     task: str
@@ -136,6 +140,7 @@ class Stored:
     source_bytes: int
     model: Path | None
     model_bytes: int
+    note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
@@ -147,6 +152,7 @@ class Stored:
             "bytes": self.model_bytes,
             "source": self.source and str(self.source),
             "source_bytes": self.source_bytes,
+            "note": self.note,
         }
 
 
@@ -178,7 +184,20 @@ def stored_model(name: str) -> Stored:
         source_bytes=source.stat().st_size if source.is_file() else 0,
         model=model if model.is_file() else None,
         model_bytes=size,
+        note=stored_note(model) if model.is_file() else None,
     )
+
+
+def stored_note(model: Path) -> str | None:
+    """What does not fit together of a model file of the store, with the remedy; None for any other file."""
+    if not _is_stored(model):
+        return None
+    with contextlib.suppress(LandmarkError):
+        name = model.stem
+        for precision in STORED:
+            name = name.removesuffix(f".{precision}")
+        return staleness(model) or edited_card(model, name)
+    return None
 
 
 def embedded_card(model: Path) -> ModelCard:
@@ -204,7 +223,7 @@ def external_data(model: Path) -> Path | None:
 
 def record_verified(model: Path, sha256: str) -> None:
     """Remember that a model of the store passed with this seal; nothing for files elsewhere."""
-    if model.parent.resolve() == (home() / "models").resolve():
+    if _is_stored(model):
         # The answer counts, and a store that cannot be written is fit to be read.
         with contextlib.suppress(OSError):
             write_record(model, {"seal": sha256, **_version(model)})
@@ -233,6 +252,10 @@ def write_record(path: Path, facts: Mapping[str, str | int]) -> None:
 def record_path(path: Path) -> Path:
     """The file beside `path` that holds its record."""
     return path.with_name(f"{path.name}.json")
+
+
+def _is_stored(model: Path) -> bool:
+    return model.parent.resolve() == (home() / "models").resolve()
 
 
 def _inspect(model: Path) -> tuple[State, int]:

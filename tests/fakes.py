@@ -1,6 +1,7 @@
 """Tiny sealed ONNX models that carry a card: real files for ONNX Runtime, small enough to make in every test."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,12 @@ def seal_model(
     return path
 
 
-def make_reduced(model: Path, precision: str = "int8", **settings: Any) -> Path:
-    """The file of reduced precision beside a retrieval model, as far as it says."""
+def make_reduced(
+    model: Path, precision: str = "int8", make: Callable[..., Path] = make_retrieval, **settings: Any
+) -> Path:
+    """The file of reduced precision beside a model of the kind that `make` makes, as far as it says."""
     path = model.with_name(f"{model.stem}.{precision}.onnx")
-    onnx.save(unsealed(make_retrieval(path, **settings)), path)
+    onnx.save(unsealed(make(path, **settings)), path)
     seal = read_seal(model)
     assert seal is not None
     metadata = dict(read_metadata(model) or {}) | {"precision": precision, "recipe": {"of": seal.sha256}}

@@ -9,12 +9,21 @@ import onnx
 import pytest
 
 import fakes
-from landmark_onnx import Classifier, Retriever
+from landmark_onnx import Classifier, Retriever, machine_cache
 from landmark_onnx.cards import CARDS_VARIABLE, card
+from landmark_onnx.draw import write_image
 from landmark_onnx.errors import CardError, ModelFileError, SessionError, UnknownModelError
 from landmark_onnx.intake import add
 from landmark_onnx.seal import check_seal
-from landmark_onnx.store import exported_path, external_data, read_record, source_path, stored_model
+from landmark_onnx.store import (
+    exported_path,
+    external_data,
+    read_record,
+    record_path,
+    record_verified,
+    source_path,
+    stored_model,
+)
 from landmark_onnx.verify import verify
 from test_store import with_data
 
@@ -227,9 +236,9 @@ def test_weights_that_are_not_right(trouble, tmp_path, store):
 # --- ONNX models of others ---
 
 
-def make_foreign(path, **settings):
+def make_foreign(path, seed=0, **settings):
     """An ONNX model without a seal or a card."""
-    made = fakes.make_retrieval(path, model_card=fakes.small_card(NAME), dim=16)
+    made = fakes.make_retrieval(path, model_card=fakes.small_card(NAME), dim=16, seed=seed)
     onnx.save(fakes.unsealed(made), path, **settings)
     return path
 
@@ -327,3 +336,192 @@ def test_a_card_given_takes_the_place_of_the_one_inside(tmp_path):
     assert Retriever(path, card=flat).card.summary == "another"
     assert np.isfinite(Retriever(path, card=flat)(fakes.photo()).vector).all()
     assert stored_model(NAME).state == "nothing"
+
+
+# --- In the place of another ---
+
+
+def machine_form(model):
+    """A form of a stored model for this machine, as far as its folder goes."""
+    folder = machine_cache.folder_of(model)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_another_model_is_replaced_only_when_told(tmp_path):
+    first = fakes.make_retrieval(tmp_path / "first.onnx")
+    add(first)
+    int8, fp16 = (fakes.make_reduced(exported_path(NAME), each) for each in ("int8", "fp16"))
+    record_verified(exported_path(NAME), check_seal(exported_path(NAME)).sha256)
+    gone = [int8, fp16, machine_form(exported_path(NAME)), machine_form(int8), record_path(exported_path(NAME))]
+    second = fakes.make_retrieval(tmp_path / "second.onnx", seed=5)
+    with pytest.raises(ModelFileError, match=f"another model is called {NAME}; to replace it, .*: --replace"):
+        add(second)
+    assert exported_path(NAME).read_bytes() == first.read_bytes()
+    assert all(path.exists() for path in gone)
+    told = []
+    add(second, replace=True, note=told.append)
+    assert exported_path(NAME).read_bytes() == second.read_bytes()
+    assert not any(path.exists() for path in gone)
+    assert sorted(text.rpartition(": ")[2] for text in told) == sorted(map(str, gone))
+
+
+def test_the_same_again_is_no_replacement(tmp_path):
+    path = fakes.make_retrieval(tmp_path / "model.onnx")
+    add(path)
+    kept = [fakes.make_reduced(exported_path(NAME)), machine_form(exported_path(NAME))]
+    for replace in (False, True):
+        add(path, replace=replace)
+        assert all(each.exists() for each in kept)
+
+
+def test_a_damaged_model_is_mended_with_what_was_made_from_it(tmp_path):
+    path = fakes.make_retrieval(tmp_path / "model.onnx")
+    add(path)
+    int8 = fakes.make_reduced(exported_path(NAME))
+    exported_path(NAME).write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ModelFileError, match="--replace"):
+        add(path)
+    add(path, replace=True)
+    assert int8.exists()
+    assert Retriever(NAME, precision="int8").session.path == int8
+
+
+def test_weights_of_the_model_before_go_with_it_and_shared_ones_stay(tmp_path):
+    add(with_data(tmp_path / "big.onnx"))
+    data = external_data(exported_path(NAME))
+    again = with_data(tmp_path / "again" / "big.onnx", seed=5)
+    add(again, replace=True)
+    assert external_data(exported_path(NAME)) == data
+    assert data.exists()
+    add(fakes.make_retrieval(tmp_path / "small.onnx"), replace=True)
+    assert not data.exists()
+
+
+def test_a_reduced_file_of_another_model_is_not_added(tmp_path):
+    one = fakes.make_retrieval(tmp_path / "one.onnx")
+    add(one)
+    good, bad = fakes.make_reduced(one), fakes.make_reduced(fakes.make_retrieval(tmp_path / "two.onnx", seed=5))
+    assert add(good).name == f"{NAME}.int8"
+    for replace in (False, True):
+        with pytest.raises(ModelFileError, match=f"{bad}: made from another model than"):
+            add(bad, replace=replace)
+    assert exported_path(f"{NAME}.int8").read_bytes() == good.read_bytes()
+    other = fakes.make_reduced(one, seed=9)
+    with pytest.raises(ModelFileError, match=f"another model is called {NAME}.int8; .*--replace"):
+        add(other)
+    add(other, replace=True)
+    assert exported_path(f"{NAME}.int8").read_bytes() == other.read_bytes()
+    assert exported_path(NAME).read_bytes() == one.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["network", "card", "labels"])
+def test_a_model_of_others_in_the_place_of_another(what, tmp_path, own_cards):
+    path = make_foreign(tmp_path / "theirs.onnx")
+    labels = tmp_path / "names.csv"
+    labels.write_text("0,church\n")
+    source = '[source]\nlabels = "names.csv"\n'
+    card_file = write_card(tmp_path / "card.toml", more=source)
+    add(path, card_file=card_file)
+    first = exported_path("mine").read_bytes()
+    int8 = fakes.make_reduced(exported_path("mine"), dim=16)
+    add(path, card_file=card_file)
+    assert exported_path("mine").read_bytes() == first
+    if what == "network":
+        make_foreign(path, seed=5)
+    elif what == "labels":
+        labels.write_text("0,bridge\n")
+    else:
+        write_card(card_file, more=source + "[postprocess]\nnormalise = true\n")
+    before = (own_cards / "mine.toml").read_text()
+    with pytest.raises((ModelFileError, CardError), match=r"another .*--replace"):
+        add(path, card_file=card_file)
+    assert exported_path("mine").read_bytes() == first
+    assert (own_cards / "mine.toml").read_text() == before
+    assert int8.exists()
+    add(path, card_file=card_file, replace=True)
+    assert Retriever("mine").card == card("mine")
+    assert Retriever("mine").names == {0: "bridge" if what == "labels" else "church"}
+    assert (Retriever("mine").card.postprocess.normalise, int8.exists()) == (what == "card", False)
+    assert verify("mine").agreement.cosine == pytest.approx(1)
+
+
+def test_a_card_of_the_same_facts_is_left_as_the_user_wrote_it(tmp_path, own_cards):
+    write_card(own_cards / "mine.toml", more="# of mine\n")
+    add(make_foreign(tmp_path / "theirs.onnx"), card_file=write_card(tmp_path / "card.toml"))
+    assert "# of mine" in (own_cards / "mine.toml").read_text()
+
+
+# --- Labels ---
+
+
+LABELLED = '[source]\nlabels = "names.csv"\n'
+
+
+@pytest.mark.parametrize("place", ["card", "model", "cards"])
+def test_the_labels_of_a_card_name_the_classes(place, tmp_path, own_cards):
+    model = fakes.make_cls(tmp_path / "model" / "theirs.onnx")
+    onnx.save(fakes.unsealed(model), model)
+    folder = {"card": tmp_path / "given", "model": model.parent, "cards": own_cards}[place]
+    folder.mkdir(exist_ok=True)
+    (folder / "names.csv").write_text("0,church\n1,bridge\n")
+    if place == "cards":
+        write_card(own_cards / "mine.toml", task="cls", more=LABELLED)
+        add(model, "mine")
+    else:
+        (tmp_path / "given").mkdir(exist_ok=True)
+        add(model, card_file=write_card(tmp_path / "given" / "card.toml", task="cls", more=LABELLED))
+    assert Classifier("mine").names == {0: "church", 1: "bridge"}
+
+
+def test_labels_that_are_nowhere(tmp_path, store, own_cards):
+    path = make_foreign(tmp_path / "theirs.onnx")
+    with pytest.raises(ModelFileError, match=r"mine: its card wants labels from names\.csv: no such file in "):
+        add(path, card_file=write_card(tmp_path / "card.toml", more=LABELLED))
+    assert files(store) == []
+    assert not list(own_cards.iterdir())
+
+
+# --- A card that was edited ---
+
+
+def test_an_edited_card_is_told_of_and_may_be_applied(tmp_path, own_cards, run):
+    (tmp_path / "names.csv").write_text("0,church\n")
+    add(make_foreign(tmp_path / "theirs.onnx"), card_file=write_card(tmp_path / "card.toml", more=LABELLED))
+    assert (Retriever("mine").note, stored_model("mine").note) == (None, None)
+    edited = own_cards / "mine.toml"
+    edited.write_text(edited.read_text().replace("somebody's", "nobody's"))
+    assert Retriever("mine").note is None, "it says the same of what counts"
+    edited.write_text(edited.read_text().replace("size = 32", "size = 48"))
+    remedy = f"landmark-onnx models add {exported_path('mine')} --card {edited} --replace"
+    note = f"{edited} says otherwise of preprocess.size than the card inside the model, which counts"
+    wanted = f"{note}; to apply it: {remedy}"
+    assert Retriever("mine").note == stored_model("mine").note == wanted
+    assert Retriever("mine", card=card("mine")).note is None
+    image = tmp_path / "a.png"
+    write_image(image, fakes.photo())
+    for arguments in (("models", "list"), ("models", "verify", "mine"), ("retrieval", image, image, "-m", "mine")):
+        done = run(*arguments)
+        assert (done.code, wanted in done.err) == (0, True)
+    assert run(*remedy.split()[1:]).code == 0
+    assert Retriever("mine").card == card("mine")
+    assert Retriever("mine").card.preprocess.size == 48
+    assert Retriever("mine").names == {0: "church"}, "they are inside the model"
+    assert stored_model("mine").note is None
+
+
+def test_a_card_that_an_export_does_not_have(tmp_path, own_cards):
+    own = dataclasses.replace(fakes.small_card(NAME), name="mine")
+    path = fakes.make_retrieval(tmp_path / "made.onnx", model_card=own)
+    card_file = write_card(tmp_path / "card.toml")
+    with pytest.raises(ModelFileError, match=r"says otherwise of .*preprocess\.size.* export it again"):
+        add(path, card_file=card_file)
+    add(path)
+    write_card(own_cards / "mine.toml")
+    assert stored_model("mine").note.endswith("to apply it: landmark-onnx export mine")
+
+
+def test_a_card_that_cannot_be_read_stops_no_model(tmp_path, own_cards):
+    add(make_foreign(tmp_path / "theirs.onnx"), card_file=write_card(tmp_path / "card.toml"))
+    (own_cards / "mine.toml").write_text("name = ")
+    assert Retriever("mine").note is None

@@ -245,7 +245,7 @@ def test_a_precision_is_the_requests_unless_it_is_given(kind, tmp_path, photos):
     path = MAKE[kind](tmp_path / "model.onnx")
     with pytest.raises(ModelFileError, match=r"model\.int8\.onnx: no such file; make it once: landmark-onnx quantize"):
         kind(path, precision="int8")
-    small = MAKE[kind](tmp_path / "model.int8.onnx", seed=7)
+    small = fakes.make_reduced(path, make=MAKE[kind], seed=7)
     assert same(kind(path, precision="int8", threads=1)(photos[0]), kind(small, threads=1)(photos[0]))
     assert kind(path, provider=ProviderRequest(precision="int8")).session.path == small
     assert kind(path, provider=ProviderRequest(precision="int8"), precision="fp32").session.path == path
@@ -259,8 +259,8 @@ def test_precision_and_notes_on_the_command_line(tmp_path, photos, monkeypatch, 
     with pytest.raises(SystemExit) as left:
         main(command)
     assert left.value.code == 1
-    assert "make it once: landmark-onnx quantize model --precision int8" in capsys.readouterr().err
-    fakes.make_cls(tmp_path / "model.int8.onnx")
+    assert f"make it once: landmark-onnx quantize {path} --precision int8" in capsys.readouterr().err
+    fakes.make_reduced(path, make=fakes.make_cls)
     monkeypatch.setattr("landmark_onnx.machine_cache.LEAST_BYTES", 0)
     store.write_text("a file where the folder should be")
     with pytest.raises(SystemExit) as left:

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 import fakes
-from landmark_onnx.errors import UnknownModelError
+from landmark_onnx.cards import CARDS_VARIABLE
+from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.locks import all_locked, locked
 from landmark_onnx.removal import prune, remove
 from landmark_onnx.store import (
@@ -16,6 +17,7 @@ from landmark_onnx.store import (
     stored_model,
     write_record,
 )
+from test_intake import write_card
 from test_store import touch, with_data
 
 NAME = fakes.RETRIEVAL
@@ -46,6 +48,21 @@ def test_all_but_the_hash_goes():
     assert other.exists()
     assert gone(remove(NAME, forget=True)) == {f"{NAME}.tar.json"}
     assert remove(NAME, forget=True) == []
+
+
+def test_the_users_card_goes_when_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path))
+    own = write_card(tmp_path / "mine.toml")
+    fakes.make_retrieval(exported_path("mine"))
+    assert gone(remove("mine")) == {"mine.onnx"}
+    assert gone(remove("mine", card=True)) == {"mine.toml"}
+    assert not own.exists()
+    with pytest.raises(UnknownModelError):
+        remove("mine")
+    fill()
+    with pytest.raises(CardError, match=f"{NAME}: its card comes with landmark-onnx"):
+        remove(NAME, card=True)
+    assert exported_path(NAME).exists()
 
 
 def test_only_one_of_the_two():

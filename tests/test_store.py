@@ -182,6 +182,7 @@ def test_an_empty_store_has_nothing_of_any_card(store):
         "bytes": 0,
         "source": None,
         "source_bytes": 0,
+        "note": None,
     }
 
 
@@ -198,6 +199,7 @@ def test_states_and_sizes():
         "bytes": path.stat().st_size,
         "source": str(source_path(NAME)),
         "source_bytes": 5,
+        "note": None,
     }
 
 
@@ -237,12 +239,13 @@ def test_a_model_that_is_cut_is_damaged(size):
     assert state() == "damaged"
 
 
-def with_data(path, *, name=None, keep=True):
+def with_data(path, *, name=None, keep=True, seed=0):
     """A model that says its weights are beside it; they are not read here."""
     data = b"weights" * 100
     sha256 = hashlib.sha256(data).hexdigest()
-    model = fakes.unsealed(fakes.make_retrieval(path))
+    model = fakes.unsealed(fakes.make_retrieval(path, seed=seed))
     path.write_bytes(model.SerializeToString())
+    path.parent.mkdir(parents=True, exist_ok=True)
     name = name or f"{path.stem}-{sha256[:12]}.onnx.data"
     fakes.write_sealed(path, {"card": fakes.small_card(NAME).to_dict(), "data": {"file": name, "sha256": sha256}})
     if keep:

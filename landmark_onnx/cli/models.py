@@ -65,7 +65,13 @@ def list_models(as_json: Json = False) -> None:
     """
     from landmark_onnx.store import stored_models
 
-    _tell(lambda report: stored_models(), MODELS, as_json=as_json)
+    def listed(report: Reporter) -> Iterator[Answer]:
+        for found in stored_models():
+            if found.note:
+                report.note(f"{found.name}: {found.note}")
+            yield found
+
+    _tell(listed, MODELS, as_json=as_json)
 
 
 @app.command("pull")
@@ -98,12 +104,23 @@ def add_file(
         typer.Option(help="Which model it is; by default what the file is called.", autocompletion=complete_model),
     ] = None,
     card: CardFile = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Put it in the place of another model or card of that name; what was made from that model, as its "
+            "int8 file, goes with it.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Copy a file of your own into the store, after it is checked."""
     from landmark_onnx.intake import add
 
-    _tell(lambda report: [add(file, name, card_file=card)], MODELS, as_json=as_json)
+    def added(report: Reporter) -> Iterator[Answer]:
+        yield add(file, name, card_file=card, replace=replace, note=report.note)
+
+    _tell(added, MODELS, as_json=as_json)
 
 
 @app.command("path")
@@ -139,6 +156,7 @@ def remove_models(
     forget: Annotated[
         bool, typer.Option("--forget", help="Also forget the release's first hash, to trust another one.")
     ] = False,
+    card: Annotated[bool, typer.Option("--card", help="Also remove the model's card from your cards.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove models' files from the store."""
@@ -150,7 +168,7 @@ def remove_models(
 
     def removed(report: Reporter) -> Iterator[Answer]:
         for name in names:
-            yield from remove(name, source=source, model=exported, forget=forget)
+            yield from remove(name, source=source, model=exported, forget=forget, card=card)
 
     _tell(removed, FILES, as_json=as_json)
 

@@ -59,6 +59,8 @@ def load(
     report.took(model.session, engine.provider)
     if model.session.note:
         report.note(f"{model.session.path.name}: {model.session.note}")
+    if model.note:
+        report.note(f"{name}: {model.note}")
     return model
 
 

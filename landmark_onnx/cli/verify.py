@@ -66,7 +66,7 @@ def check(
 
 def verified(models: list[str], engine: Engine, report: Reporter) -> "Iterator[Verification | Refusal]":
     """What came of each model; the store remembers those of its own that passed."""
-    from landmark_onnx.store import record_verified
+    from landmark_onnx.store import record_verified, stored_note
     from landmark_onnx.verify import verify
 
     for model in models:
@@ -77,4 +77,6 @@ def verified(models: list[str], engine: Engine, report: Reporter) -> "Iterator[V
             yield Refusal(model, error)
             continue
         record_verified(found.path, found.sha256)
+        if note := stored_note(found.path):
+            report.note(f"{model}: {note}")
         yield found
