@@ -1,6 +1,7 @@
 """`landmark-onnx embed --ray`: a local cluster of two workers makes the same bytes, also when one of them is killed."""
 
 import builtins
+import json
 import os
 import re
 import signal
@@ -13,12 +14,17 @@ from pathlib import Path
 import pytest
 
 import fakes
+from encoded import encode
 from landmark_onnx.draw import write_image
-from landmark_onnx.embedding.cluster import on_ray
+from landmark_onnx.embedding.cluster import Recipe, ShardMaker, on_ray
 from landmark_onnx.embedding.folder import open_features
-from landmark_onnx.embedding.job import Job
+from landmark_onnx.embedding.identity import identify
+from landmark_onnx.embedding.job import Job, Made, embed
+from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.manifest import Manifest, ModelIdentity
 from landmark_onnx.errors import MissingExtraError
+from landmark_onnx.images import ReadOptions
+from landmark_onnx.providers import ProviderRequest
 
 pytest.importorskip("pyarrow")
 
@@ -150,3 +156,39 @@ def test_no_cluster_at_an_address(tmp_path, command):
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "--ray 127.0.0.1:1: no Ray cluster answers there" in err
+
+
+def test_a_worker_hands_its_warnings_on(tmp_path):
+    """What it says of images itself is seen by nobody."""
+    whole = encode(".jpg", fakes.photo())
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
+    model = fakes.make_retrieval(tmp_path / "model.onnx", dim=16)
+    reading = ReadOptions(damaged="accept")
+    recipe = Recipe(
+        path=model, provider=ProviderRequest(name="cpu"), threads=1, batch_size=1, reading=reading, card=None
+    )
+    answers = []
+
+    def work(job, numbers, told):
+        for number in numbers:
+            answer = {key: values[0] for key, values in ShardMaker(job, [recipe])({"number": [number]}).items()}
+            answers.append(answer)
+            yield Made(answer["number"], answer["failed"], answer["sha256"])
+
+    items = list_items([str(tmp_path / "cut.jpg"), "none.jpg"])
+    features = embed(items, [identify(recipe.load())], tmp_path / "features", work, damaged="accept")
+    assert (features.count, features.manifest.damaged) == (1, "accept")
+    (answer,) = answers
+    assert answer["error"] == ""
+    assert json.loads(answer["warnings"]) == [
+        f"{tmp_path}/cut.jpg: damaged: premature end of data segment: taken as it is"
+    ]
+
+
+@pytest.mark.slow
+def test_warnings_of_images_come_from_a_cluster(command, tmp_path):
+    whole = (tmp_path / "0.jpg").read_bytes()
+    (tmp_path / "0.jpg").write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
+    err = finish(start(command, tmp_path / "cluster", "--ray", "local", "--damaged", "accept"))
+    warning = "landmark-onnx: warning: 0.jpg: damaged: premature end of data segment: taken as it is\n"
+    assert err.count(warning) == 50

@@ -192,6 +192,9 @@ def test_damaged_images_are_refused_or_taken_with_a_warning(run, command):
     assert done.code == 1
     assert done.err == "landmark-onnx: error: p/cut.jpg: damaged: premature end of data segment\n"
     if command[0] == "embed":
+        done = run(*command, "-q", "--damaged", "accept")
+        assert done.code == 1
+        assert "features: holds features of another job: --damaged refuse; now accept. " in done.err
         command = (*command, "--restart")
     done = run(*command, "-q", "--damaged", "accept")
     assert done.code == 0

@@ -138,6 +138,7 @@ def embed_images(
             output,
             _work(model, retrievers, engine, batch, supply, ray, workers),
             dtype=dtype.value,
+            damaged=batch.damaged.value,
             shard_size=shard_size,
             restart=restart,
             watch=_watching(report),

@@ -6,6 +6,7 @@ one file with the same rows; and a job that began on one machine may go on on ma
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import socket
@@ -19,6 +20,7 @@ from landmark_onnx.embedding.job import Job, Made, Work
 from landmark_onnx.errors import FeatureError, LandmarkError
 from landmark_onnx.extras import extra
 from landmark_onnx.images import ReadOptions
+from landmark_onnx.images import logger as images_log
 from landmark_onnx.model import Retriever
 from landmark_onnx.providers import ProviderRequest
 
@@ -65,18 +67,42 @@ class ShardMaker:
         self._extractor = Extractor(manifest=job.manifest, models=models, reading=recipes[0].reading)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """{"number": shards} -> the fields of what was `Made` of each, or why it could not be made.
+        """{"number": shards} -> the fields of what was `Made` of each, or why it could not be made, and warnings.
 
-        An error goes as data: raised, it would come out of Ray in a stack of its own.
+        An error goes as data: raised, it would come out of Ray in a stack of its own. So do warnings of images, a list
+        in JSON: what a worker logs is seen by nobody.
         """
         answers = [self._make(int(number)) for number in batch["number"]]
         return {key: [answer[key] for answer in answers] for key in answers[0]}
 
     def _make(self, number: int) -> dict[str, Any]:
-        try:
-            return {**dataclasses.asdict(self._job.make(number, self._extractor)), "error": ""}
-        except LandmarkError as error:
-            return {**dataclasses.asdict(Made(number, 0, "")), "error": str(error)}
+        made, reason = Made(number, 0, ""), ""
+        with _warnings() as warnings:
+            try:
+                made = self._job.make(number, self._extractor)
+            except LandmarkError as error:
+                reason = str(error)
+        return {**dataclasses.asdict(made), "error": reason, "warnings": json.dumps(warnings)}
+
+
+class _Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What is said of images meanwhile, in a list that grows."""
+    handler = _Kept()
+    images_log.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        images_log.removeHandler(handler)
 
 
 def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
@@ -116,6 +142,8 @@ def _made(ray: Any, job: Job, numbers: Sequence[int], recipes: Sequence[Recipe],
     )
     try:
         for row in made.iter_rows():
+            for warning in json.loads(row["warnings"]):
+                images_log.warning("%s", warning)
             if row["error"]:
                 raise FeatureError(f"the work failed on the cluster: {row['error']}")
             yield Made(int(row["number"]), int(row["failed"]), str(row["sha256"]))

@@ -26,7 +26,7 @@ from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, s
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files import temporaries
 from landmark_onnx.ids import as_text
-from landmark_onnx.images import ReadOptions
+from landmark_onnx.images import Damaged, ReadOptions
 from landmark_onnx.model import Retriever
 
 LOCK = ".lock"
@@ -107,14 +107,15 @@ def embed(
     work: Work,
     *,
     dtype: DType = "float32",
+    damaged: Damaged = "refuse",
     shard_size: int = SHARD_SIZE,
     restart: bool = False,
     watch: Watch | None = None,
 ) -> Features:
     """Embed `items` into a folder of features, or go on where an earlier run was stopped.
 
-    restart: throw away what is in the folder of another list, model or form. work: who makes the shards: `here`, or
-    a cluster. Raises: FeatureError if the folder is another job's, somebody else is at it, or the disk is full.
+    work: who makes the shards: `here`, or a cluster. damaged: as `work` reads images. restart: throw away what is in
+    the folder of another list, model or form. Raises: FeatureError if the folder is another job's, somebody else is at it, or the disk is full.
     """
     watch = watch or Watch()
     with writing(folder), _alone(folder):
@@ -126,6 +127,7 @@ def embed(
             inputs=plan.sha256,
             rows=plan.rows,
             base=as_text(str(Path.cwd())),
+            damaged=damaged,
         )
         before = _settle(folder, wanted, restart)
         watch.duplicates(plan.duplicates)

@@ -54,7 +54,8 @@ class Manifest:
     """The facts of a folder. inputs: SHA-256 of the list of images.
 
     Known once it is complete: failed, of `rows`; shard_sha256, of the contents of each shard (`shards.Footer`).
-    base: the folder that sources are relative to, unless they are absolute; not known of older folders.
+    base: the folder that sources are relative to, unless they are absolute; not known of older folders. damaged: what
+    becomes of images that are cut or overwritten.
     """
 
     models: tuple[ModelIdentity, ...]
@@ -66,6 +67,7 @@ class Manifest:
     complete: bool = False
     shard_sha256: tuple[Sha256, ...] = ()
     base: str = ""
+    damaged: Literal["refuse", "accept"] = "refuse"
 
     def __post_init__(self) -> None:
         """Raises: FeatureError for no model, two of one name or one called like another column, and too many shards."""
@@ -107,6 +109,8 @@ class Manifest:
             found.append(f"--dtype {self.dtype}; now {other.dtype}")
         if self.shard_size != other.shard_size:
             found.append(f"--shard-size {self.shard_size}; now {other.shard_size}")
+        if self.damaged != other.damaged:
+            found.append(f"--damaged {self.damaged}; now {other.damaged}")
         if self.inputs != other.inputs:
             found.append(f"other images or ids: {self.rows:,}; now {other.rows:,}")
         return found
