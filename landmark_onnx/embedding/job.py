@@ -115,7 +115,8 @@ def embed(
     """Embed `items` into a folder of features, or go on where an earlier run was stopped.
 
     work: who makes the shards: `here`, or a cluster. damaged: as `work` reads images. restart: throw away what is in
-    the folder of another list, model or form. Raises: FeatureError if the folder is another job's, somebody else is at it, or the disk is full.
+    the folder of another list, model or form.
+    Raises: FeatureError if the folder is another job's, somebody else is at it, or the disk is full.
     """
     watch = watch or Watch()
     with writing(folder), _alone(folder):
