@@ -218,6 +218,9 @@ def test_a_file_without_landmarks_says_what_it_wanted(tmp_path):
     file.write_text("image,name\n")
     with pytest.raises(TableError, match=r"wanted columns id,landmark_id; .*; its first line has: image, name"):
         read_landmarks(file)
+    file.write_text("image" * 1000 + "\n")
+    with pytest.raises(TableError, match=r"its first line has: imageimageimageimageimageimageimageimage$"):
+        read_landmarks(file)
 
 
 # --- Submissions ---

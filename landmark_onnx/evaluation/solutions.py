@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 from landmark_onnx.errors import TableError
-from landmark_onnx.evaluation.tables import read_rows
+from landmark_onnx.evaluation.tables import read_rows, shown_name
 
 T = TypeVar("T")
 
@@ -51,9 +51,9 @@ def read_solution(path: Path, column: Literal["images", "landmarks"]) -> dict[st
     """
     solution: dict[str, Truth] = {}
     for line, (name, values, usage) in read_rows(path, ("id", column, "Usage")):
-        where = f"{path}, line {line}: {name}"
+        where = f"{path}, line {line}: {shown_name(name)}"
         if usage not in USAGES:
-            raise TableError(f"{where}: wanted a Usage of {', '.join(USAGES)}, got {usage!r}")
+            raise TableError(f"{where}: wanted a Usage of {', '.join(USAGES)}, got {shown_name(usage)!r}")
         if name in solution:
             raise TableError(f"{where} is there twice")
         right = frozenset(values.split()) - NOTHING
@@ -103,7 +103,7 @@ def scored(rows: Iterable[tuple[str, T]], solution: Solution, path: Path, origin
     if unknown:
         raise TableError(
             f"{path}: {len(unknown):,} of {seen:,} ids are not among the {len(solution):,} of {origin}, such as "
-            f"{unknown[0]!r} (one there: {next(iter(solution))!r}); wanted answers to the same images; landmark-onnx "
+            f"{shown_name(unknown[0])!r} (one there: {next(iter(solution))!r}); wanted answers to the same images; landmark-onnx "
             "evaluate submission --ids changes how they are called"
         )
 
@@ -115,7 +115,7 @@ def unlike(said: str, solution: Solution, what: str, origin: str) -> str:
     """
     right = next((min(truth.right) for truth in solution.values() if truth.right), "")
     return (
-        f"not one {what} in the answers is right for any image of {origin}: one is {said!r}, and one there is "
+        f"not one {what} in the answers is right for any image of {origin}: one is {shown_name(said)!r}, and one there is "
         f"{right!r}; if only names differ, landmark-onnx evaluate submission --ids changes them"
     )
 
@@ -123,7 +123,7 @@ def unlike(said: str, solution: Solution, what: str, origin: str) -> str:
 def _submitted(path: Path, column: str) -> Iterator[tuple[str, str, str]]:
     seen: set[str] = set()
     for line, (name, value) in read_rows(path, ("id", column)):
-        where = f"{path}, line {line}: {name}"
+        where = f"{path}, line {line}: {shown_name(name)}"
         if name in seen:
             raise TableError(f"{where} is there twice")
         seen.add(name)

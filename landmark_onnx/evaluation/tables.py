@@ -116,6 +116,15 @@ def _places(header: Sequence[str], columns: Sequence[str], path: Path) -> list[i
     names = [name.strip().lower() for name in header]
     missing = [column for column in columns if column.lower() not in names]
     if missing:
-        shown = ", ".join(name[:40] for name in header[:8]) or "no header"
-        raise TableError(f"{path}: no column {', '.join(missing)}; its first line has: {shown}")
+        raise TableError(f"{path}: no column {', '.join(missing)}; its first line has: {shown_header(header)}")
     return [names.index(column.lower()) for column in columns]
+
+
+def shown_header(header: Sequence[str]) -> str:
+    """The names of the columns, or what stands in their place, as an error has them."""
+    return ", ".join(name[:40] for name in header[:8]) or "no header"
+
+
+def shown_name(name: str) -> str:
+    """An id from a file, as an error has it."""
+    return name if len(name) <= 80 else f"{name[:79]}…"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from landmark_onnx.errors import TableError
-from landmark_onnx.evaluation.tables import read_header, read_rows
+from landmark_onnx.evaluation.tables import read_header, read_rows, shown_header
 from landmark_onnx.ids import IdRule, image_id
 
 FORMS = (("id", "landmark_id"), ("id", "landmark"), ("id", "label"), ("images", "landmark_id"))
@@ -19,13 +19,12 @@ def read_landmarks(path: Path, rule: IdRule = IdRule.PATH) -> Mapping[str, str]:
     Each id takes about 150 bytes of memory: 0.6 GB for GLDv2's train.
     Raises: TableError.
     """
-    header = {name.lower() for name in read_header(path)}
+    columns = read_header(path)
+    header = {name.lower() for name in columns}
     form = next((form for form in FORMS if set(form) <= header), None)
     if form is None:
         forms = "; ".join(",".join(form) for form in FORMS)
-        raise TableError(
-            f"{path}: wanted columns {forms}; its first line has: {', '.join(sorted(header)) or 'nothing'}"
-        )
+        raise TableError(f"{path}: wanted columns {forms}; its first line has: {shown_header(columns)}")
     landmarks: dict[str, str] = {}
     for name, landmark in _pairs(path, form):
         landmarks.setdefault(image_id(name, rule), landmark)
