@@ -103,8 +103,8 @@ def scored(rows: Iterable[tuple[str, T]], solution: Solution, path: Path, origin
     if unknown:
         raise TableError(
             f"{path}: {len(unknown):,} of {seen:,} ids are not among the {len(solution):,} of {origin}, such as "
-            f"{shown_name(unknown[0])!r} (one there: {next(iter(solution))!r}); wanted answers to the same images; landmark-onnx "
-            "evaluate submission --ids changes how they are called"
+            f"{shown_name(unknown[0])!r} (one there: {next(iter(solution))!r}); wanted answers to the same images; "
+            "landmark-onnx evaluate submission --ids changes how they are called"
         )
 
 
@@ -115,8 +115,8 @@ def unlike(said: str, solution: Solution, what: str, origin: str) -> str:
     """
     right = next((min(truth.right) for truth in solution.values() if truth.right), "")
     return (
-        f"not one {what} in the answers is right for any image of {origin}: one is {shown_name(said)!r}, and one there is "
-        f"{right!r}; if only names differ, landmark-onnx evaluate submission --ids changes them"
+        f"not one {what} in the answers is right for any image of {origin}: one is {shown_name(said)!r}, and one "
+        f"there is {right!r}; if only names differ, landmark-onnx evaluate submission --ids changes them"
     )
 
 
