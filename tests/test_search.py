@@ -5,7 +5,10 @@ import csv
 import html.parser
 import io
 import json
+import os
 import re
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import indexed
 from landmark_onnx.draw import write_image
 from landmark_onnx.embedding.folder import write_features
 from landmark_onnx.search.index import Index
+from landmark_onnx.search.thumbnails import locate, thumbnail
 from landmark_onnx.store import exported_path
 
 pytest.importorskip("faiss")
@@ -265,26 +269,40 @@ def test_what_cannot_be_is_one_line(embedded, run, arguments, told):
 
 
 class Page(html.parser.HTMLParser):
-    """What a page shows, and where it would fetch from."""
+    """What a page shows, and where it would fetch from. pictures: of each figure its thumbnail, None if it has none."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.images: list[str] = []
+        self.pictures: list[bytes | None] = []
+        self.titles: list[str] = []
         self.tags: list[str] = []
         self.addresses: list[str] = []
         self.text = ""
+        self.rules = dict(re.findall(r"\.(p\d+){background-image:url\(data:image/jpeg;base64,([^)]*)\)}", text))
+        self._style = False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
         self.tags.append(tag)
-        for key, value in attributes:
-            if tag == "img" and key == "src":
-                self.images.append(value)
-            elif key in ("src", "href", "action", "srcset"):
-                self.addresses.append(value)
+        self._style = tag == "style"
+        self.addresses += [value for key, value in attributes if key in ("src", "href", "action", "srcset", "style")]
+        if tag == "figure":
+            self.titles.append(values["title"])
+        elif tag == "div" and len(self.pictures) < len(self.titles):
+            rule = self.rules.get(values["class"])
+            self.pictures.append(rule and base64.b64decode(rule))
 
     def handle_data(self, data):
-        self.text += data
+        self.text += "" if self._style else data
+
+
+def read(path="report.html") -> Page:
+    return Page(Path(path).read_text())
+
+
+def decoded(picture: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_the_contact_sheet_has_thumbnails_of_files_and_tar_members(photos, run):
@@ -294,29 +312,178 @@ def test_the_contact_sheet_has_thumbnails_of_files_and_tar_members(photos, run):
     run("embed", "images_000.tar", "p/20.png", "p/21.png", "-m", A, "-o", "f", "-q")
     run("index", "build", "f", "-o", "i", "-q")
     Path("p/21.png").rename("p/gone.png")
+    Path("p/20.png").write_bytes(b"no image")
     done = run("search", "p/03.png", "--index", "i", "--html", "report.html")
-    assert "the contact sheet is report.html" in done.err
-    text = Path("report.html").read_text()
-    page = Page(text)
-    assert len(page.images) == 1 + 11
-    assert page.text.count("missing") - text.split("</style>")[0].count("missing") == 1
+    assert done.code == 0
+    notes = done.err.splitlines()[-3:]
+    assert notes[0] == "landmark-onnx: the contact sheet is report.html"
+    assert f"1 of its 13 pictures are missing, such as {photos / 'p/21.png'}; if their folder is elsewhere" in notes[1]
+    assert f"1 of its pictures cannot be read, such as {photos / 'p/20.png'}: not an image" in notes[2]
+    page = read()
+    assert len(page.pictures) == 1 + 12
+    assert page.pictures.count(None) == page.text.count("missing") + page.text.count("unreadable") == 2
     assert page.addresses == []
-    assert not re.search(r"https?:|//|@import|url\(", re.sub(r"base64,[^\"]*", "", text))
-    for uri in page.images:
-        head, _, data = uri.partition(",")
-        assert head == "data:image/jpeg;base64"
-        small = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
-        assert max(small.shape) <= 180
-    colours = [image_colour(uri) for uri in page.images]
-    np.testing.assert_allclose(colours[0], colours[1], atol=3)
+    bare = re.sub(r"url\(data:image/jpeg;base64,[^)]*\)", "", Path("report.html").read_text())
+    assert not re.search(r"https?:|//|@import|url\(|<script", bare)
+    small = [decoded(picture) for picture in page.pictures if picture]
+    assert max(max(picture.shape) for picture in small) <= 180
+    np.testing.assert_allclose(small[0].mean(axis=(0, 1)), small[1].mean(axis=(0, 1)), atol=3)
     for hit in done.lines[0]["neighbours"]:
         assert f"{hit['score']:.4f}" in page.text
         assert hit["id"] in page.text
 
 
-def image_colour(uri: str) -> np.ndarray:
-    data = base64.b64decode(uri.partition(",")[2])
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).mean(axis=(0, 1))
+def test_the_contact_sheet_holds_each_picture_once(photos, run):
+    run("embed", "p", "-m", A, "-o", "f", "-q")
+    run("index", "build", "f", "-o", "i", "-q")
+    for queries in ("p",), ("--features", "f"):
+        run("search", *queries, "--index", "i", "--html", "report.html", "-q")
+        page = read()
+        assert len(page.pictures) == PHOTOS * (1 + PHOTOS)
+        assert None not in page.pictures
+        # A path as it was given is another source than the index's.
+        assert len(page.rules) == PHOTOS * (2 if queries == ("p",) else 1)
+
+
+def test_the_contact_sheet_finds_pictures_from_another_folder_and_where_they_were_moved(photos, run, monkeypatch):
+    run("embed", "p", "-m", A, "-o", "f", "-q")
+    run("index", "build", "f", "-o", "i", "-q")
+    (photos / "elsewhere").mkdir()
+    monkeypatch.chdir(photos / "elsewhere")
+    query = ("search", photos / "p" / "03.png", "-i", photos / "i", "--html", "report.html")
+    assert "missing" not in run(*query).err
+    assert None not in read().pictures
+    monkeypatch.chdir(photos)
+    Path("p").rename("a=b")
+    monkeypatch.chdir("elsewhere")
+    query = ("search", photos / "a=b" / "03.png", *query[2:])
+    assert "24 of its 25 pictures are missing" in run(*query).err
+    done = run(*query, "--moved", f"{photos / 'p'}={photos / 'a=b'}")
+    assert "missing" not in done.err
+    assert None not in read().pictures
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--moved", "p=q", "--html", "r.html"), "NEW a folder"),
+        (("--moved", "p", "--html", "r.html"), "NEW a folder"),
+        (("--moved", "p=p"), "is of --html"),
+    ],
+)
+def test_where_pictures_are_now_is_checked_before_the_search(options, told, photos, run):
+    done = run("search", "p/00.png", "-i", "nowhere", *options)
+    assert done.code == 2
+    assert told in " ".join(done.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "source", ["no\0where.png", "a" * 5000, "a.tar:", "p", "p/00.png/x", "p/00.png:x", ".tar:x", ""]
+)
+def test_sources_that_lead_nowhere_are_missing(source, photos):
+    assert locate(source) is None
+
+
+def test_tars_are_found_whatever_their_names(photos):
+    for name in ("A.TAR", "a.tar:b.tar"):
+        with tarfile.open(name, "w") as tar:
+            tar.add("p/00.png", "x.tar:y//z.png")
+        assert locate(f"{name}:x.tar:y//z.png") == (name, "x.tar:y//z.png")
+        np.testing.assert_allclose(
+            decoded(thumbnail(name, "x.tar:y//z.png")).mean(axis=(0, 1)),
+            cv2.imread("p/00.png").mean(axis=(0, 1)),
+            atol=3,
+        )
+
+
+def test_queries_without_an_answer_are_on_the_contact_sheet_with_the_reason(photos, run):
+    run("embed", "p", "-m", A, "-o", "f", "-q")
+    run("index", "build", "f", "-o", "i", "-q")
+    Path("broken<b>.jpg").write_bytes(b"\xff\xd8\xff no more")
+    done = run("search", "p/00.png", "broken<b>.jpg", "nowhere.jpg", "--index", "i", "--html", "report.html")
+    assert done.code == 1
+    page = read()
+    assert page.tags.count("section") == 3
+    assert page.text.count("no answer") == 2
+    for failed in done.lines[1:]:
+        assert failed["error"] in page.text
+    assert "missing" not in page.text + done.err
+
+
+def test_a_contact_sheet_that_grows_too_large_says_what_is_left_out(photos, run, monkeypatch):
+    monkeypatch.setattr("landmark_onnx.search.report.MAX_BYTES", 30_000)
+    run("embed", "p", "-m", A, "-o", "f", "-q")
+    run("index", "build", "f", "-o", "i", "-q")
+    done = run("search", "p", "--index", "i", "--html", "report.html")
+    shown = read().tags.count("section")
+    assert 0 < shown < PHOTOS
+    assert f"{PHOTOS - shown} more queries are not shown" in read().text
+    assert f"{PHOTOS - shown} queries are not on it: it would be larger than" in done.err
+    assert len(done.lines) == PHOTOS
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_folders_whose_names_are_no_text(photos, run, monkeypatch):
+    odd = photos / os.fsdecode(b"odd\xff")
+    try:
+        odd.mkdir()
+    except OSError:
+        pytest.skip("this file system takes Unicode alone")
+    Path("p").rename(odd / "p")
+    monkeypatch.chdir(odd)
+    Path("p/00.png").rename(os.fsdecode(b"p/\xfe.png"))
+    with tarfile.open(os.fsdecode(b"t\xff.tar"), "w") as tar:
+        tar.add("p/01.png", os.fsdecode(b"\xfd.png"))
+    run("embed", "p", Path(os.fsdecode(b"t\xff.tar")), "-m", A, "-o", "f", "-q")
+    run("index", "build", "f", "-o", os.fsdecode(b"i\xff"), "-q")
+    monkeypatch.chdir(photos)
+    done = run("search", odd / "p", "--index", odd / os.fsdecode(b"i\xff"), "--html", "report.html")
+    assert done.code == 0
+    assert "missing" not in done.err
+    assert None not in read().pictures
+
+
+@pytest.fixture
+def chromium() -> str:
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    return found or pytest.skip("no Chromium")
+
+
+@pytest.mark.parametrize("width", [390, 320, 1200])
+def test_the_contact_sheet_is_as_wide_as_a_phone(width, chromium, photos, run):
+    """A window is never narrower than 500 pixels: the page is in a frame."""
+    long = "a" * 120
+    Path("p/00.png").rename(f"p/{long}.png")
+    run("embed", "p", "-m", A, "-o", "f", "-q")
+    run("index", "build", "f", "-o", f"i{long}", "-q")
+    run("search", f"p/{long}.png", f"{long}.jpg", "--index", f"i{long}", "--html", "report.html", "-q")
+    script = """f.onload = () => {
+        const d = f.contentDocument, e = d.documentElement, plate = getComputedStyle(d.querySelector('figure > div'))
+        o.textContent = [e.clientWidth, e.scrollWidth, plate.height, plate.backgroundImage.slice(0, 15)]
+    }"""
+    frame = f'<iframe id=f src=report.html style="width: {width}px; border: 0"></iframe><pre id=o></pre>'
+    Path("frame.html").write_text(f"<!DOCTYPE html>{frame}<script>{script}</script>")
+    options = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+        "--window-size=1300,900",
+    )
+    command = [
+        chromium,
+        *options,
+        f"--user-data-dir={photos / 'profile'}",
+        "--dump-dom",
+        photos.as_uri() + "/frame.html",
+    ]
+    found = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
+    inner, needed, *plate = re.search(r"<pre[^>]*>(.*?)</pre>", found)[1].split(",")
+    assert width - 20 <= int(inner) <= width
+    assert int(needed) == int(inner)
+    assert plate == ["130px", 'url("data:image']
 
 
 def test_names_on_the_contact_sheet_are_text(photos, run):
@@ -325,7 +492,7 @@ def test_names_on_the_contact_sheet_are_text(photos, run):
     run("embed", "p", "-m", A, "-o", "f", "-q")
     run("index", "build", "f", "-o", "i", "-q")
     run("search", f"p/{evil}", "--index", "i", "--html", "report.html", "-q")
-    page = Page(Path("report.html").read_text())
+    page = read()
     assert "script" not in page.tags
     assert page.text.count(evil) == 2
 
@@ -335,6 +502,6 @@ def test_the_sheet_says_how_many_it_does_not_show(photos, run, monkeypatch):
     run("embed", "p", "-m", A, "-o", "f", "-q")
     run("index", "build", "f", "-o", "i", "-q")
     run("search", "p/00.png", "--index", "i", "--html", "report.html", "-q")
-    page = Page(Path("report.html").read_text())
+    page = read()
     assert "21 more are not shown" in page.text
-    assert len(page.images) == 4
+    assert len(page.pictures) == 4

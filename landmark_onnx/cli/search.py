@@ -65,7 +65,15 @@ Html = Annotated[
         metavar="FILE",
         dir_okay=False,
         readable=False,
-        help="Also write a contact sheet: one self-contained page with thumbnails.",
+        help="Also write a contact sheet: one self-contained page with thumbnails of the 50 nearest of each query.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OLD=NEW",
+        help="Of --html: what was in folder OLD when it was embedded is in folder NEW now; repeat for more.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -85,6 +93,7 @@ def find(
     approximate: Approximate = False,
     step: Steps = None,
     html: Html = None,
+    moved: Moved = None,
 ) -> None:
     """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
     from landmark_onnx.search.opening import open_index
@@ -93,6 +102,9 @@ def find(
         raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
     if step and approximate:
         raise typer.BadParameter("steps search exactly", param_hint="--approximate")
+    if moved and not html:
+        raise typer.BadParameter("is of --html", param_hint="--moved")
+    moves = _moves(moved or [])
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         steps = _steps(step or [])
         if features:
@@ -101,9 +113,9 @@ def find(
             images = expand(query or [], report.note, follow_links=batch.follow_links)
             queries = _embedded(images, opened.ensemble, index, (model or []), engine, batch, supply, report)
         answers = _answered(queries, opened, top, steps, approximate=approximate)
-        emit(_shown(answers, html, index), VIEW, output, report)
         if html:
-            report.note(f"the contact sheet is {html}")
+            answers = _shown(answers, html, index, moves, report)
+        emit(answers, VIEW, output, report)
 
 
 def _steps(specs: list[str]) -> "tuple[Step, ...]":
@@ -162,16 +174,35 @@ def _answered(
             yield from index.answer(part, top, steps=steps, approximate=approximate)
 
 
-def _shown(answers: "Iterator[Answer | Failure]", html: Path | None, index: Path) -> "Iterator[Answer | Failure]":
-    """The answers, each on its way onto the contact sheet."""
-    from landmark_onnx.results import Failure
-    from landmark_onnx.search.report import contact_sheet
+def _moves(pairs: list[str]) -> list[tuple[str, str]]:
+    """OLD=NEW, where a name may have = in it: NEW is what is a folder."""
+    moves = []
+    for pair in pairs:
+        splits = [(pair[:at], pair[at + 1 :]) for at, sign in enumerate(pair) if sign == "="]
+        found = next((split for split in splits if Path(split[1]).is_dir()), None)
+        if found is None:
+            raise typer.BadParameter(f"wanted OLD=NEW, NEW a folder that is there, got {pair!r}", param_hint="--moved")
+        moves.append(found)
+    return moves
 
-    if html is None:
-        yield from answers
-        return
-    with contact_sheet(html, f"Neighbours in {index}") as show:
+
+def _shown(
+    answers: "Iterator[Answer | Failure]", html: Path, index: Path, moves: list[tuple[str, str]], report: Reporter
+) -> "Iterator[Answer | Failure]":
+    """The answers, each on its way onto the contact sheet; notes at the end on what is not on it."""
+    from landmark_onnx.search.report import MAX_BYTES, contact_sheet
+
+    with contact_sheet(html, f"Neighbours in {index}", moves) as sheet:
         for answer in answers:
-            if not isinstance(answer, Failure):
-                show(answer)
+            sheet.show(answer)
             yield answer
+    report.note(f"the contact sheet is {html}")
+    if sheet.missing:
+        report.note(
+            f"{len(sheet.missing):,} of its {sheet.pictures:,} pictures are missing, such as {sheet.missing[0]}; "
+            "if their folder is elsewhere now: --moved OLD=NEW"
+        )
+    if sheet.unreadable:
+        report.note(f"{len(sheet.unreadable):,} of its pictures cannot be read, such as {sheet.unreadable[0]}")
+    if sheet.left_out:
+        report.note(f"{sheet.left_out:,} queries are not on it: it would be larger than {MAX_BYTES >> 20} MiB")

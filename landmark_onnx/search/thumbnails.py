@@ -1,50 +1,73 @@
-"""Small JPEGs of images that are files or members of tars, as data URIs."""
+"""Small JPEGs of images that are files or members of tars, wherever these are now."""
 
-import base64
 import functools
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 
-from landmark_onnx.errors import ImageError, LandmarkError
-from landmark_onnx.images import MAX_BYTES, read_image
+from landmark_onnx.errors import ImageError
+from landmark_onnx.images import MAX_BYTES, ReadOptions, read_image
 from landmark_onnx.tars import TarError, members
 
 SIDE = 180
 QUALITY = 80
-TARS_AT_ONCE, THUMBNAILS_AT_ONCE = 64, 4096
+TARS_AT_ONCE = 64
 
 
-@functools.lru_cache(THUMBNAILS_AT_ONCE)
-def thumbnail(source: str) -> str | None:
-    """The image as a data URI, its long side at most SIDE pixels; None if it cannot be read any more.
+def locate(source: str, moved: Sequence[tuple[str, str]] = ()) -> tuple[str, str] | None:
+    """The path of a file and "", or that of a tar and the name of its member; None if there is no such file.
 
-    source: a path, or a tar's path, a colon and the member's name.
+    source: a path, or a tar's path, a colon and the member's name. moved: folders that are elsewhere now, old and new;
+    what is not there may still be where it was.
     """
-    try:
-        image = read_image(_encoded(source), name=source)
-    except LandmarkError:
-        return None
+    for text in (each for place in (_moved(source, moved), source) for each in (place, _raw(place))):
+        if os.path.isfile(text):  # noqa: PTH113  # no error where a name is too long, or a folder not to be entered
+            return text, ""
+        for colon in re.finditer(r"\.tar(?=:)", text, re.IGNORECASE):
+            tar, member = text[: colon.end()], text[colon.end() + 1 :]
+            if os.path.isfile(tar):  # noqa: PTH113
+                return tar, member
+    return None
+
+
+def thumbnail(path: str, member: str = "") -> bytes:
+    """A file, or a tar's member, as a JPEG whose long side is at most SIDE pixels. Raises: ImageError that names it."""
+    name = f"{path}:{member}" if member else path
+    # What was embedded although it is damaged can be shown, too.
+    image = read_image(_member(path, member) if member else path, name=name, options=ReadOptions(damaged="accept"))
     ratio = min(1, SIDE / max(image.shape[:2]))
     size_wh = [max(1, round(side * ratio)) for side in image.shape[1::-1]]
     small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return data.tobytes()
 
 
-def _encoded(source: str) -> str | bytes:
-    """The path of a file, or the bytes of a tar's member. Raises: ImageError."""
-    tar, colon, member = source.rpartition(".tar:")
-    if Path(source).exists() or not colon:
-        return source
+def _moved(source: str, moved: Sequence[tuple[str, str]]) -> str:
+    for old, new in moved:
+        below = os.path.join(old, "")  # noqa: PTH118  # with a separator at its end
+        if source.startswith(below):
+            return os.path.join(new, source.removeprefix(below))  # noqa: PTH118  # Path tidies up the member's name
+    return source
+
+
+def _raw(source: str) -> str:
+    """The name of a file before `landmark_onnx.ids.as_text` wrote its bytes that are no text as escapes."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda escape: chr(0xDC00 + int(escape[1], 16)), source)
+
+
+def _member(path: str, member: str) -> bytes:
     try:
-        offset, size = _members(f"{tar}.tar")[member]
-        with Path(f"{tar}.tar").open("rb") as file:
+        offset, size = _members(path)[member]
+        with Path(path).open("rb") as file:
             file.seek(offset)
-            return file.read(min(size, MAX_BYTES))
-    except (OSError, KeyError, TarError) as error:
-        raise ImageError(f"{source}: not there any more") from error
+            return file.read(max(0, min(size, MAX_BYTES)))
+    except (OSError, TarError) as error:
+        raise ImageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    except KeyError as error:
+        raise ImageError(f"{path}:{member}: the tar has no such member any more") from error
 
 
 @functools.lru_cache(TARS_AT_ONCE)
