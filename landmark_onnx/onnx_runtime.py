@@ -1,7 +1,8 @@
 """Models on ONNX Runtime: its options, its machine's own form of a model, its errors."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,10 @@ class OnnxRuntime:
     def __init__(self, ort: Any, session: Any, start: Start, note: str = "") -> None:
         self.session, self.note = session, note
         self.providers: tuple[str, ...] = tuple(session.get_providers())
-        self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-        self.inputs: Mapping[str, Port] = _ports(session.get_inputs())
-        self.outputs: Mapping[str, Port] = _ports(session.get_outputs())
+        with _texts_of(start.path):
+            self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+            self.inputs: Mapping[str, Port] = _ports(session.get_inputs())
+            self.outputs: Mapping[str, Port] = _ports(session.get_outputs())
         self._bindings: Bindings | None = None
         if self.providers[0] in (CUDA, TENSORRT):
             given = start.chain[0][1]
@@ -97,7 +99,8 @@ def signature(ort: Any, path: Path) -> tuple[Mapping[str, Port], Mapping[str, Po
     """The inputs and outputs of a file, which is not prepared to run. Raises: ModelFileError."""
     start = Start(path=path, chain=[(CPU, {})], threads=1)
     session = _create(ort, start, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    return _ports(session.get_inputs()), _ports(session.get_outputs())
+    with _texts_of(path):
+        return _ports(session.get_inputs()), _ports(session.get_outputs())
 
 
 def engines_of(ort: Any, path: Path, options: Mapping[str, str]) -> Entry | None:
@@ -148,6 +151,15 @@ def _create(ort: Any, start: Start, level: Any = None) -> Any:
             raise ModelFileError(f"{start.path}: not a usable ONNX model: {reason_of(error)}") from error
         reason = f"ONNX Runtime cannot start on {wanted}: {reason_of(error)}"
         raise SessionError(f"{start.path}: {reason}; {install_hint(wanted)}") from error
+
+
+@contextlib.contextmanager
+def _texts_of(path: Path) -> Iterator[None]:
+    """ONNX Runtime hands on the bytes of names and metadata as they are. Raises: ModelFileError if they are no text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{path}: a name or its metadata are not UTF-8 text: {error}") from error
 
 
 def _ports(values: Sequence[Any]) -> dict[str, Port]:

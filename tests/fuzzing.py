@@ -1,23 +1,19 @@
-"""Use mutated files of one kind: `python fuzzing.py KIND COUNT FOLDER`. Run by test_fuzz.py, in a process of its own.
+"""Use mutated releases and images of one kind: `python fuzzing.py KIND COUNT FOLDER`.
 
+Run by test_fuzz.py, in a process of its own.
 The alarm kills the process after ten seconds on one file; a file that crashed it is `current` in the folder.
 """
 
 import contextlib
 import gzip
-import resource
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from importlib import resources
+from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import cv2
 import numpy as np
 
-from landmark_onnx.cards import card, read_card
-from landmark_onnx.errors import LandmarkError
+from landmark_onnx.cards import card
 from landmark_onnx.images import ReadOptions, read_image
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx_export.fluid import parse_program, read_params, read_variable
@@ -25,35 +21,9 @@ from landmark_onnx_export.networks import build
 from landmark_onnx_export.programs import converter_input, op_types, tensors, with_open_sizes
 from landmark_onnx_export.sources import open_source
 from landmark_onnx_export.synthetic import write_release
+from mutants import edited_bytes, edited_tar, either, random, run
 
 RETRIEVAL, CLS, DET = "res152_arcmargin", "res152_softmax_v1", "res50_oid_v4_detector"
-MAX_GROWTH = 1024
-"""MB."""
-
-random = Random(2019)
-
-
-def edited_bytes(data: bytes) -> bytes:
-    """One to four edits: flipped bits, extreme integers, cuts, repeats, insertions, mostly near the start."""
-    mutant = bytearray(data)
-    for _ in range(random.randint(1, 4)):
-        spread = 1 + len(mutant) / random.choice([1, 8, 64, 512])
-        at = min(int(random.expovariate(1 / spread)), max(len(mutant) - 1, 0))
-        size = random.choice([1, 2, 4, 8, 64, 1024])
-        match random.randrange(6):
-            case 0 if mutant:
-                mutant[at] ^= 1 << random.randrange(8)
-            case 1:
-                mutant[at : at + size] = random.choice([b"\xff", b"\x00", b"\x7f", b"\x80"]) * size
-            case 2:
-                del mutant[at:]
-            case 3:
-                del mutant[at : at + size]
-            case 4:
-                mutant[at:at] = mutant[at : at + size]
-            case _:
-                mutant[at:at] = random.randbytes(size)
-    return bytes(mutant)
 
 
 def edited_program(data: bytes) -> bytes:
@@ -84,36 +54,6 @@ def edited_program(data: bytes) -> bytes:
         case _:
             var.name = random.choice(block.vars).name
     return bytes(program.SerializeToString())
-
-
-def run(
-    name: str,
-    seeds: list[bytes],
-    use: Callable[[bytes], object],
-    count: int,
-    folder: Path,
-    edit: Callable[[bytes], bytes] = edited_bytes,
-) -> None:
-    """Use `count` mutants; says how many were accepted and how many refused, and what memory they cost."""
-    use(seeds[0])  # whatever is imported or allocated once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    accepted = 0
-    refusals = set()
-    for _ in range(count):
-        mutant = edit(random.choice(seeds))
-        (folder / "current").write_bytes(mutant)
-        signal.alarm(10)
-        try:
-            use(mutant)
-            accepted += 1
-        except LandmarkError as error:
-            refusals.add(str(error))
-        signal.alarm(0)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown < MAX_GROWTH, f"{grown:.0f} MB more"
-    assert refusals, "no mutant was refused"
-    assert all(len(reason.splitlines()) == 1 for reason in refusals), refusals
-    sys.stderr.write(f"{name}: {accepted} accepted, {count - accepted} refused, {grown:.0f} MB more\n")
 
 
 def variables(count: int, folder: Path) -> None:
@@ -168,19 +108,8 @@ def tars(count: int, folder: Path) -> None:
             assert all(variable.read().nbytes == variable.nbytes for variable in source.variables.values())
             source.read_text(card(DET).source.labels)
 
-    run("tars", [train, binary, gzip.compress(train, 1)], use, count, folder)
-
-
-def cards(count: int, folder: Path) -> None:
-    """The shipped cards."""
-    entries = resources.files("landmark_onnx_models").iterdir()
-    path = folder / "card.toml"
-
-    def use(data: bytes) -> None:
-        path.write_bytes(data)
-        read_card(path)
-
-    run("cards", [entry.read_bytes() for entry in entries if entry.name.endswith(".toml")], use, count, folder)
+    edit = either(edited_bytes, edited_bytes, edited_tar)
+    run("tars", [train, binary, gzip.compress(train, 1)], use, count, folder, edit)
 
 
 @contextlib.contextmanager
@@ -209,7 +138,7 @@ def images(count: int, folder: Path) -> None:
         run("images", [cv2.imencode(suffix, image)[1].tobytes() for suffix in suffixes], use, count, folder)
 
 
-KINDS = {kind.__name__: kind for kind in (variables, programs, tars, cards, images)}
+KINDS = {kind.__name__: kind for kind in (variables, programs, tars, images)}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))

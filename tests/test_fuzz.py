@@ -1,4 +1,4 @@
-"""Mutated files of every kind from outside: a right answer or our own error, no crash, no hang, no memory."""
+"""Mutated files of every kind from outside: a right answer or our own error in a line, no crash, no hang, no memory."""
 
 import subprocess
 import sys
@@ -6,27 +6,29 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("paddle")
+import fuzzing_commands
 
-from fuzzing import KINDS
+pytest.importorskip("pyarrow")
 
-pytestmark = pytest.mark.paddle
+COMMANDS = [("fuzzing_commands", kind) for kind in fuzzing_commands.KINDS]
+RELEASES = [
+    pytest.param("fuzzing", kind, marks=pytest.mark.paddle) for kind in ("variables", "programs", "tars", "images")
+]
 
 
-def fuzz(kind: str, count: int, folder: Path) -> None:
-    script = Path(__file__).with_name("fuzzing.py")
-    command = [sys.executable, "-W", "ignore", str(script), kind, str(count), str(folder)]
+def fuzz(script: str, kind: str, count: int, folder: Path) -> None:
+    path = Path(__file__).with_name(f"{script}.py")
+    command = [sys.executable, "-W", "ignore", str(path), kind, str(count), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3000)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_hundred_mutants(kind, tmp_path):
-    fuzz(kind, 100, tmp_path)
+@pytest.mark.parametrize(("script", "kind"), COMMANDS + RELEASES)
+def test_some_mutants(script, kind, tmp_path):
+    fuzz(script, kind, 40, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_thousand_mutants(kind, tmp_path):
-    """Of five kinds: 10,000."""
-    fuzz(kind, 2000, tmp_path)
+@pytest.mark.parametrize(("script", "kind"), COMMANDS + RELEASES)
+def test_two_thousand_mutants(script, kind, tmp_path):
+    fuzz(script, kind, 2000, tmp_path)

@@ -296,6 +296,15 @@ def test_a_damaged_file(model, tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("old", [b"embedding", b"retrieval"])
+def test_bytes_that_are_no_text(old, model, tmp_path):
+    """Of a tensor's name, or of the metadata."""
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(model.read_bytes().replace(old, b"\xff" * len(old)))
+    with pytest.raises(ModelFileError, match=r"damaged\.onnx: a name or its metadata are not UTF-8 text"):
+        Session(damaged)
+
+
 @pytest.mark.parametrize("left", [None, 10])
 def test_weights_beside_the_model_that_are_missing_or_cut(model, tmp_path, left):
     path = tmp_path / "large.onnx"
