@@ -7,6 +7,7 @@ is for this machine alone, and for a host of the user's own choice (`plain=True`
 
 import contextlib
 import dataclasses
+import logging
 import os
 import random
 import re
@@ -29,6 +30,8 @@ from landmark_onnx.deadline import Deadline
 from landmark_onnx.errors import DownloadError, LandmarkError
 from landmark_onnx.files import publish
 from landmark_onnx.partial import Fetched, Part
+
+logger = logging.getLogger(__name__)
 
 Received: TypeAlias = Callable[[int, int | None], None]
 """Told how many bytes are there, of how many if that is known."""
@@ -125,11 +128,16 @@ def _persist(url: str, part: Part, rules: Rules, received: Received) -> None:
                 raise DownloadError(f"{part.url}: {error}; it asks to wait for {error.wait:.0f} s") from error
             # Jitter, lest all who lost one server at once come back at once.
             pause = rules.backoff * 2 ** (failures - 1) * random.uniform(0.5, 1.5)  # noqa: S311
-            time.sleep(min(rules.longest_wait, pause) if error.wait is None else error.wait)
+            pause = min(rules.longest_wait, pause) if error.wait is None else error.wait
+            logger.info(
+                "%s: %s; attempt %d of %d failed, again in %.1f s", part.url, error, failures, rules.attempts, pause
+            )
+            time.sleep(pause)
 
 
 def _attempt(url: str, part: Part, rules: Rules, received: Received) -> None:
     """One request, for what is missing yet. Raises: _Interrupted if another one may help, else DownloadError."""
+    logger.info("%s: asked for%s", part.url, f" what follows byte {part.size}" if part.size else "")
     headers = {"Range": f"bytes={part.size}-", "If-Range": part.validator} if part.size else {}
     deadline = Deadline(rules.connect + rules.stall)
     try:
@@ -203,6 +211,7 @@ def _response(client: httpx.Client, url: str, headers: dict[str, str], deadline:
                 return
             check_redirect(request.url, response.next_request.url)
             request = response.next_request
+            logger.info("%s: redirected to %s", public(url), public(str(request.url)))
         finally:
             response.close()
     raise DownloadError(f"{public(url)}: more than {MAX_REDIRECTS} redirects")

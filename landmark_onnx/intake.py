@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,8 @@ from landmark_onnx.store import (
     stored_model,
 )
 from landmark_onnx.trust import accept
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +80,14 @@ def add(
         _check_card(card_file, given, replace)
     about = _Given(card=given, card_file=card_file, replace=replace, note=note)
     if path.is_file() and read_seal(path):
+        logger.info("%s: is an exported model", path)
         added = _add_model(path, about)
     elif path.suffix == ".onnx" and path.is_file():
+        logger.info("%s: is a model that others made", path)
         added = _adopt(path, about).name
     else:
         known = given or _recognised(path)
+        logger.info("%s: is a release of %s", path, known.name)
         _add_source(path, known)
         added = known.name
     if card_file and given:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -23,6 +24,8 @@ from landmark_onnx.errors import ModelFileError, reason_of
 from landmark_onnx.files import atomic_write, publish
 from landmark_onnx.seal import read_seal
 from landmark_onnx.store import external_data, home
+
+logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
@@ -60,9 +63,12 @@ def entry_of(model: Path, **facts: Any) -> "Entry | None":
     try:
         seal, weights = read_seal(model), external_data(model)
         files = [path.stat() for path in (model, weights) if path]
-    except (ModelFileError, OSError):
+    except (ModelFileError, OSError) as error:
+        logger.info("%s: not kept in a form for this machine: %s", model, error)
         return None
     if seal is None or sum(status.st_size for status in files) < LEAST_BYTES:
+        why = "it has no seal" if seal is None else "it is small"
+        logger.info("%s: not kept in a form for this machine: %s", model, why)
         return None
     versions = [[status.st_size, status.st_mtime_ns] for status in files]
     name, features = cpu_model()
@@ -83,6 +89,11 @@ class Entry:
 
         meanwhile: names of files that are hashed while `start` is at work, because broken ones crash no runtime.
         """
+        started = self._started(start, meanwhile)
+        logger.info("%s: %s", self.path, "not there, or not to be used" if started is None else "used")
+        return started
+
+    def _started(self, start: Callable[[Path], S], meanwhile: Sequence[str]) -> S | None:
         files = self._files()
         if files is None:
             return None
@@ -94,6 +105,7 @@ class Entry:
             try:
                 started = start(self.path)
             except Exception:  # runtimes' exceptions have no public base class; a load without the entry tells
+                logger.info("%s: cannot be loaded", self.path, exc_info=True)
                 return None
             if not all(check.result() for check in rest):
                 return None
@@ -112,6 +124,7 @@ class Entry:
                     self._build(write)
                     self._drop_others()
         except Exception as error:  # a runtime's exceptions have no public base class, and nothing here is needed
+            logger.info("%s: cannot be made", self.path, exc_info=True)
             return reason_of(error)
         return ""
 
@@ -125,7 +138,8 @@ class Entry:
             try:
                 stack.enter_context(self._alone())
                 self._clean()
-            except (OSError, RuntimeError):
+            except (OSError, RuntimeError) as error:
+                logger.info("%s: cannot be used: %s", self.path, error)
                 yield None
                 return
             yield self.path

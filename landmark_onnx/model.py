@@ -22,9 +22,9 @@ from landmark_onnx.session import Session
 from landmark_onnx.store import stored_note
 from landmark_onnx.types import ImageSource, Task, Tensors
 
-R = TypeVar("R", bound=Result)
+logger = logging.getLogger(__name__)
 
-_log = logging.getLogger(__name__)
+R = TypeVar("R", bound=Result)
 
 
 class Model(ABC, Generic[R]):
@@ -78,9 +78,10 @@ class Model(ABC, Generic[R]):
         if self.card.task != self.task:
             raise ModelFileError(f"{self.session.path}: its task is {self.card.task}, wanted {self.task}")
         self.session.bind(self.card)
+        logger.info("%s: card %s of %s", self.session.path, self.card.name, "the caller" if card else "the file itself")
         self.note = stored_note(self.session.path) if card is None else None
         if self.note:
-            _log.warning("%s: %s", self.session.path, self.note)
+            logger.warning("%s: %s", self.session.path, self.note)
         self.colour = colour
         self.names: Mapping[int, str] = {int(index): name for index, name in metadata.get("labels", {}).items()}
         self._pipeline = Pipeline(

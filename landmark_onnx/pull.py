@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from landmark_onnx.trust import accept, check_source
 
 if TYPE_CHECKING:
     from landmark_onnx.download import Received, Rules
+
+logger = logging.getLogger(__name__)
 
 MIRROR_VARIABLE = "LANDMARK_ONNX_MIRROR"
 OFFLINE_VARIABLE = "LANDMARK_ONNX_OFFLINE"
@@ -65,6 +68,7 @@ def pull(name: str, *, offline: bool = False, watch: Watch | None = None, rules:
     output = exported_path(name)
     with locked(name, waiting=lambda: watch.stage("waiting for another process")):
         if not output.is_file() or read_seal(output) is None:
+            logger.info("%s: has to be made", output)
             _export(wanted, _release(wanted, offline or is_offline(), watch, rules), output, watch)
     return output
 
@@ -89,6 +93,7 @@ def _release(card: ModelCard, offline: bool, watch: Watch, rules: "Rules | None"
 
     path = source_path(card.name)
     if path.is_file():
+        logger.info("%s: has the release already", path)
         watch.stage("check")
         return check_source(card)
     reasons = []
@@ -98,10 +103,9 @@ def _release(card: ModelCard, offline: bool, watch: Watch, rules: "Rules | None"
         try:
             check = functools.partial(accept, card)
             return download(url, path, check=check, received=watch.received, rules=rules, plain=plain).path
-        except DownloadError as error:
-            reasons.append(error.reason)
-        except ModelFileError as error:
-            reasons.append(str(error))
+        except (DownloadError, ModelFileError) as error:
+            reasons.append(error.reason if isinstance(error, DownloadError) else str(error))
+            logger.info("%s", reasons[-1])
     if offline:
         why = "; ".join(["offline, and neither the model nor its release is in the store", *reasons])
         how = f"landmark-onnx models add {card.name}.tar, or landmark-onnx export {card.name} --from {card.name}.tar"

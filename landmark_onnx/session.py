@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -33,6 +34,8 @@ from landmark_onnx.runners import Port, Runner
 from landmark_onnx.seal import PREFIX, decode_metadata, read_metadata
 from landmark_onnx.store import running_file
 from landmark_onnx.types import INPUTS, InputKind, Tensors
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -75,6 +78,8 @@ class Session:
         self.providers: tuple[str, ...] = self._runner.providers
         self.metadata: Mapping[str, str] = self._runner.metadata
         self.note = self._runner.note
+        where, many = " then ".join(self.providers), threads or "as many as it likes"
+        logger.info("%s: provider %s runs it on %s, threads: %s", self.path, request.name, where, many)
 
     @property
     def provider(self) -> str:
@@ -165,9 +170,10 @@ class Session:
                 runner = _with_engines(ort, start, lambda engines: plan(request, available, workload, engines))
             else:
                 runner = onnx_runtime.load(ort, start, machine_cache=machine_cache)
-        except SessionError:
+        except SessionError as error:
             if not automatic or wanted == CPU:
                 raise
+            logger.info("%s", error)
             start = dataclasses.replace(start, chain=[(CPU, {})])
             runner = onnx_runtime.load(ort, start, machine_cache=machine_cache)
         self.lost = wanted if wanted not in runner.providers else None

@@ -7,6 +7,7 @@ record beside each: of a source, the hash it had at first sight; of a model, its
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from landmark_onnx.files import atomic_write
 from landmark_onnx.precision import STORED, Precision, origin_of, precision_file, precision_of
 from landmark_onnx.seal import read_metadata, read_seal
 from landmark_onnx.structure import DocumentError, structure
+
+logger = logging.getLogger(__name__)
 
 HOME_VARIABLE = "LANDMARK_ONNX_HOME"
 
@@ -56,8 +59,14 @@ def find_model(model: str | os.PathLike[str], precision: Precision = "fp32") -> 
     Raises: UnknownModelError if no model is called so and no such file is there; ModelFileError if the model is known
     and its file is not there yet.
     """
-    text = os.fspath(model)
-    if text.endswith(".onnx") or os.sep in text or isinstance(model, os.PathLike):
+    path = _found(os.fspath(model), precision, is_path=isinstance(model, os.PathLike))
+    if not isinstance(model, os.PathLike) and model != str(path):
+        logger.info("%s is the file %s", model, path)
+    return path
+
+
+def _found(text: str, precision: Precision, *, is_path: bool) -> Path:
+    if text.endswith(".onnx") or os.sep in text or is_path:
         if not is_there(Path(text), precision):
             raise ModelFileError(f"{text}: no such file")
         return Path(text)

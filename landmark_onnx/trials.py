@@ -9,6 +9,7 @@ import ctypes
 import dataclasses
 import importlib
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from landmark_onnx.providers import OPENVINO_PACKAGE, ProviderRequest, onnxrunti
 
 if TYPE_CHECKING:
     from landmark_onnx.types import Array
+
+logger = logging.getLogger(__name__)
 
 State = Literal["runs", "elsewhere", "replaced", "refused", "wrong", "crashed", "hung", "absent"]
 """How a provider's trial ended. elsewhere: it started, and another one took the Conv. replaced: ONNX Runtime fell back
@@ -98,6 +101,9 @@ def ask(question: str, *arguments: str, timeout: float) -> Reply:
 def try_provider(provider: str, *, timeout: float) -> Trial:
     """Run the Conv on `provider` in a child process."""
     reply = ask("trial", provider, timeout=timeout)
+    logger.info(
+        "%s: %s %s; it said: %s", provider, reply.end, reply.answer or reply.reason, reply.words.strip() or "nothing"
+    )
     if reply.answer is None:
         return Trial(provider=provider, state="hung" if reply.end == "hung" else "crashed", reason=reply.reason)
     if "error" in reply.answer:

@@ -609,7 +609,7 @@ def test_an_explicit_provider_runs_or_fails(photos, run):
     done = run(*CLS, "0.png", "--provider", "cuda")
     assert (done.code, done.out) == (1, "")
     assert "CUDAExecutionProvider" in done.err
-    assert "pip install" in done.err
+    assert "landmark-onnx with extra gpu" in done.err
 
 
 def test_images_of_one_shape_run_together(photos, run, monkeypatch):

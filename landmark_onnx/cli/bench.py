@@ -12,7 +12,7 @@ import typer
 from landmark_onnx.benchmark.contestants import PEERS, Scenario
 from landmark_onnx.cli.names import MODEL_HELP, complete_model
 from landmark_onnx.cli.options import FollowLinks, PrecisionName, Quiet, unfolded
-from landmark_onnx.cli.report import Reporter
+from landmark_onnx.cli.report import Reporter, lines_shown
 from landmark_onnx.errors import ImageError, LandmarkError
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
         write_plots(found, output)
         report.note(f"wrote {output}/bench.json, bench.md and plots")
     else:
-        typer.echo(markdown(found))
+        typer.echo(lines_shown(markdown(found)))
     for dropout in outcome.dropouts:
         report.failure(f"{dropout.model}: {dropout.error}")
 
@@ -291,7 +291,7 @@ def _compare(before: Path, after: Path, fail_above: float | None, report: Report
             report.note(f"only in {path}: {name}")
     if not changes:
         raise LandmarkError(f"{before} and {after} have no measurement in common")
-    typer.echo(tabulate(changes))
+    typer.echo(lines_shown(tabulate(changes)))
     for change in changes:
         if fail_above is not None and change.real and change.ratio > fail_above:
             where = ", ".join(str(value) for value in change.key.values())

@@ -64,4 +64,4 @@ def _print(diagnosis: "Diagnosis") -> None:
             table.add_row("", "", f"[bold]->[/] {escape(shown(finding.remedy))}")
     console.print(table)
     verdict = f"models run on {diagnosis.provider}" if diagnosis.runs else "models cannot run"
-    console.print(f"--provider {diagnosis.asked}: {verdict}", markup=False, highlight=False, style="bold")
+    console.print(f"--provider {shown(diagnosis.asked)}: {verdict}", markup=False, highlight=False, style="bold")

@@ -1,5 +1,7 @@
 """`landmark-onnx models`: the store: what is in it, and how models come into it and leave it."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,7 @@ from landmark_onnx.cli.run import Answer, emit, reporting, watching
 from landmark_onnx.cli.sinks import Column, Record, View
 from landmark_onnx.cli.verify import VIEW as VERIFIED
 from landmark_onnx.cli.verify import Refusal, verified
-from landmark_onnx.errors import LandmarkError
+from landmark_onnx.errors import LandmarkError, shown
 
 app = typer.Typer(
     name="models", no_args_is_help=True, help="What models there are, and the store: list, pull, add, verify, remove."
@@ -138,7 +140,8 @@ def print_path(
     if as_json:
         _tell(lambda report: [found], MODELS, as_json=True)
     else:
-        typer.echo(found.model)
+        # A program that reads it wants the very bytes.
+        typer.echo(shown(str(found.model)) if sys.stdout.isatty() else os.fsencode(found.model))
 
 
 @app.command("verify")

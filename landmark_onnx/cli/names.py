@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from landmark_onnx.errors import LandmarkError
+from landmark_onnx.errors import LandmarkError, shown
 
 
 def listing(*tasks: str) -> type[TyperCommand]:
@@ -17,8 +17,8 @@ def listing(*tasks: str) -> type[TyperCommand]:
 
             from landmark_onnx.cards import cards
 
-            shown = [card for card in cards().values() if card.task in tasks]
-            lines = [f"[bold]{card.name}[/]  {escape(card.summary)}" for card in shown]
+            listed = [card for card in cards().values() if card.task in tasks]
+            lines = [f"[bold]{card.name}[/]  {escape(shown(card.summary))}" for card in listed]
             self.epilog = "\n\n".join(["Models:", *lines])
             super().format_help(ctx, formatter)
 

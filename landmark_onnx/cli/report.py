@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REMINDER = 30.0
 
-_IMAGES_LOG = logging.getLogger("landmark_onnx.images")
+_LOGGER = logging.getLogger("landmark_onnx")
 
 
 def lines_shown(text: str) -> str:
@@ -48,13 +48,13 @@ class Reporter:
         self._warnings = _Warnings(self)
 
     def __enter__(self) -> Self:
-        _IMAGES_LOG.addHandler(self._warnings)
+        _LOGGER.addHandler(self._warnings)
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        _IMAGES_LOG.removeHandler(self._warnings)
+        _LOGGER.removeHandler(self._warnings)
         if self._bar:
             self._bar.stop()
 
@@ -150,7 +150,7 @@ class Reporter:
 
 def _has_bars() -> bool:
     """Whether a bar may be where notes are: lines of a log would tear it."""
-    return sys.stderr.isatty() and not logging.getLogger("landmark_onnx").isEnabledFor(logging.DEBUG)
+    return sys.stderr.isatty() and not _LOGGER.isEnabledFor(logging.DEBUG)
 
 
 class _Warnings(logging.Handler):

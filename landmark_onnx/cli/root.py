@@ -5,6 +5,7 @@ import copy
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -108,10 +109,20 @@ def run(arguments: Sequence[str] | None) -> int:
         except Exception as error:
             if interrupted():
                 raise  # it is the interrupt, in the words of whatever was cut off
-            logger.debug("this error comes from here:", exc_info=True)
+            logger.debug("this error comes from here:", exc_info=(type(error), error, _own_part(error.__traceback__)))
             complain(_told(error))
             code = 1
     return code
+
+
+def _own_part(trace: TracebackType | None) -> TracebackType | None:
+    """What is below typer in a traceback."""
+    own = trace
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "typer":
+            own = trace.tb_next
+        trace = trace.tb_next
+    return own
 
 
 def _called(arguments: Sequence[str] | None) -> int:

@@ -59,8 +59,6 @@ def load(
     report.took(model.session, engine.provider)
     if model.session.note:
         report.note(f"{model.session.path.name}: {model.session.note}")
-    if model.note:
-        report.note(f"{name}: {model.note}")
     return model
 
 

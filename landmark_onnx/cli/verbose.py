@@ -28,9 +28,14 @@ def logged() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Seconds since the start, the module that speaks, and what it says, a traceback included."""
+    """Seconds since the start, the module that speaks, and what it says, a traceback included.
+
+    Warnings are left to `landmark_onnx.cli.report`, which shows them to everybody.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            return
         begin = f"landmark-onnx: {record.relativeCreated / 1000:.3f} s {record.name.removeprefix('landmark_onnx.')}: "
         for line in self.format(record).split("\n"):
             typer.echo(begin + shown(line), err=True)

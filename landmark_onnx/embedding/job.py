@@ -7,6 +7,7 @@ hidden files beside, every half minute and when the run was stopped; it goes on 
 
 import contextlib
 import dataclasses
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from landmark_onnx.files import temporaries
 from landmark_onnx.ids import as_text
 from landmark_onnx.images import Damaged, ReadOptions
 from landmark_onnx.model import Retriever
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 OURS = re.compile(rf"{re.escape(FILE)}|{re.escape(PLAN)}|{NAMES.pattern}|{PARTS.pattern}")
@@ -89,6 +92,7 @@ class Job:
         path = shard_path(self.folder, number)
         with writing(path):
             sha256 = write_shard(path, shard, self.manifest)
+            logger.info("%s: written, %d rows", path, len(shard.errors))
             if partial:
                 remove_parts(self.folder, number)
         return Made(number, sum(error is not None for error in shard.errors), sha256)
@@ -137,6 +141,7 @@ def embed(
         job = dataclasses.replace(job, begun=_begun(job, kept))
         done = sum(map(wanted.rows_of, kept)) + sum(job.begun.values())
         watch.kept(done)
+        logger.info("%s: %d of %d images are done, %d whole shards", folder, done, plan.rows, len(kept))
         if before.complete and done < plan.rows:
             wanted.write(folder)
         made = _worked(job, work, kept, done, watch)

@@ -1,6 +1,7 @@
 """An index as its readers see it: vectors, ids and sources, all read where they are mapped."""
 
 import functools
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +23,8 @@ from landmark_onnx.search.texts import Texts, check_ends, text_files
 if TYPE_CHECKING:
     from landmark_onnx.search.state import Step
 
+logger = logging.getLogger(__name__)
+
 
 class Index:
     """One state of an index: what is added or removed later shows in an index opened later.
@@ -41,6 +44,7 @@ class Index:
         self.vectors: Float32 = mapped(manifest.vectors_path(folder), "<f4", (rows, ensemble.dim))
         self.ids: Sequence[str] = self._texts("ids")
         self.sources: Sequence[str] = self._texts("sources")
+        logger.info("%s: opened: %s", folder, self.describe())
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
