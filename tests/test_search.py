@@ -162,6 +162,12 @@ def test_ids_to_remove_on_standard_input(embedded, run, monkeypatch):
     with Path("list").open(encoding="utf-8") as lines:
         monkeypatch.setattr("sys.stdin", lines)
         assert "i: 22 rows" in run("index", "remove", "i", "-").err
+    run("embed", "p", "-m", A, "-m", B, "-o", "stems", "--ids", "stem", "-q")
+    run("index", "build", "stems", "-o", "j", "-q")
+    done = run("index", "remove", "j", "p/01.png", "p/02.png")
+    assert "2 of 2 ids are not in the index, such as p/01.png" in done.err
+    assert "--ids stem" in done.err
+    assert "j: 22 rows" in run("index", "remove", "j", "p/01.png", "p/02.png", "--ids", "stem").err
 
 
 def test_info_describes_features_and_verifies_them(embedded, run):

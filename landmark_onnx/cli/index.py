@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from landmark_onnx.cli.names import IDS_HELP
 from landmark_onnx.cli.options import Output, Quiet, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.cli.sinks import Column, View
-from landmark_onnx.ids import as_text
+from landmark_onnx.ids import IdRule, image_id
 from landmark_onnx.lists import STDIN, read_list
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ Verify = Annotated[
 Unwanted = Annotated[
     list[str], typer.Argument(metavar="ID", help="Ids, or - for a list on standard input.", show_default=False)
 ]
+Ids = Annotated[IdRule, typer.Option(help=f"{IDS_HELP} Here: what is made of each ID before it is looked for.")]
 
 
 @app.command("build")
@@ -154,14 +156,14 @@ def add_rows(index: There, features: Folders, replace: Replace = False, quiet: Q
 
 
 @app.command("remove")
-def remove_rows(index: There, ids: Unwanted, quiet: Quiet = False) -> None:
+def remove_rows(index: There, unwanted: Unwanted, ids: Ids = IdRule.PATH, quiet: Quiet = False) -> None:
     """Remove images from an index by their ids: all of them, or none if one is not there."""
     from landmark_onnx.search.opening import open_index
 
-    unwanted = [as_text(name) for each in ids for name in (read_list(STDIN) if each == STDIN else [each])]
+    names = [image_id(name, ids) for each in unwanted for name in (read_list(STDIN) if each == STDIN else [each])]
     with Reporter(quiet=quiet) as report:
         with contextlib.closing(open_index(index)) as opened:
-            opened.remove(unwanted)
+            opened.remove(names)
         _finish(index, report)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from landmark_onnx.embedding.items import Item
 from landmark_onnx.embedding.shards import arrow
-from landmark_onnx.errors import FeatureError
+from landmark_onnx.errors import FeatureError, reason_of
 from landmark_onnx.files import atomic_write
 
 FILE = ".inputs.parquet"
@@ -69,9 +69,9 @@ def read_items(path: Path, shard: int) -> list[Item]:
     try:
         with pq.ParquetFile(path) as file:
             rows = file.read_row_group(shard, use_threads=False).to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise FeatureError(f"{path}: {error}; run the same landmark-onnx embed again") from error
-    return [Item(**(row | {"path": os.fsdecode(row["path"])})) for row in rows]
+        return [Item(**(row | {"path": os.fsdecode(row["path"])})) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
+        raise FeatureError(f"{path}: {reason_of(error)}; run the same landmark-onnx embed again") from error
 
 
 def remove_plan(folder: Path) -> None:

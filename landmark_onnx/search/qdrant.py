@@ -23,6 +23,7 @@ from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import SPARE, check_queries
 from landmark_onnx.search.neighbours import Float32
 from landmark_onnx.search.sealed import Sealed, write_sealed
+from landmark_onnx.search.texts import absent
 from landmark_onnx.structure import Count, DocumentError, structure
 
 if TYPE_CHECKING:
@@ -132,10 +133,8 @@ class QdrantIndex:
     def remove(self, ids: Collection[str]) -> None:
         """Delete rows. Raises: SearchError if an id is not there, and then removes none."""
         unwanted = sorted(set(ids))
-        if absent := sorted(set(unwanted) - self._there(unwanted)):
-            raise SearchError(
-                f"{self.folder}: {len(absent):,} of {len(unwanted):,} ids are not in the index, such as {absent[0]}"
-            )
+        if missing := sorted(set(unwanted) - self._there(unwanted)):
+            raise absent(self.folder, len(missing), unwanted, missing[0], self.ids)
         with asking(self.place.url):
             for start in range(0, len(unwanted), POINTS_AT_ONCE):
                 keys: list[Any] = [_key(name) for name in unwanted[start : start + POINTS_AT_ONCE]]

@@ -4,12 +4,14 @@ Both files only grow, so a reader that knows how many texts there were keeps rea
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from landmark_onnx.errors import SearchError
 from landmark_onnx.search.neighbours import Int64
 
 TEXTS_AT_ONCE = 65_536
@@ -83,3 +85,13 @@ def text_files(column: str, generation: int) -> tuple[str, str]:
 def _decode(data: bytes) -> str:
     # A file's name may hold bytes that are no text; they come out as they went in.
     return data.decode("utf-8", "surrogateescape")
+
+
+def absent(folder: Path, missing: int, wanted: Collection[str], example: str, there: Iterable[str]) -> SearchError:
+    """The error that `missing` of the ids `wanted` are not among those that are `there`."""
+    one = next(iter(there), None)
+    known = "" if one is None else f" (one there: {one})"
+    return SearchError(
+        f"{folder}: {missing:,} of {len(wanted):,} ids are not in the index, such as {example}{known}; if they are "
+        "paths there or here: landmark-onnx index remove --ids stem"
+    )

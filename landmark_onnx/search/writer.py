@@ -22,7 +22,7 @@ from landmark_onnx.search.exact import load_faiss
 from landmark_onnx.search.index import Index
 from landmark_onnx.search.manifest import COLUMNS, Manifest, vectors_file
 from landmark_onnx.search.neighbours import Float32, Int64
-from landmark_onnx.search.texts import append_texts, text_files
+from landmark_onnx.search.texts import absent, append_texts, text_files
 
 ROWS_AT_ONCE = 16_384
 
@@ -83,8 +83,8 @@ def remove(folder: Path, ids: Collection[str]) -> Index:
         unwanted = frozenset(ids)
         keep = np.fromiter((name not in unwanted for name in Index(folder, manifest).ids), bool, manifest.rows)
         if missing := len(unwanted) - int((~keep).sum()):
-            absent = sorted(unwanted - frozenset(Index(folder, manifest).ids))[0]
-            raise SearchError(f"{folder}: {missing:,} of {len(unwanted):,} ids are not in the index, such as {absent}")
+            there = Index(folder, manifest).ids
+            raise absent(folder, missing, unwanted, min(unwanted - frozenset(there)), there)
         after = _rewrite(change, manifest, keep)
         return _publish(folder, renewed_graph(folder, manifest, after, _moved(keep), change.graph))
 
