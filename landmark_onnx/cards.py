@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 import platformdirs
 
@@ -16,6 +16,8 @@ from landmark_onnx.documents import parse_toml, read_toml
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.structure import DocumentError, Matches, Within, structure
 from landmark_onnx.types import INPUTS, OUTPUTS, Task
+
+T = TypeVar("T")
 
 PACKAGE = "landmark_onnx_models"
 CARDS_VARIABLE = "LANDMARK_ONNX_CARDS"
@@ -129,6 +131,10 @@ class ModelCard:
     def input_names(self) -> tuple[str, ...]:
         """The ONNX file's input names, in the order of `types.INPUTS`."""
         return tuple(self.inputs.get(name, name) for name in INPUTS[self.task])
+
+    def file_inputs(self, feeds: Mapping[str, T]) -> dict[str, T]:
+        """What is fed under our names, under the ONNX file's."""
+        return {theirs: feeds[ours] for ours, theirs in zip(INPUTS[self.task], self.input_names(), strict=True)}
 
     def output_names(self) -> tuple[str, ...]:
         """The ONNX file's output names, in the order of `types.OUTPUTS`."""

@@ -33,7 +33,7 @@ from landmark_onnx.providers import (
 from landmark_onnx.runners import Port, Runner
 from landmark_onnx.seal import PREFIX, decode_metadata, read_metadata
 from landmark_onnx.store import running_file
-from landmark_onnx.types import INPUTS, InputKind, Tensors
+from landmark_onnx.types import InputKind, Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -125,10 +125,7 @@ class Session:
 
         Raises: SessionError from the runtime's own error, or if the outputs are not what the card's task wants.
         """
-        renamed = {
-            theirs: np.ascontiguousarray(feeds[ours])
-            for ours, theirs in zip(INPUTS[card.task], card.input_names(), strict=True)
-        }
+        renamed = {name: np.ascontiguousarray(array) for name, array in card.file_inputs(feeds).items()}
         try:
             values = self._runner.run(card.output_names(), renamed)
         except Exception as error:  # runtimes' exceptions have no public base class

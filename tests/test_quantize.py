@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import math
@@ -7,22 +8,27 @@ import sys
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import photo, unsealed, write_sealed
+from fakes import photo, seal_model, unsealed, write_sealed
 from landmark_onnx import cli
-from landmark_onnx.errors import ImageError, ModelFileError
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.errors import ExportError, ImageError, ModelFileError
 from landmark_onnx.intake import add
 from landmark_onnx.removal import remove
 from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.store import exported_path, stored_models
+from landmark_onnx.types import INPUTS, OUTPUTS
 from landmark_onnx.verify import verify
 from landmark_onnx_export import geometry, qdq, ranges, saving
 from landmark_onnx_export.held_out import split
 from landmark_onnx_export.likeness import Likeness
+from landmark_onnx_export.opset import modernise
 from landmark_onnx_export.ranges import BINS, METHODS, Histogram, rounded
+from landmark_onnx_export.reduce import MOST
 from networks import make_network
 
 
@@ -105,6 +111,21 @@ def test_fp16_keeps_inputs_and_halves_the_bytes(tmp_path, photos, command):
     assert verify(report["path"]).agreement.cosine > 0.99999
 
 
+def test_no_roi_is_rounded_to_fp16(tmp_path, photos, command):
+    """Between nodes that stay fp32 values stay fp32, too: at 2,000 pixels fp16 knows even numbers alone."""
+    model = make_network(tmp_path / "det.onnx", "det")
+    code, out, err = command(model, "--calibrate", photos, "--precision", "fp16", "--json", "--floor", 0.5)
+    assert code == 0, err
+    fed = {"image": np.ones((1, 3, 64, 64), np.float32), "im_info": np.array([[1999.3, 1501.7, 1]], np.float32)}
+    exact, half = (
+        onnxruntime.InferenceSession(path).run(["rois"], fed)[0] for path in (model, json.loads(out)[0]["path"])
+    )
+    assert np.abs(half - exact).max() < 0.01
+    made = onnx.load(json.loads(out)[0]["path"])
+    casts = {node.output[0] for node in made.graph.node if node.op_type == "Cast"}
+    assert not any(node.op_type == "Cast" and node.input[0] in casts for node in made.graph.node)
+
+
 def test_below_the_floor_nothing_is_written(tmp_path, photos, command):
     model = make_network(tmp_path / "wild.onnx", wild=True)
     before = sorted(tmp_path.iterdir())
@@ -126,12 +147,9 @@ def test_below_the_floor_nothing_is_written(tmp_path, photos, command):
     assert recipe["excluded"] == {}
 
 
-def test_layers_that_suffer_most_stay_fp32(tmp_path, photos, command, monkeypatch):
-    from landmark_onnx_export import search
-
-    monkeypatch.setattr(search, "BUDGET", 0.6)
+def test_layers_that_suffer_most_stay_fp32(tmp_path, photos, command):
     model = make_network(tmp_path / "wild.onnx", wild=True)
-    _, out, _ = command(model, "--calibrate", photos, "--floor", 1, "--json", "--force")
+    _, out, _ = command(model, "--calibrate", photos, "--floor", 1, "--json", "--force", "--spare", 0.6)
     (report,) = json.loads(out)
     assert len(report["excluded"]) == 4
     assert all(why.startswith("error ") for why in report["excluded"].values())
@@ -344,3 +362,100 @@ def test_needs_no_paddle(tmp_path, photos):
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"small.onnx", "small.int8.onnx", "small.fp16.onnx"}
     assert done.stderr == ""
+
+
+def foreign(path, task, *, opset=17, **names):
+    """The network as somebody else wrote it: an older opset, tensors called as they like. names: ours -> theirs."""
+    made = make_network(path.with_name("ours.onnx"), task)
+    model, ours = unsealed(made), ModelCard.from_dict(read_metadata(made)["card"], "ours")
+    for each in model.graph.node:
+        each.input[:] = [names.get(name, name) for name in each.input]
+        each.output[:] = [names.get(name, name) for name in each.output]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    model.opset_import[0].version = opset
+    kept = {key: {name: names[name] for name in of[task] if name in names} for key, of in SIDES.items()}
+    return seal_model(model, path, dataclasses.replace(ours, **kept))
+
+
+SIDES = {"inputs": INPUTS, "outputs": OUTPUTS}
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+@pytest.mark.parametrize(
+    ("task", "how"),
+    [
+        ("retrieval", {"image": "x"}),
+        ("cls", {"image": "input.1", "probability": "495"}),
+        ("retrieval", {"opset": 9}),
+        ("cls", {"opset": 8, "image": "data_0"}),
+        ("det", {"image": "picture", "im_info": "info", "rois": "boxes", "probability": "scores"}),
+    ],
+)
+def test_files_that_others_made_are_quantised(task, how, precision, tmp_path, photos, command):
+    model = foreign(tmp_path / "theirs.onnx", task, **how)
+    command_line = [model, "--calibrate", photos, "--precision", precision, "--floor", 0.6, "--json"]
+    code, out, err = command(*command_line)
+    assert code == 0, err
+    verify(json.loads(out)[0]["path"])
+    made = onnx.load(json.loads(out)[0]["path"])
+    if precision == "int8":
+        assert any(node.op_type == "QuantizeLinear" for node in made.graph.node)
+        assert made.opset_import[0].version >= 13
+    if task == "det":
+        kept = geometry.geometry(onnx.load(model).graph, "boxes")
+        kinds = [node.op_type for node in onnx.load(model).graph.node if node.name in kept]
+        assert "RoiAlign" in kinds
+        assert not geometry.geometry(made.graph, "rois"), "its boxes have another name"
+        (moved,) = (node for node in made.graph.node if node.op_type == "Tanh")
+        makers = {name: node.op_type for node in made.graph.node for name in node.output}
+        assert makers[moved.input[0]] == "ReduceMean", "what moves rois is fp32 throughout"
+
+
+def test_weights_beside_an_old_model_stay_there(tmp_path):
+    """As those of a model over two gigabytes do, which the converter could not take."""
+    model = unsealed(foreign(tmp_path / "old.onnx", "retrieval", opset=9))
+    onnx.save(model, tmp_path / "beside.onnx", save_as_external_data=True, location="beside.data", size_threshold=512)
+    lean = onnx.load(tmp_path / "beside.onnx", load_external_data=False)
+    beside = {tensor.name for tensor in lean.graph.initializer if tensor.external_data}
+    assert beside
+    made = modernise(lean)
+    assert {tensor.name for tensor in made.graph.initializer if tensor.external_data} == beside
+    assert [value.name for value in made.graph.input] == ["image"]
+    onnx.save(made, tmp_path / "new.onnx")
+    fed = {"image": np.random.default_rng(0).normal(size=(1, 3, 96, 96)).astype(np.float32)}
+    old, new = (onnxruntime.InferenceSession(tmp_path / f"{name}.onnx").run(None, fed)[0] for name in ("beside", "new"))
+    np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
+    assert modernise(made) is made
+
+
+def test_what_cannot_be_brought_to_a_newer_opset_is_one_line(tmp_path):
+    model = unsealed(foreign(tmp_path / "old.onnx", "retrieval", opset=9))
+    model.graph.node[0].op_type = "NoSuchOp"
+    with pytest.raises(ExportError, match=r"^opset 9 cannot be brought to 13: .*NoSuchOp") as caught:
+        modernise(model)
+    assert str(caught.value).isprintable()
+
+
+def test_the_more_photos_the_more_judge(tmp_path, command):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for seed in range(288):
+        cv2.imwrite(str(folder / f"{seed}.png"), np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8))
+    found = split(sorted(folder.iterdir()), None, MOST["retrieval"])
+    assert (len(found.calibration), len(found.held_out)) == (216, 72)
+    found = split(sorted(folder.iterdir()), None, MOST["det"])
+    assert (len(found.calibration), len(found.held_out)) == (48, 16)
+    assert min(sum(most) for most in MOST.values()) == 64, "the help and the guide say so"
+    assert max(sum(most) for most in MOST.values()) == 640
+
+
+def test_remedies_are_of_the_precision(tmp_path, photos, command):
+    model = make_network(tmp_path / "wild.onnx", wild=True)
+    for precision, words in {"int8": ("--spare", "--exclude", "--force"), "fp16": ("--force",)}.items():
+        _, _, err = command(model, "--calibrate", photos, "--precision", precision, "--floor", 1)
+        text = " ".join(err.split())
+        assert [word for word in ("--spare", "--exclude", "--force") if word in text] == list(words)
+    code, _, err = command(model, "--calibrate", photos, "--precision", "fp16", "--spare", 0.2)
+    assert code == 2
+    assert "int8 alone" in err

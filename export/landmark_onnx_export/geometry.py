@@ -8,17 +8,28 @@ from collections.abc import Iterable
 
 import onnx
 
+from landmark_onnx.cards import ModelCard
+from landmark_onnx.types import OUTPUTS
 
-def geometry(graph: onnx.GraphProto) -> frozenset[str]:
-    """Names of the nodes that make "rois", but not the features they are cut from, and of RoIAlign itself.
+ROIS = "rois"
+"""What we call a detector's boxes before they are decoded."""
 
-    Nothing for a graph without "rois".
+
+def rois_of(card: ModelCard) -> str:
+    """What the card's file calls them; a name that no output has where it is no detector's."""
+    return dict(zip(OUTPUTS[card.task], card.output_names(), strict=True)).get(ROIS, "")
+
+
+def geometry(graph: onnx.GraphProto, rois: str = ROIS) -> frozenset[str]:
+    """Names of the nodes that make the output `rois`, but not the features they are cut from, and of RoIAlign itself.
+
+    Nothing for a graph without that output.
     """
-    if "rois" not in {value.name for value in graph.output}:
+    if rois not in {value.name for value in graph.output}:
         return frozenset()
     aligned = [node for node in graph.node if node.op_type == "RoiAlign"]
     features = ancestors(graph, [node.input[0] for node in aligned])
-    coordinates = ancestors(graph, ["rois", *(name for node in aligned for name in node.input[1:])])
+    coordinates = ancestors(graph, [rois, *(name for node in aligned for name in node.input[1:])])
     return (coordinates - features) | {node.name for node in aligned}
 
 

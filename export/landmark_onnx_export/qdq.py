@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from landmark_onnx_export.geometry import descendants, geometry
+from landmark_onnx_export.geometry import ROIS, descendants, geometry
 from landmark_onnx_export.ranges import Range
 
 PARTS = frozenset({"Conv", "Relu", "Add", "Mul", "MaxPool", "Concat"})
@@ -25,14 +25,14 @@ LARGE_LAYER = 1 << 22
 classes has 400 million."""
 
 
-def candidates(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Names of the nodes that may be quantised, in the graph's order.
+def candidates(graph: onnx.GraphProto, rois: str = ROIS) -> tuple[str, ...]:
+    """Names of the nodes that may be quantised, in the graph's order. rois: the output of that name, see `geometry`.
 
     Of a detector only the head behind RoIAlign, from its first convolutions on: it is most of the work, and noise in
     the features that proposals are made from gives other proposals.
     """
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    barred = geometry(graph)
+    barred = geometry(graph, rois)
     found = tuple(node for node in graph.node if node.name not in barred and _takes_part(node, shapes))
     aligned = [name for node in graph.node if node.op_type == "RoiAlign" for name in node.output]
     if aligned:

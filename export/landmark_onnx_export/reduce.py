@@ -13,19 +13,20 @@ import onnx
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files import publish, sync
-from landmark_onnx.precision import FLOORS, precision_of
+from landmark_onnx.precision import FLOORS, Precision, precision_of
 from landmark_onnx.preprocess import preprocess
 from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
 from landmark_onnx.types import Task as TaskName
 from landmark_onnx.verify import Probe, check_external_data, probe_rule
 from landmark_onnx.workfolders import folder_beside
 from landmark_onnx_export.child import run_child
-from landmark_onnx_export.geometry import name_nodes
+from landmark_onnx_export.geometry import name_nodes, rois_of
 from landmark_onnx_export.half import halve
 from landmark_onnx_export.held_out import RULE, Split, judges, split
 from landmark_onnx_export.lean import standard_imports
 from landmark_onnx_export.likeness import Likeness, floor_of, measure, runner
 from landmark_onnx_export.made import Made
+from landmark_onnx_export.opset import modernise
 from landmark_onnx_export.parity import PROBE_SIZE, SEED, seeded_image
 from landmark_onnx_export.recipe import Recipe, ReductionReport, Wish
 from landmark_onnx_export.saving import save_model
@@ -33,14 +34,18 @@ from landmark_onnx_export.search import Task, search
 from landmark_onnx_export.steps import THREADS
 from landmark_onnx_export.weights import Written
 
-MOST: Mapping[TaskName, tuple[int, int]] = {"retrieval": (40, 48), "cls": (40, 64), "det": (6, 8)}
+MOST: Mapping[TaskName, tuple[int, int]] = {"retrieval": (480, 160), "cls": (480, 160), "det": (48, 16)}
 """Images at most, to calibrate with and to judge by: a detector takes seconds each, its head 1,000 rois."""
 
 TOOLS = ("landmark-onnx", "onnx", "onnxruntime")
 OWN = frozenset({"parity", "probe", "data", "tools"})
 """Metadata of the fp32 file that a reduced one does not take over: it has its own, or none."""
 
-REMEDY = "give more calibration images, name layers to keep with --exclude, or write it all the same with --force"
+ANYWAY = "write it all the same with --force"
+REMEDIES: Mapping[Precision, str] = {
+    "int8": "give more photos, let more layers stay fp32 with --spare or name them with --exclude, or " + ANYWAY,
+    "fp16": ANYWAY,
+}
 
 
 def reduce_model(
@@ -80,7 +85,9 @@ def reduce_model(
         recipe=recipe,
         agreement=agreement,
         path=None if refused else output,
-        refused=f"{card.name}: not written: at {wish.precision} {refused}; {REMEDY}" if refused else None,
+        refused=f"{card.name}: not written: at {wish.precision} {refused}; {REMEDIES[wish.precision]}"
+        if refused
+        else None,
         bytes=size,
         seconds=time.perf_counter() - start,
     )
@@ -113,7 +120,10 @@ def _make(
     onnx.save(graph, folded)
     if wish.precision == "fp16":
         say("halve")
-        return halve(folded)
+        return halve(folded, rois_of(card))
+    graph = modernise(graph)
+    name_nodes(graph.graph)
+    onnx.save(graph, folded)
     return search(
         Task(
             card=card,
@@ -121,6 +131,7 @@ def _make(
             photos=photos.calibration,
             floor=floor,
             exclude=wish.exclude,
+            spare=wish.spare,
             reduce_range=wish.reduce_range,
             say=say,
         )

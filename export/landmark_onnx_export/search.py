@@ -9,6 +9,7 @@ import onnx
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ExportError
 from landmark_onnx_export import qdq
+from landmark_onnx_export.geometry import rois_of
 from landmark_onnx_export.held_out import Photo, feeds
 from landmark_onnx_export.likeness import Answer, Likeness, answers, compare, runner
 from landmark_onnx_export.made import Made
@@ -16,10 +17,12 @@ from landmark_onnx_export.ranges import METHODS, Histogram, observe
 from landmark_onnx_export.sensitivity import noise
 
 TRIALS: Mapping[str, int] = {"retrieval": 10, "cls": 12, "det": 2}
-"""Calibration images that choices are made with, by task, at most a third of them; ranges come from the others."""
+TRIAL_SHARE = 8
+"""Calibration images that choices are made with: so many by task, or of many one in so many, but at most a third of
+them; ranges come from the others."""
 
-STEP, BUDGET = 0.03, 0.12
-"""Shares of the layers: how many leave 8 bits at a time, and how many may at most."""
+STEP = 0.03
+"""Share of the layers that leave 8 bits at a time."""
 
 MARGIN = 0.3
 """Of the way from the floor to 1: by how much the calibration images must do better than the floor."""
@@ -30,7 +33,8 @@ class Task:
     """What stays the same from trial to trial.
 
     model: the folded fp32 file; its folder takes the trials. floor: what the measure of the card's task must reach.
-    exclude: layers that stay fp32 at the user's wish. reduce_range: weights of 7 bits. say: told of each stage.
+    exclude: layers that stay fp32 at the user's wish. spare: share of the layers that may beside these. reduce_range:
+    weights of 7 bits. say: told of each stage.
     """
 
     card: ModelCard
@@ -38,6 +42,7 @@ class Task:
     photos: Sequence[Photo]
     floor: float
     exclude: Sequence[str]
+    spare: float
     reduce_range: bool
     say: Callable[[str], None]
 
@@ -79,7 +84,7 @@ class _Bench:
 
 
 def search(task: Task) -> Made:
-    """Try every cut of the ranges and keep the best; then, layer by layer, until the floor holds or BUDGET is spent.
+    """Try every cut of the ranges and keep the best; then, layer by layer, until the floor holds or no more may leave.
 
     Raises: ExportError if there is nothing to quantise, or a layer to exclude is not there.
     """
@@ -95,7 +100,7 @@ def search(task: Task) -> Made:
 
 def _prepare(task: Task) -> _Bench:
     graph = onnx.load(task.model, load_external_data=False).graph
-    nodes = qdq.candidates(graph)
+    nodes = qdq.candidates(graph, rois_of(task.card))
     layers = qdq.layers(graph, nodes)
     if unknown := [name for name in task.exclude if name not in layers]:
         raise ExportError(
@@ -105,9 +110,9 @@ def _prepare(task: Task) -> _Bench:
         raise ExportError(f"{task.card.name}: no layer is left that could be quantised")
     task.say("calibrate")
     # Ranges fit the images they were taken from, so what chooses between them must be others.
-    count = min(TRIALS[task.card.task], max(1, len(task.photos) // 3))
+    count = min(max(TRIALS[task.card.task], len(task.photos) // TRIAL_SHARE), max(1, len(task.photos) // 3))
     photos, ranging = task.photos[:count], task.photos[count:] or task.photos
-    seen = observe(task.model, qdq.tensors(graph, nodes), feeds(task.card, ranging))
+    seen = observe(task.model, qdq.tensors(graph, nodes), map(task.card.file_inputs, feeds(task.card, ranging)))
     exact = answers(task.card, photos, runner(task.card, task.model))
     return _Bench(task=task, nodes=nodes, layers=layers, seen=seen, photos=photos, exact=exact)
 
@@ -115,11 +120,12 @@ def _prepare(task: Task) -> _Bench:
 def _spare_the_worst(
     bench: _Bench, best: _Trial, excluded: Mapping[str, str], wanted: float
 ) -> tuple[_Trial, dict[str, str]]:
-    """Leave the layers that suffer most in fp32, STEP by STEP, until the images agree as wanted or BUDGET is spent."""
+    """Leave the layers that suffer most in fp32, STEP by STEP, until the images agree or no more may be spared."""
     task, count = bench.task, len(bench.layers)
     task.say("rank layers")
-    harm = noise(task.model, best.model, bench.layers, feeds(task.card, bench.photos))
-    worst = sorted(harm, key=lambda name: -harm[name])[: int(count * BUDGET)]
+    fed = map(task.card.file_inputs, feeds(task.card, bench.photos))
+    harm = noise(task.model, best.model, bench.layers, fed)
+    worst = sorted(harm, key=lambda name: -harm[name])[: min(int(count * task.spare), len(harm) - 1)]
     step = max(1, round(count * STEP))
     spared = dict(excluded)
     for start in range(0, len(worst), step):

@@ -96,8 +96,7 @@ class OpenVino(Peer):
     def run(self, feeds: Tensors) -> Tensors:
         """As `Engine.run`."""
         task = self.card.task
-        renamed = {theirs: feeds[ours] for ours, theirs in zip(INPUTS[task], self.card.input_names(), strict=True)}
-        values = self._request.infer(renamed)
+        values = self._request.infer(self.card.file_inputs(feeds))
         # The request's tensors are overwritten by its next run.
         return {ours: values[name].copy() for ours, name in zip(OUTPUTS[task], self.card.output_names(), strict=True)}
 

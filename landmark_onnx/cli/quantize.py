@@ -62,7 +62,8 @@ Calibrate = Annotated[
     typer.Option(
         "--calibrate",
         metavar="DIR",
-        help="Photos like those to come, 40 or more: folders, files, patterns. int8 takes its ranges from them.",
+        help="Photos like those to come, 40 or more: folders, files, patterns. int8 takes its ranges from "
+        "them. More are better: up to 640 count, of a detector 64.",
         show_default=False,
     ),
 ]
@@ -89,6 +90,17 @@ Excluded = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="NODE", help="A layer that stays fp32; repeat for more.", show_default=False),
 ]
+Spared = Annotated[
+    float | None,
+    typer.Option(
+        "--spare",
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Of the layers: how many may stay fp32 where 8 bits are too few.",
+        show_default="0.12",
+    ),
+]
 Narrow = Annotated[
     bool, typer.Option("--reduce-range", help="Weights of 7 bits: for x86 CPUs without VNNI, where 8 may overflow.")
 ]
@@ -108,6 +120,7 @@ def reduce_precision(
     floor: Floor = None,
     force: Force = False,
     exclude: Excluded = None,
+    spare: Spared = None,
     reduce_range: Narrow = False,
     output: Where = None,
     as_json: Json = False,
@@ -122,10 +135,10 @@ def reduce_precision(
 
     with extra("quantize"):
         import landmark_onnx_export.reduce  # noqa: F401  # what may be missing is missed here
-        from landmark_onnx_export.recipe import Wish
+        from landmark_onnx_export.recipe import SPARE, Wish
 
-    if precision is not Target.INT8 and (exclude or reduce_range):
-        raise typer.BadParameter("--exclude and --reduce-range are for int8 alone")
+    if precision is not Target.INT8 and (exclude or reduce_range or spare is not None):
+        raise typer.BadParameter("--exclude, --spare and --reduce-range are for int8 alone")
     shown = Output(format=Format.JSON if as_json else Format.TABLE, quiet=quiet)
     with reporting(shown, bar=True) as report:
 
@@ -139,6 +152,7 @@ def reduce_precision(
             floor=floor,
             force=force,
             exclude=exclude or (),
+            spare=SPARE if spare is None else spare,
             reduce_range=reduce_range,
         )
         emit(_made(model, output, wish, report), VIEW, shown, report)
