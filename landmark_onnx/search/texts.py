@@ -92,6 +92,6 @@ def absent(folder: Path, missing: int, wanted: Collection[str], example: str, th
     one = next(iter(there), None)
     known = "" if one is None else f" (one there: {one})"
     return SearchError(
-        f"{folder}: {missing:,} of {len(wanted):,} ids are not in the index, such as {example}{known}; if they are "
-        "paths there or here: landmark-onnx index remove --ids stem"
+        f"{folder}: {missing:,} of {len(wanted):,} ids are not in the index, such as {example}{known}; of paths "
+        "that were given, landmark-onnx index remove --ids stem takes the stems"
     )
