@@ -466,8 +466,9 @@ def test_the_contact_sheet_is_as_wide_as_a_phone(width, chromium, photos, run):
     run("index", "build", "f", "-o", f"i{long}", "-q")
     run("search", f"p/{long}.png", f"{long}.jpg", "--index", f"i{long}", "--html", "report.html", "-q")
     script = """f.onload = () => {
-        const d = f.contentDocument, e = d.documentElement, plate = getComputedStyle(d.querySelector('figure > div'))
-        o.textContent = [e.clientWidth, e.scrollWidth, plate.height, plate.backgroundImage.slice(0, 15)]
+        const d = f.contentDocument, e = d.documentElement
+        const plate = d.querySelector('.hits > figure > div'), style = getComputedStyle(plate)
+        o.textContent = [e.clientWidth, e.scrollWidth, plate.clientWidth, style.height, style.backgroundImage.slice(0, 15)]
     }"""
     frame = f'<iframe id=f src=report.html style="width: {width}px; border: 0"></iframe><pre id=o></pre>'
     Path("frame.html").write_text(f"<!DOCTYPE html>{frame}<script>{script}</script>")
@@ -486,9 +487,10 @@ def test_the_contact_sheet_is_as_wide_as_a_phone(width, chromium, photos, run):
         photos.as_uri() + "/frame.html",
     ]
     found = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
-    inner, needed, *plate = re.search(r"<pre[^>]*>(.*?)</pre>", found)[1].split(",")
+    inner, needed, picture, *plate = re.search(r"<pre[^>]*>(.*?)</pre>", found)[1].split(",")
     assert width - 20 <= int(inner) <= width
     assert int(needed) == int(inner)
+    assert int(picture) >= 100
     assert plate == ["130px", 'url("data:image']
 
 
