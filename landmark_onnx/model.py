@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import ClassVar, Generic, TypeVar, cast, overload
 
 from landmark_onnx.cards import ModelCard
@@ -124,6 +124,10 @@ class Model(ABC, Generic[R]):
         """
         sources = images if is_many(images) else [cast("ImageSource", images)]
         return self._pipeline.run(sources, steady=steady, known=known)
+
+    def paced(self, images: Iterable[ImageSource]) -> Generator[R | Failure | None]:
+        """As `stream`, with None where all that came is answered and `images` is silent."""
+        return self._pipeline.paced(images)
 
     @abstractmethod
     def _answer(self, feeds: Tensors, outputs: Tensors) -> R:

@@ -1,9 +1,10 @@
 """decode | resize | batch by shape | run: answers in input order, in memory that does not grow with the inputs."""
 
+import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from landmark_onnx.arrivals import Arrivals
@@ -69,18 +70,30 @@ class Pipeline(Generic[R]):
         answer, and get none, but have their place in the batches: those of known ones alone are not run.
         Raises: what `sources` raises, after the answers of what came before.
         """
+        with contextlib.closing(self.paced(sources, steady=steady, known=known)) as answers:
+            yield from (answer for answer in answers if answer is not None)
+
+    def paced(
+        self, sources: Iterable[ImageSource], *, steady: bool = False, known: Known | None = None
+    ) -> Generator[R | Failure | None]:
+        """As `run`, with None where all that came is answered and the source is silent; never if `steady`."""
         limit = max(4 * self._room(1), 2 * decoders())
         buckets: Buckets[Prepared] = Buckets(patience=limit // 2)
         answers: dict[int, R | Failure | None] = {}
+        silent = False
         with Arrivals(self._prepare, sources, workers=decoders(), limit=limit, in_order=steady) as arrivals:
             for position in itertools.count():
                 while position not in answers:
                     if members := buckets.due():
                         answers |= self._run_unless(known, members)
-                    elif arrived := arrivals.take(patient=steady or not buckets):
+                    elif arrived := arrivals.take(patient=steady or silent):
                         answers |= self._sort_in(buckets, *arrived)
+                        silent = False
                     elif buckets:
                         answers |= self._run_unless(known, buckets.oldest())
+                    elif not (steady or silent):
+                        silent = True
+                        yield None
                     else:
                         return arrivals.check()
                 arrivals.release()

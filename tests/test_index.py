@@ -24,6 +24,8 @@ from landmark_onnx.errors import SearchError
 from landmark_onnx.search import writer
 from landmark_onnx.search.approximate import GraphOptions
 from landmark_onnx.search.index import Index
+from landmark_onnx.search.queries import Queries
+from landmark_onnx.search.steps import parse_steps
 from landmark_onnx.search.texts import Texts, append_texts
 
 pytest.importorskip("faiss")
@@ -102,6 +104,23 @@ def apply(folder: Path, change: str, names: list[str], seed: int) -> None:
         writer.remove(folder, names)
     else:
         writer.add(folder, indexed.batches(names, seed), replace=change == "replace")
+
+
+@pytest.mark.parametrize(
+    "specs", [["dba:k=3", "alpha-qe:k=4"], ["k-reciprocal:k1=5"], ["diffusion:k=5,graph=database"], ["superglobal:m=9"]]
+)
+def test_a_query_is_answered_as_alone(tmp_path, specs):
+    """What steps make of the database is made once, and no query sees another."""
+    index = build(tmp_path)
+    vectors = indexed.unit(indexed.vectors(9, seed=1))
+    names = [f"q{at}" for at in range(9)]
+    steps = parse_steps(specs)
+    together = list(index.answer(Queries(names, names, vectors), 5, steps=steps))
+    for at, name in enumerate(names):
+        assert list(index.answer(Queries([name], [name], vectors[at : at + 1]), 5, steps=steps)) == [together[at]]
+    plain = list(index.answer(Queries(names, names, vectors), 5))
+    assert plain != together
+    assert list(index.answer(Queries(names, names, vectors), 5, steps=steps)) == together
 
 
 def test_whoever_has_it_open_keeps_it(tmp_path):

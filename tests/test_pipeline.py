@@ -263,6 +263,33 @@ def test_an_answer_does_not_wait_for_a_silent_source(given_first):
     assert [number_of(result) for result in answers] == [given_first]
 
 
+def test_a_pause_is_told_when_all_that_came_is_answered():
+    more = [threading.Event(), threading.Event()]
+
+    def source():
+        for number in range(5):
+            yield plain(number, SHAPES[number % 2])
+            if number in (1, 3):
+                assert more[number // 2].wait(30), "a pause was not told of"
+
+    found: list[int] = []
+    for answer in make(FakeSession(), batch_size=4).paced(source()):
+        if answer is not None:
+            found.append(number_of(answer))
+        elif len(found) in (2, 4):
+            more[len(found) // 2 - 1].set()
+    assert found == [0, 1, 2, 3, 4]
+
+
+def test_a_steady_run_tells_of_no_pause():
+    def source():
+        for number in range(3):
+            time.sleep(0.1)
+            yield plain(number)
+
+    assert [number_of(answer) for answer in make(FakeSession()).paced(source(), steady=True)] == [0, 1, 2]
+
+
 @pytest.mark.usefixtures("steady")
 def test_a_rare_shape_does_not_wait_for_its_like():
     """Its bucket goes when half of what may be in memory has come after it, while decoding goes on."""

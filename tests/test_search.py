@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 import tarfile
+import threading
 from pathlib import Path
 
 import cv2
@@ -29,6 +31,13 @@ pytest.importorskip("pyarrow")
 
 A, B = "res152_arcmargin", "res200_arcmargin"
 PHOTOS = 24
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """The installed program."""
+    program = Path(sysconfig.get_path("scripts"), "landmark-onnx")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([str(program), *arguments], **pipes)
 
 
 @pytest.fixture
@@ -154,6 +163,27 @@ def test_info_verifies(embedded, run):
     done = run("index", "info", "i", "--verify")
     assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
     assert re.search(r"error: i/vectors-1.f32: bytes 0 to 6,144 are not .*rebuild it with: .* -o i --replace", done.err)
+
+
+@pytest.mark.parametrize("form", ["ndjson", "csv", "table"])
+@pytest.mark.parametrize(
+    "command", [["search"], ["search", "--step", "alpha-qe:k=3"], ["search", "--html", "h.html"], ["recognize"]]
+)
+def test_each_query_on_standard_input_is_answered_as_it_comes(command, form, embedded, run):
+    run("index", "build", "f", "-o", "i", "-q")
+    with start(*command, "-", "-i", "i", "-q", "--format", form) as process:
+        impatience = threading.Timer(60, process.kill)
+        impatience.start()
+        for count in (1, 3, 2):
+            process.stdin.write(b"".join(b"p/%02d.png\n" % number for number in range(count)))
+            process.stdin.flush()
+            for number in range(count):
+                wanted = b"p/%02d.png" % number
+                while wanted not in (line := process.stdout.readline()):
+                    assert line, process.stderr.read()
+        impatience.cancel()
+        process.stdin.close()
+        assert process.wait() == 0
 
 
 def test_ids_to_remove_on_standard_input(embedded, run, monkeypatch):

@@ -53,4 +53,4 @@ def classify(
         classifier.top = top
         if names is not None:
             classifier.names = names
-        emit(classifier.stream(sources), VIEW, output, report, timed=batch.time)
+        emit(classifier.paced(sources), VIEW, output, report, timed=batch.time)

@@ -79,7 +79,7 @@ def detect(
         sources = expand(images, report.note, follow_links=batch.follow_links)
         detector = load(Detector, model or default_model("det"), engine, batch, report, supply)
         detector.card = with_thresholds(detector.card, score, iou, keep)
-        answers = detector.stream(sources)
+        answers: Iterator[Detections | Failure | None] = detector.paced(sources)
         if draw:
             answers = drawn(answers, DrawnCopies(draw), batch.reading())
         emit(answers, VIEW, output, report, timed=batch.time)
@@ -98,8 +98,8 @@ def with_thresholds(card: "ModelCard", score: float | None, iou: float | None, k
 
 
 def drawn(
-    answers: "Iterator[Detections | Failure]", copies: "DrawnCopies", reading: "ReadOptions"
-) -> "Iterator[Detections | Failure]":
+    answers: "Iterator[Detections | Failure | None]", copies: "DrawnCopies", reading: "ReadOptions"
+) -> "Iterator[Detections | Failure | None]":
     """Write the drawn copy of each image before its answer goes on; the pixels are read again, none are kept."""
     from landmark_onnx.images import read_image
     from landmark_onnx.results import Detections, Failure

@@ -199,7 +199,7 @@ def recognize_images(
             neighbour_weight=neighbour_weight,
         )
         with submission_file(kaggle, "landmarks", ids) if kaggle else contextlib.nullcontext() as add:
-            emit(_submitted(recognizer.stream(sources), add), VIEW, output, report)
+            emit(_submitted(recognizer.paced(sources), add), VIEW, output, report)
 
 
 def _labelled(
@@ -295,12 +295,14 @@ class Loading:
         return load(kind, name, self.engine, self.batch, self.report, Supply(offline=self.offline))
 
 
-def _submitted(answers: "Iterator[Recognition | Failure]", add: "Add | None") -> "Iterator[Recognition | Failure]":
+def _submitted(
+    answers: "Iterator[Recognition | Failure | None]", add: "Add | None"
+) -> "Iterator[Recognition | Failure | None]":
     """Each answer, which goes into the submission on its way; an image that failed is there without a landmark."""
     from landmark_onnx.evaluation.submissions import landmark_words
     from landmark_onnx.results import Failure
 
     for answer in answers:
-        if add:
+        if add and answer:
             add(answer.image, [] if isinstance(answer, Failure) else landmark_words(answer.landmark, answer.score))
         yield answer

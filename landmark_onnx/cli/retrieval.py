@@ -70,15 +70,15 @@ def compare(
         sources = expand([query, *(others or [])], report.note, follow_links=batch.follow_links)
         with feature_file(save) if save else contextlib.nullcontext() as add:
             retriever = load(Retriever, model, engine, batch, report, supply)
-            answers = _compared(retriever.stream(sources), add, report, timed=batch.time)
+            answers = _compared(retriever.paced(sources), add, report, timed=batch.time)
             emit(answers, VIEW, output, report, timed=batch.time)
         if save:
             report.note(f"embeddings are in {save}")
 
 
 def _compared(
-    results: "Iterator[Embedding | Failure]", add: "Add | None", report: Reporter, *, timed: bool
-) -> "Iterator[Similarity | Failure]":
+    results: "Iterator[Embedding | Failure | None]", add: "Add | None", report: Reporter, *, timed: bool
+) -> "Iterator[Similarity | Failure | None]":
     """The first result against each of the others; every embedding goes to `add` on its way.
 
     Raises: ImageError if there is nothing to compare, and nothing to save either.
@@ -86,7 +86,7 @@ def _compared(
     from landmark_onnx.model import similarity
     from landmark_onnx.results import Failure
 
-    query = next(results)
+    query = next(result for result in results if result)
     if isinstance(query, Failure):
         if add is None:
             raise query.kind(query.error)
@@ -98,6 +98,9 @@ def _compared(
             report.note(f"{query.image}: " + ", ".join(f"{key} {ms:.1f}" for key, ms in query.time.to_json().items()))
     alone = True
     for result in results:
+        if result is None:
+            yield None
+            continue
         alone = False
         if isinstance(result, Failure):
             yield result

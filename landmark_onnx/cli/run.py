@@ -72,10 +72,18 @@ def watching(name: str, report: Reporter) -> "Watch":
     )
 
 
-def emit(answers: Iterable[Answer], view: View, output: Output, report: Reporter, *, timed: bool = False) -> None:
-    """Write each answer as it comes; a failure is one line on standard error too, and stops nothing."""
+def emit(
+    answers: Iterable[Answer | None], view: View, output: Output, report: Reporter, *, timed: bool = False
+) -> None:
+    """Write each answer as it comes; a failure is one line on standard error too, and stops nothing.
+
+    answers: None says that the next may be long in coming.
+    """
     with open_sink(output, view.timed() if timed else view) as sink:
         for answer in answers:
+            if answer is None:
+                sink.pause()
+                continue
             record = answer.to_json()
             time = getattr(answer, "time", None)
             if timed and time:

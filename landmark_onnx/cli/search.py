@@ -107,6 +107,7 @@ def find(
     moves = _moves(moved or [])
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         steps = _steps(step or [])
+        queries: Iterator[Queries | Failure | None]
         if features:
             queries = _precomputed(features, opened.ensemble, index)
         else:
@@ -142,7 +143,7 @@ def _embedded(
     batch: Images,
     supply: Supply,
     report: Reporter,
-) -> "Iterator[Queries | Failure]":
+) -> "Iterator[Queries | Failure | None]":
     from landmark_onnx.model import Retriever
     from landmark_onnx.search.queries import check_retrievers, embedded
 
@@ -156,22 +157,20 @@ def _embedded(
 
 
 def _answered(
-    queries: "Iterator[Queries | Failure]",
+    queries: "Iterator[Queries | Failure | None]",
     index: "AnyIndex",
     top: int,
     steps: "tuple[Step, ...]",
     *,
     approximate: bool,
-) -> "Iterator[Answer | Failure]":
-    from landmark_onnx.results import Failure
-    from landmark_onnx.search.queries import joined
+) -> "Iterator[Answer | Failure | None]":
+    from landmark_onnx.search.queries import Queries
 
-    # Steps look at all queries at once, or would augment the whole database for each part of them.
-    for part in joined(queries) if steps else queries:
-        if isinstance(part, Failure):
-            yield part
-        else:
+    for part in queries:
+        if isinstance(part, Queries):
             yield from index.answer(part, top, steps=steps, approximate=approximate)
+        else:
+            yield part
 
 
 def _moves(pairs: list[str]) -> list[tuple[str, str]]:
@@ -187,14 +186,19 @@ def _moves(pairs: list[str]) -> list[tuple[str, str]]:
 
 
 def _shown(
-    answers: "Iterator[Answer | Failure]", html: Path, index: Path, moves: list[tuple[str, str]], report: Reporter
-) -> "Iterator[Answer | Failure]":
+    answers: "Iterator[Answer | Failure | None]",
+    html: Path,
+    index: Path,
+    moves: list[tuple[str, str]],
+    report: Reporter,
+) -> "Iterator[Answer | Failure | None]":
     """The answers, each on its way onto the contact sheet; notes at the end on what is not on it."""
     from landmark_onnx.search.report import MAX_BYTES, contact_sheet
 
     with contact_sheet(html, f"Neighbours in {index}", moves) as sheet:
         for answer in answers:
-            sheet.show(answer)
+            if answer is not None:
+                sheet.show(answer)
             yield answer
     report.note(f"the contact sheet is {html}")
     if sheet.missing:

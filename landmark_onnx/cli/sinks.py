@@ -51,7 +51,10 @@ class Sink(Protocol):
     """Takes records one by one. `close` completes what was written; it is not called after an error."""
 
     def write(self, record: Record) -> None:
-        """Write one record, so that a reader sees it now."""
+        """Write one record, so that a reader sees it soon."""
+
+    def pause(self) -> None:
+        """Let a reader see now all that was written: the next record may be long in coming."""
 
     def close(self) -> None:
         """Write what belongs at the end."""
@@ -88,6 +91,9 @@ class JsonSink:
         self._stream.flush()
         self._start = ","
 
+    def pause(self) -> None:
+        """All is written."""
+
     def close(self) -> None:
         """End the array."""
         self._stream.write("[]\n" if self._start == "[" else "\n]\n")
@@ -105,6 +111,9 @@ class NdjsonSink:
         """Write one line."""
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
+
+    def pause(self) -> None:
+        """All is written."""
 
     def close(self) -> None:
         """Nothing belongs at the end."""
@@ -124,6 +133,10 @@ class CsvSink:
     def write(self, record: Record) -> None:
         """Write a record's rows."""
         self._writer.writerows([record] if "error" in record else self._view.rows(record))
+        self._stream.flush()
+
+    def pause(self) -> None:
+        """Send the header on its way if nothing followed it."""
         self._stream.flush()
 
     def close(self) -> None:
@@ -170,10 +183,14 @@ class TableSink:
         if len(self._waiting) >= self.ENOUGH or time.monotonic() - self._since > self.SECONDS:
             self._print()
 
-    def close(self) -> None:
+    def pause(self) -> None:
         """Print what still waits."""
         if self._waiting:
             self._print()
+
+    def close(self) -> None:
+        """Print what still waits."""
+        self.pause()
 
     def _print(self) -> None:
         from rich.text import Text

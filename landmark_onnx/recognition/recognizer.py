@@ -1,13 +1,11 @@
 """Image -> landmark, with the reasons: an index, classifiers and a detector that look at the same images in step."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from landmark_onnx.embedding.fan import Fan
 from landmark_onnx.images import reusable
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.recognition.rules import Hit, Rule, apply_rules
@@ -22,6 +20,7 @@ from landmark_onnx.recognition.votes import (
 )
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result
 from landmark_onnx.search.opening import AnyIndex
+from landmark_onnx.search.pace import grouped, in_step
 from landmark_onnx.search.queries import Queries
 from landmark_onnx.types import ImageSource, Tensors
 
@@ -108,13 +107,17 @@ class Recognizer:
     neighbour_weight: float = 1.0
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Recognition | Failure]:
-        """Answer each image in order; memory does not grow with their number. Each model decodes for itself."""
+        """Answer each image in order as it comes; memory does not grow with their number."""
+        return (answer for answer in self.paced(images) if answer is not None)
+
+    def paced(self, images: Iterable[ImageSource]) -> Iterator[Recognition | Failure | None]:
+        """As `stream`, with None where all that came is answered and `images` is silent."""
         models: list[Model[Any]] = [*self.retrievers, *(voter.classifier for voter in self.voters)]
         models += [self.detector] if self.detector else []
-        readers = Fan(map(reusable, images), len(models)).readers()
-        rows = zip(*(model.stream(reader) for model, reader in zip(models, readers, strict=True)), strict=True)
-        while group := list(itertools.islice(rows, AT_ONCE)):
+        for group in grouped(in_step(models, map(reusable, images)), AT_ONCE):
             yield from self._answer(group)
+            if not group:
+                yield None
 
     def _answer(self, group: Sequence[Sequence[Result | Failure]]) -> Iterator[Recognition | Failure]:
         whole = [row for row in group if not any(isinstance(answer, Failure) for answer in row)]

@@ -22,6 +22,7 @@ from landmark_onnx.search.texts import Texts, check_ends, text_files
 
 if TYPE_CHECKING:
     from landmark_onnx.search.state import Step
+    from landmark_onnx.search.steps import Chain
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Index:
         self.vectors: Float32 = mapped(manifest.vectors_path(folder), "<f4", (rows, ensemble.dim))
         self.ids: Sequence[str] = self._texts("ids")
         self.sources: Sequence[str] = self._texts("sources")
+        self._last: tuple[tuple[Step, ...], Chain] | None = None
         logger.info("%s: opened: %s", folder, self.describe())
 
     @classmethod
@@ -81,9 +83,7 @@ class Index:
     ) -> Iterator[Answer]:
         """The neighbours of each query by name, after `steps`, which search exactly. Raises: SearchError, StepError."""
         if steps:
-            from landmark_onnx.search.steps import run_steps
-
-            found = run_steps(steps, queries.vectors, self.vectors, top)
+            found = self._chain(tuple(steps))(queries.vectors, top)
         else:
             found = self.search(queries.vectors, top, approximate=approximate)
         return answers(queries, found, self.ids, self.sources)
@@ -122,6 +122,14 @@ class Index:
         size = sum((self.folder / name).stat().st_size for name in self.manifest.names)
         facts = {"index": str(self.folder), "rows": len(self), "bytes": size, **self.ensemble.facts()}
         return {**facts, "approximate": graph.describe() if graph else None}
+
+    def _chain(self, steps: "tuple[Step, ...]") -> "Chain":
+        """What the last steps have made of the database is kept for the queries that come next."""
+        from landmark_onnx.search.steps import Chain
+
+        if self._last is None or self._last[0] != steps:
+            self._last = (steps, Chain(steps, self.vectors))
+        return self._last[1]
 
     @functools.cached_property
     def _graph(self) -> GraphSearch:

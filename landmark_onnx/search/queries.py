@@ -3,19 +3,21 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from landmark_onnx.embedding.folder import Features
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.model import Retriever
-from landmark_onnx.results import Embedding, Failure
+from landmark_onnx.results import Failure
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.feed import Feed
 from landmark_onnx.search.neighbours import Float32
+from landmark_onnx.search.pace import grouped, in_step
 
 AT_ONCE = 256
-"""Queries that are searched together: exact search is fast for many, and answers should not wait for all."""
+"""Queries that are searched together at most: exact search is fast for many."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,30 +35,30 @@ class Queries:
 
 def embedded(
     images: Iterable[str], ensemble: Ensemble, retrievers: Mapping[str, Retriever]
-) -> Iterator[Queries | Failure]:
+) -> Iterator[Queries | Failure | None]:
     """Embed images by every model of the ensemble, in their order; one that fails yields a `Failure`.
 
-    retrievers: by the name of the member's model; `check_retrievers` says whether they fit.
+    Those that came while the last were searched for are searched together. None: all are answered, and `images` is
+    silent. retrievers: by the name of the member's model; `check_retrievers` says whether they fit.
     """
-    remaining = iter(images)
-    while chunk := list(itertools.islice(remaining, AT_ONCE)):
-        answers = {name: list(retriever.stream(chunk)) for name, retriever in retrievers.items()}
-        failures = [
-            next((each for each in results if isinstance(each, Failure)), None)
-            for results in zip(*answers.values(), strict=True)
-        ]
-        for failed, group in itertools.groupby(range(len(chunk)), key=lambda at: failures[at] is not None):
-            rows = list(group)
+    for group in grouped(in_step(list(retrievers.values()), images), AT_ONCE):
+        for failed, rows in itertools.groupby(group, key=lambda row: _failure(row) is not None):
             if failed:
-                yield from (failure for failure in (failures[at] for at in rows) if failure)
+                yield from (failure for failure in map(_failure, rows) if failure)
             else:
-                names = [chunk[at] for at in rows]
-                vectors = {name: _stacked(results, rows) for name, results in answers.items()}
-                yield Queries(names, names, ensemble(vectors))
+                yield _queries(list(rows), ensemble, list(retrievers))
+        if not group:
+            yield None
 
 
-def _stacked(results: Sequence[Embedding | Failure], rows: Sequence[int]) -> Float32:
-    return np.stack([each.vector for each in (results[at] for at in rows) if not isinstance(each, Failure)])
+def _failure(row: Sequence[Any]) -> Failure | None:
+    return next((each for each in row if isinstance(each, Failure)), None)
+
+
+def _queries(rows: Sequence[Sequence[Any]], ensemble: Ensemble, models: Sequence[str]) -> Queries:
+    names = [row[0].image for row in rows]
+    vectors = {name: np.stack([row[at].vector for row in rows]) for at, name in enumerate(models)}
+    return Queries(names, names, ensemble(vectors))
 
 
 def precomputed(features: Features, ensemble: Ensemble) -> Iterator[Queries | Failure]:
@@ -70,21 +72,6 @@ def precomputed(features: Features, ensemble: Ensemble) -> Iterator[Queries | Fa
         refused.clear()
         if batch.ids:
             yield Queries(list(batch.ids), list(batch.sources), ensemble(batch.vectors), are_ids=True)
-
-
-def joined(parts: Iterable[Queries | Failure]) -> Iterator[Queries | Failure]:
-    """All failures, then all queries as one, if there are any."""
-    kept: list[Queries] = []
-    for part in parts:
-        if isinstance(part, Failure):
-            yield part
-        else:
-            kept.append(part)
-    if kept:
-        names = [name for part in kept for name in part.names]
-        sources = [source for part in kept for source in part.sources]
-        vectors = np.concatenate([part.vectors for part in kept])
-        yield Queries(names, sources, vectors, are_ids=all(part.are_ids for part in kept))
 
 
 def check_retrievers(ensemble: Ensemble, retrievers: Mapping[str, Retriever], name: str) -> None:

@@ -1,0 +1,58 @@
+"""Queries as they come: several models look at each, and what came together is searched together."""
+
+import collections
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from landmark_onnx.embedding.fan import Fan
+from landmark_onnx.model import Model
+from landmark_onnx.results import Failure, Result
+from landmark_onnx.types import ImageSource
+
+T = TypeVar("T")
+
+
+def in_step(
+    models: Sequence[Model[Any]], images: Iterable[ImageSource]
+) -> Iterator[tuple[Result | Failure, ...] | None]:
+    """What each model answers to an image; None where all that came is answered and the source is silent.
+
+    Each model decodes for itself, and memory does not grow with the number of images.
+    """
+    readers = Fan(iter(images), len(models)).readers()
+    with contextlib.ExitStack() as stack:
+        first, *others = [
+            stack.enter_context(contextlib.closing(model.paced(reader)))
+            for model, reader in zip(models, readers, strict=True)
+        ]
+        for answer in first:
+            yield None if answer is None else (answer, *[_next(other) for other in others])
+        for other in others:
+            collections.deque(other, 0)  # raises what the source has raised to it
+
+
+def _next(answers: Iterable[T | None]) -> T:
+    return next(answer for answer in answers if answer is not None)
+
+
+def grouped(rows: Iterable[T | None], most: int) -> Iterator[list[T]]:
+    """Rows that came while the last group was at work, at most so many; none waits for a source that is silent.
+
+    rows: None says that it is; then, after the rows that were waiting, comes an empty group.
+    """
+    group: list[T] = []
+    began = patience = 0.0
+    for row in rows:
+        if row is not None:
+            began = began if group else time.monotonic()
+            group.append(row)
+        if group and (row is None or len(group) == most or time.monotonic() - began >= patience):
+            handed = time.monotonic()
+            yield group
+            patience, group = time.monotonic() - handed, []
+        if row is None:
+            yield []
+    if group:
+        yield group
