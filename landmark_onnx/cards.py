@@ -38,7 +38,8 @@ class Source:
 
     network: a name in `landmark_onnx_export.networks.NETWORKS`, or "program" for a binary model that ships its own. A
     model that comes as ONNX needs none.
-    labels: file inside the release that maps class index to name, if there is one.
+    labels: file that maps class index to name, if there is one: inside the release; of a user's card also beside it or
+    beside the model.
     """
 
     network: str = "program"

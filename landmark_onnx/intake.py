@@ -31,6 +31,7 @@ from landmark_onnx.store import (
     stored_model,
 )
 from landmark_onnx.trust import accept
+from landmark_onnx.types import Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +206,7 @@ def _adopt(path: Path, about: _Given) -> ModelCard:
             examine(session, given, probe_rule(given))
             image = picture(0)
             outputs = session.run(given, preprocess(probe_rule(given), image))
+            _check_labels(given, facts.get("labels", {}), outputs)
             facts |= {"source": {"name": path.name, "kind": ADOPTED}, "probe": Probe.ask(image, outputs).to_json()}
             _write_sealed(path, target, facts)
     return given
@@ -255,6 +257,19 @@ def _labels(path: Path, given: ModelCard, card_file: Path | None) -> dict[str, d
         return {"labels": dict(inside)}
     places = " or ".join(dict.fromkeys(map(str, folders)))
     raise ModelFileError(f"{given.name}: its card wants labels from {given.source.labels}: no such file in {places}")
+
+
+def _check_labels(given: ModelCard, labels: Mapping[str, str], outputs: Tensors) -> None:
+    """Names of other classes than the model has are those of another model; detectors may have classes without any."""
+    if not labels or "probability" not in outputs:
+        return
+    count = outputs["probability"].shape[-1]
+    named = set(map(int, labels))
+    strange, nameless = sorted(named - set(range(count))), sorted(set(range(count)) - named)
+    if strange or (nameless and given.task == "cls"):
+        what = f"class {strange[0]} is none of these" if strange else f"class {nameless[0]} has no name"
+        counts = f"name {len(named)} classes, the model has {count}"
+        raise ModelFileError(f"{given.name}: the labels in {given.source.labels} {counts}: {what}")
 
 
 def _install(path: Path, given: ModelCard) -> None:

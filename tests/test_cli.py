@@ -808,7 +808,7 @@ def exporter(monkeypatch):
     convert = pytest.importorskip("landmark_onnx_export.convert")
     forms = []
 
-    def export_model(card, source, output, form, *, check_parity=True, say=lambda stage: None):
+    def export_model(card, source, output, form, *, check_parity=True, beside=None, say=lambda stage: None):
         say("program")
         forms.append(form)
         if "bad" in source.read_text():

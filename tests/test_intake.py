@@ -464,14 +464,26 @@ def test_the_labels_of_a_card_name_the_classes(place, tmp_path, own_cards):
     onnx.save(fakes.unsealed(model), model)
     folder = {"card": tmp_path / "given", "model": model.parent, "cards": own_cards}[place]
     folder.mkdir(exist_ok=True)
-    (folder / "names.csv").write_text("0,church\n1,bridge\n")
+    names = {index: f"class {index}" for index in range(7)}
+    (folder / "names.csv").write_text("".join(f"{index},{name}\n" for index, name in names.items()))
     if place == "cards":
         write_card(own_cards / "mine.toml", task="cls", more=LABELLED)
         add(model, "mine")
     else:
         (tmp_path / "given").mkdir(exist_ok=True)
         add(model, card_file=write_card(tmp_path / "given" / "card.toml", task="cls", more=LABELLED))
-    assert Classifier("mine").names == {0: "church", 1: "bridge"}
+    assert Classifier("mine").names == names
+
+
+@pytest.mark.parametrize("named", [range(6), range(8), [*range(6), 8, 9]])
+def test_labels_of_another_model(named, tmp_path, store):
+    model = fakes.make_cls(tmp_path / "theirs.onnx")
+    onnx.save(fakes.unsealed(model), model)
+    (tmp_path / "names.csv").write_text("".join(f"{index},x{index}\n" for index in named))
+    what = "has no name" if len(named) < 7 else "is none of these"
+    with pytest.raises(ModelFileError, match=rf"in names\.csv name \d classes, the model has 7: class \d {what}"):
+        add(model, card_file=write_card(tmp_path / "card.toml", task="cls", more=LABELLED))
+    assert files(store) == []
 
 
 def test_labels_that_are_nowhere(tmp_path, store, own_cards):

@@ -40,7 +40,7 @@ def mirror(monkeypatch):
 def exporter(monkeypatch):
     """An exporter that needs no Paddle."""
 
-    def export_model(card, source, output, form=None, *, say, check_parity=True):
+    def export_model(card, source, output, form=None, *, say, check_parity=True, beside=None):
         say("convert")
         fakes.make_retrieval(output, model_card=fakes.small_card(card.name))
 
@@ -219,7 +219,7 @@ def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter,
     """Else prune would take its temporary files away."""
     busy = []
 
-    def export_model(card, source, output, form, *, say, check_parity):
+    def export_model(card, source, output, form, *, say, check_parity, beside):
         entered = []
         background(lambda: hold(entered, card.name)).join(0.3)
         busy.append(not entered)
@@ -237,8 +237,8 @@ def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter,
 def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch):
     given = []
 
-    def export_model(card, source, output, form, *, say, check_parity):
-        given.append(card)
+    def export_model(card, source, output, form, *, say, check_parity, beside):
+        given.append((card, beside))
         fakes.make_retrieval(output, model_card=card)
         return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())
 
@@ -247,7 +247,7 @@ def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch)
     card = write_card(tmp_path / "card.toml")
     release = make_tar(tmp_path / "x.tar")
     assert run("export", "--from", release, "--card", card)[0] == 0
-    assert given[0].summary == "somebody's"
+    assert (given[0][0].summary, given[0][1]) == ("somebody's", tmp_path)
     assert exported_path("mine").exists()
     code, _, err = run("export", NAME, "--from", release, "--card", card)
     assert (code, "the card is called 'mine'" in err) == (2, True)
@@ -256,7 +256,7 @@ def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch)
 def test_an_export_of_a_release_that_was_added(run, exporter, tmp_path, monkeypatch):
     given = []
 
-    def export_model(card, source, output, form, *, say, check_parity):
+    def export_model(card, source, output, form, *, say, check_parity, beside):
         given.append((card.name, source))
         fakes.make_retrieval(output)
         return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())

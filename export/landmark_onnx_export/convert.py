@@ -12,10 +12,10 @@ from typing import Any
 import onnx
 
 from landmark_onnx.agreement import Agreement
-from landmark_onnx.cards import ModelCard
+from landmark_onnx.cards import ModelCard, shipped_cards, users_folder
 from landmark_onnx.errors import ExportError
 from landmark_onnx.files import publish, sync
-from landmark_onnx.labels import parse_labels
+from landmark_onnx.labels import parse_labels, read_labels
 from landmark_onnx.seal import append_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind
 from landmark_onnx.workfolders import folder_beside
@@ -71,17 +71,20 @@ def export_model(
     form: Form = LEAN,
     *,
     check_parity: bool = True,
+    beside: Path | None = None,
     say: Callable[[str], None] = lambda stage: None,
 ) -> ExportReport:
     """Export `source` (tar, folder, binary model) to the ONNX file `output`; on any error nothing is left there.
 
-    say: called with the name of each stage as it begins.
-    Raises: ExportError, MissingExtraError.
+    beside: a folder, as that of the card's file, in which its labels may be if they are not in the release; they are
+    looked for beside the release and among the user's cards, too. say: called with the name of each stage as it begins.
+    Raises: ExportError, also if the labels that a user's card names are nowhere; MissingExtraError.
     """
     start = time.perf_counter()
     if form.input_kind == "uint8":
         check_card(card)
     with folder_beside(output) as folder, open_source(source) as opened:
+        labels = _labels(card, opened, beside)
         say("program")
         program, unused = _program(card, opened, folder)
         logger.info("%s: variables that the network does not use: %s", card.name, ", ".join(unused) or "none")
@@ -101,7 +104,7 @@ def export_model(
             paddle = parity.PaddleModel(*files, tensors.inputs, tensors.outputs)
             measured = parity.measure(card, paddle, written.model, folder, form.input_kind)
         metadata = _metadata(card, opened, written, measured)
-        _seal(written.model, metadata | form.metadata())
+        _seal(written.model, metadata | labels | form.metadata())
         _publish(written, output)
     agreed = measured.agreement if measured else None
     return ExportReport(path=output, card=card, seconds=time.perf_counter() - start, agreement=agreed, unused=unused)
@@ -142,13 +145,32 @@ def _metadata(card: ModelCard, source: Source, written: Written, measured: parit
         "source": {"name": source.path.name, "kind": source.kind, "sha256": source.sha256},
         "tools": {tool: version for tool in TOOLS for version in _version(tool)},
     }
-    if card.source.labels and (text := source.read_text(card.source.labels)) is not None:
-        metadata["labels"] = {str(index): name for index, name in parse_labels(text, card.source.labels).items()}
     if measured:
         metadata |= {"parity": measured.to_json(), "probe": measured.probe.to_json()}
     if written.data:
         metadata["data"] = {"file": written.data.name, "sha256": written.data_sha256}
     return metadata
+
+
+def _labels(card: ModelCard, source: Source, beside: Path | None) -> dict[str, dict[str, str]]:
+    """The class names that the card wants, as metadata."""
+    wanted = card.source.labels
+    if not wanted:
+        return {}
+    if (text := source.read_text(wanted)) is not None:
+        found = parse_labels(text, wanted)
+    else:
+        folders = [folder for folder in (beside, source.path.parent, users_folder()) if folder]
+        file = next((file for folder in folders if (file := folder / wanted).is_file()), None)
+        if file is None:
+            places = ", ".join(dict.fromkeys(map(str, (source.path, *folders))))
+            why = f"{card.name}: its card wants labels from {wanted}: no such file in {places}"
+            if card.name not in shipped_cards():
+                raise ExportError(why)
+            logger.warning("%s; its classes have no names", why)
+            return {}
+        found = read_labels(file)
+    return {"labels": {str(index): name for index, name in found.items()}}
 
 
 def _version(package: str) -> Iterator[str]:

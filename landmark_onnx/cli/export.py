@@ -96,7 +96,17 @@ def export_releases(
     with reporting(Output(quiet=quiet), bar=True) as report:
         for model, path in releases:
             try:
-                made = export_one(model, path, output, form, folder=every, parity=parity, report=report, own=own)
+                made = export_one(
+                    model,
+                    path,
+                    output,
+                    form,
+                    folder=every,
+                    parity=parity,
+                    report=report,
+                    own=own,
+                    beside=card and card.parent,
+                )
             except (LandmarkError, OSError) as error:
                 if not every or isinstance(error, MissingExtraError):
                     raise
@@ -158,10 +168,12 @@ def export_one(
     report: Reporter,
     folder: bool = False,
     own: "ModelCard | None" = None,
+    beside: Path | None = None,
 ) -> "ExportReport":
     """Export one release, telling `report` each stage.
 
-    folder: `output` is one even if it is not there yet. own: the card, where it is none of the known ones.
+    folder: `output` is one even if it is not there yet. own: the card, where it is none of the known ones; beside: the
+    folder where it lies, and its labels may lie.
     """
     from landmark_onnx.cards import card
     from landmark_onnx.locks import file_locked
@@ -180,7 +192,9 @@ def export_one(
         report.stage(f"{name}: {stage}")
 
     with file_locked(target, waiting=lambda: say("waiting for another process")):
-        return export_model(own or card(name), source, target, form or Form(), check_parity=parity, say=say)
+        return export_model(
+            own or card(name), source, target, form or Form(), check_parity=parity, beside=beside, say=say
+        )
 
 
 def facts(made: "ExportReport") -> str:

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards import ModelCard, Source, card
+from landmark_onnx.cards import CARDS_VARIABLE, ModelCard, Source, card
 from landmark_onnx.errors import ExportError, ModelFileError
 from landmark_onnx.model import Classifier, Detector, Retriever
 from landmark_onnx.preprocess import preprocess
@@ -27,6 +27,7 @@ from landmark_onnx_export.fluid import parse_program, read_params
 from landmark_onnx_export.networks import build, write_binary_model
 from landmark_onnx_export.sources import open_source
 from landmark_onnx_export.synthetic import write_fpn_detector
+from test_sources import stream
 
 pytestmark = pytest.mark.paddle
 
@@ -171,6 +172,27 @@ def test_a_detector_with_a_pyramid_exports(resize_to_size, tmp_path):
     report = export_model(facts, tar, tmp_path / "fpn.onnx")
     assert report.agreement.matched >= 0.99
     assert Detector(report.path)(PHOTO).boxes.shape[1] == 4
+
+
+@pytest.mark.parametrize("place", ["release", "folder", "card", "cards", None])
+def test_labels_of_a_users_card(place, tmp_path, monkeypatch, caplog):
+    folders = {name: tmp_path / name for name in ("card", "cards", "folder")} | {"release": tmp_path / "folder" / "x"}
+    for folder in sorted(folders.values()):
+        folder.mkdir()
+    monkeypatch.setenv(CARDS_VARIABLE, str(folders["cards"]))
+    (folders["release"] / "fc_0.b_0").write_bytes(stream(np.ones(1, "<f4")))
+    own = dataclasses.replace(card(CLS), name="mine", source=Source(labels="names.csv"))
+    if place:
+        (folders[place] / "names.csv").write_text("0,church\n")
+    with open_source(folders["release"]) as source:
+        if place:
+            assert convert._labels(own, source, folders["card"]) == {"labels": {"0": "church"}}
+            return
+        with pytest.raises(ExportError, match=r"mine: its card wants labels from names\.csv: no such file in"):
+            convert._labels(own, source, folders["card"])
+        shipped = dataclasses.replace(own, name=CLS)
+        assert convert._labels(shipped, source, None) == {}
+        assert "its classes have no names" in caplog.text
 
 
 def test_no_proposal_is_no_detection(release, tmp_path, export_quietly):
