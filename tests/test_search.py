@@ -497,8 +497,9 @@ def test_the_contact_sheet_is_as_wide_as_a_phone(width, chromium, photos, run):
     run("search", f"p/{long}.png", f"{long}.jpg", "--index", f"i{long}", "--html", "report.html", "-q")
     script = """f.onload = () => {
         const d = f.contentDocument, e = d.documentElement
-        const plate = d.querySelector('.hits > figure > div'), look = getComputedStyle(plate)
-        o.textContent = [e.clientWidth, e.scrollWidth, plate.clientWidth, look.height, look.backgroundImage.slice(0, 15)]
+        const plate = d.querySelector(".hits > figure > div"), look = getComputedStyle(plate)
+        const sizes = [e.clientWidth, e.scrollWidth, plate.clientWidth]
+        o.textContent = [...sizes, look.height, look.backgroundImage.slice(0, 15)]
     }"""
     frame = f'<iframe id=f src=report.html style="width: {width}px; border: 0"></iframe><pre id=o></pre>'
     Path("frame.html").write_text(f"<!DOCTYPE html>{frame}<script>{script}</script>")
