@@ -130,6 +130,7 @@ class Session:
             values = self._runner.run(card.output_names(), renamed)
         except Exception as error:  # runtimes' exceptions have no public base class
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+            logger.info("%s: cannot run %s", self.path, shapes, exc_info=True)
             raise SessionError(f"{self.path}: {self.provider} cannot run {shapes}: {reason_of(error)}") from error
         outputs = conform(card, len(feeds["image"]), values, str(self.path))
         for name, array in outputs.items():

@@ -121,7 +121,13 @@ class How:
     threads: Annotated[int, typer.Option(min=0, help="Of each contestant; 0 for all cores.", rich_help_panel=HOW)] = 0
     duration: Annotated[float, typer.Option(min=0.01, help="Seconds of a window.", rich_help_panel=HOW)] = 2.0
     iterations: Annotated[
-        int, typer.Option(min=0, help="Queries of a window, however long they take.", rich_help_panel=HOW)
+        int,
+        typer.Option(
+            min=0,
+            help="Queries of a window, however long they take. Default: what --duration allows.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
     ] = 0
     windows: Annotated[
         int,
@@ -133,6 +139,7 @@ class How:
             min=0.0,
             help="Queries per second of scenario server. Default: 80 % of what the slowest contestant can do.",
             rich_help_panel=HOW,
+            show_default=False,
         ),
     ] = 0.0
 

@@ -26,7 +26,7 @@ Labels = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Names of the classes: index and landmark id a line, or Kaggle's train_label_to_category.csv.",
+        help="Names of the classes: index and name a line, in either order, or Kaggle's train_label_to_category.csv.",
     ),
 ]
 

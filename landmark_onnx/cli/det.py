@@ -71,7 +71,7 @@ def detect(
     iou: Overlap = None,
     keep: Keep = None,
 ) -> None:
-    """Find things in each image: OpenImages V4 classes, boxes and scores. MODEL is the released detector by default."""
+    """Find things in each image: classes, boxes and scores; by default with the released detector (OpenImages V4)."""
     from landmark_onnx.draw import DrawnCopies
     from landmark_onnx.model import Detector
 

@@ -29,7 +29,7 @@ Submission = Annotated[
         exists=True,
         dir_okay=False,
         show_default=False,
-        help="CSV with a header, in Kaggle's form: id,images or id,landmarks.",
+        help="CSV with a header, in Kaggle's form: id,images; of recognition id,landmarks.",
     ),
 ]
 Solution = Annotated[
@@ -39,7 +39,7 @@ Solution = Annotated[
         exists=True,
         dir_okay=False,
         show_default=False,
-        help="CSV with a header, in Kaggle's form: id,images,Usage or id,landmarks,Usage.",
+        help="CSV with a header, in Kaggle's form: id,images,Usage; of recognition id,landmarks,Usage.",
     ),
 ]
 GroundTruthFile = Annotated[

@@ -97,7 +97,7 @@ def add_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A release (a tar, or a folder of Paddle files), an exported .onnx file, or with --card anybody's.",
+            help="A release (a tar or a folder of Paddle files), an exported .onnx file, or one of others with --card.",
             show_default=False,
         ),
     ],

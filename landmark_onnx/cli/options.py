@@ -64,8 +64,8 @@ class Engine:
     provider: Annotated[
         str,
         typer.Option(
-            help="auto, cpu, cuda, tensorrt, openvino, or ONNX Runtime's own name. auto prefers CUDA and says what it "
-            "took; anything else runs there or fails.",
+            help="auto, cpu, cuda, tensorrt, openvino, or ONNX Runtime's own name. auto prefers CUDA, takes "
+            "OpenVINO where no ONNX Runtime is installed, and says what it took; anything else runs there or fails.",
             rich_help_panel=ENGINE,
         ),
     ] = "auto"
@@ -151,7 +151,7 @@ class Images:
     damaged: Annotated[
         DamagedImages,
         typer.Option(
-            help="What becomes of images that are cut or overwritten: an error, or what can be decoded and a note.",
+            help="What becomes of images that are cut or overwritten: an error, or what can be decoded and a warning.",
             rich_help_panel=IMAGES,
         ),
     ] = DamagedImages.REFUSE

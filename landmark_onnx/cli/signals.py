@@ -16,8 +16,8 @@ INTERRUPTED = 130
 REPEATED = 1.0
 """Seconds in which more signals belong to the first one: `timeout` sends two, and cleaning up must not be cut short."""
 
-LATER = 0.02
-"""Seconds until a signal that arrived during an import is looked at again."""
+LATER, PATIENCE = 0.02, 2.0
+"""Seconds until a signal that arrived during an import is looked at again, and after which it waits no longer."""
 
 _arrived: float | None = None
 
@@ -60,7 +60,8 @@ def _interrupt(number: int, frame: "FrameType | None") -> None:
             return
         _arrived = now
     # A module cut off in the middle says something else: that it is damaged, or not installed. Who insists is heard.
-    if (first or again) and _importing(frame):
+    patient = first or (again and now - (_arrived or now) < PATIENCE)
+    if patient and _importing(frame):
         signal.signal(signal.SIGALRM, _interrupt)
         signal.setitimer(signal.ITIMER_REAL, LATER)
         return

@@ -59,7 +59,10 @@ def check(
     engine: Engine,
     output: Output,
 ) -> None:
-    """Check exported files without Paddle: their bytes, their card, and a stored question with Paddle's answer."""
+    """Check exported files without Paddle: their bytes, their card, and a stored question with its answer.
+
+    The answer is Paddle's for an exported release, and the file's own first one where it was added or reduced.
+    """
     with reporting(output) as report:
         emit(verified(models, engine, report), VIEW, output, report)
 
