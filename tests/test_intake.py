@@ -446,6 +446,17 @@ def test_a_model_of_others_in_the_place_of_another(what, tmp_path, own_cards):
     assert verify("mine").agreement.cosine == pytest.approx(1)
 
 
+def test_another_card_is_replaced_only_when_told(tmp_path, own_cards, store):
+    mine = write_card(own_cards / "mine.toml", more="# of mine\n")
+    path, card_file = make_tar(tmp_path / "mine.tar"), write_card(tmp_path / "card.toml", task="cls")
+    with pytest.raises(CardError, match=rf"{card_file}: {mine} is another card of that name; .*--replace"):
+        add(path, card_file=card_file)
+    assert "# of mine" in mine.read_text()
+    assert files(store) == []
+    add(path, card_file=card_file, replace=True)
+    assert card("mine").task == "cls"
+
+
 def test_a_card_of_the_same_facts_is_left_as_the_user_wrote_it(tmp_path, own_cards):
     write_card(own_cards / "mine.toml", more="# of mine\n")
     add(make_foreign(tmp_path / "theirs.onnx"), card_file=write_card(tmp_path / "card.toml"))
