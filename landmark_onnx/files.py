@@ -132,7 +132,9 @@ def _unfinished(path: Path, finish: Callable[[Path, Path], None]) -> Iterator[Bi
 
 
 def _temporary_name(path: Path) -> str:
-    return f".{path.name}.{secrets.token_hex(8)}.tmp"
+    # A file system's longest names leave no room for what is added: 58 characters have 232 bytes at most.
+    name = path.name if len(os.fsencode(path.name)) <= 232 else path.name[:58]
+    return f".{name}.{secrets.token_hex(8)}.tmp"
 
 
 def _publish_new(temporary: Path, path: Path) -> None:

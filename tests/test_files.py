@@ -103,6 +103,12 @@ def test_whatever_ends_the_block_leaves_the_old_file_alone(error, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "\N{OLD ITALIC LETTER A}" * 63])
+def test_names_as_long_as_they_may_be(name, tmp_path):
+    write(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"new"
+
+
 def test_a_file_that_cannot_be_moved_into_place_leaves_nothing(tmp_path):
     path = tmp_path / "folder"
     path.mkdir()
