@@ -32,14 +32,14 @@ class ModelIdentity:
     """What makes embeddings comparable: those of two equal identities are of one space.
 
     name: of the card. sha256: the model file's seal. dim: values of a vector. preprocess: `card_digest` of the card.
-    precision: what it computes in: a file of fp32 runs in bf16 too.
+    precision: what it computes in: a file of fp32 runs in bf16 too. Files that do not say it are older, and refused.
     """
 
     name: str
     sha256: str
     dim: Dim
     preprocess: str
-    precision: Precision
+    precision: Precision = "fp32"
 
     def describe(self) -> str:
         """The same for people, in a line."""
