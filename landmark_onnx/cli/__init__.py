@@ -4,6 +4,7 @@ Exit codes: 0 all answered; 1 something failed, others may be answered; 2 wrong 
 standard output left before its end, as `head` does.
 """
 
+import gc
 import os
 import sys
 
@@ -24,6 +25,7 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
         open_streams()
         # A damaged image is reported in our words; OpenCV reads this when it is imported.
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+        gc.disable()  # to look for garbage in what is being imported takes a tenth of the start
         from landmark_onnx.cli.root import run
 
         code = run(arguments)
@@ -33,5 +35,6 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
         # Native code may have turned an interrupt into an error of its own.
         if not interrupted():
             raise
+    gc.enable()
     settle()
     sys.exit(code)  # type: ignore[arg-type]

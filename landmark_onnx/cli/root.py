@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ class _Root(TyperGroup):
             return super().make_context(*arguments, **settings)
 
     def invoke(self, *arguments: Any, **settings: Any) -> Any:
+        gc.enable()
         with _translated():
             return super().invoke(*arguments, **settings)
 
