@@ -5,6 +5,7 @@ entropy-coded data is read once more, at an eighth of the size, by a decoder tha
 """
 
 import importlib
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from landmark_onnx.headers import JPEG_FRAMES, jpeg_segments
 
 END = b"\xff\xd9"
 _START = b"\xff\xd8"
-_SCAN = 0xDA
+_SCAN, _TABLES = 0xDA, 0xC4
+_HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})
+_ZEROS = bytes(32)
 _ALONE = frozenset({0x01, 0xD8, 0xD9})  # markers without a segment, beside those of restarts
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 _LOST = re.compile(r"Corrupt JPEG data: |Premature end of JPEG file")
@@ -44,7 +47,7 @@ def judge(data: bytes) -> Verdict:
         complaint = _complaint(whole)
         if complaint and (plain := _plain(whole)) != whole:
             whole, complaint = plain, _complaint(plain)
-        damage = reason(complaint) if complaint and is_loss(complaint) else _missing_scan(whole)
+        damage = reason(complaint) if complaint and is_loss(complaint) else _missing_scan(whole) or _hole(whole)
     except (LookupError, ValueError, struct.error):
         return Verdict(data, None, UNKNOWN)
     word = "damaged" if end is None else "truncated"
@@ -130,6 +133,45 @@ def _missing_scan(data: bytes) -> str | None:
             return None
     lacking = sum(any(each) for each in bits.values())
     return f"{lacking} of its {len(bits)} components lack scans" if lacking else None
+
+
+def _hole(data: bytes) -> str | None:
+    """Whether a scan has a run of zeros that no picture gives.
+
+    libjpeg makes coefficients of zeros, and says nothing if it happens to get as many as were there. The first code of
+    an AC table is all zeros: in a flat area it ends blocks, and in a pattern it skips some coefficients. Where it means
+    the next coefficient, and zeros its sign, a run of them is whole blocks without one that is 0.
+    """
+    frame, start = next((segment for segment in jpeg_segments(data) if segment[0] in JPEG_FRAMES), (0, 0))
+    hole = data.find(_ZEROS, start)
+    if frame not in _HUFFMAN or hole < 0:
+        return None
+    first: dict[int, int] = {}  # AC table -> what its first code means
+    after = start + struct.unpack_from(">H", data, start)[0]
+    for marker, at in itertools.chain(jpeg_segments(data), _markers(data, after)):
+        length = struct.unpack_from(">H", data, at)[0] if marker not in _ALONE else 0
+        if marker == _TABLES:
+            first |= _first_codes(data[at + 2 : at + length])
+        elif (
+            marker == _SCAN and data[at + length - 2] - data[at + length - 3] > 32
+        ):  # where few coefficients may repeat
+            end = _MARKER.search(data, at + length)
+            codes = [first.get(data[at + 4 + 2 * each] & 15, 0) for each in range(data[at + 2])]
+            if any(0 < code < 16 for code in codes) and _ZEROS in data[at + length : end.start() if end else None]:
+                return "a run of zeros in a scan"
+        elif marker == END[1]:
+            return None
+    return None
+
+
+def _first_codes(tables: bytes) -> dict[int, int]:
+    """AC table -> the meaning of its shortest code, of each table in a DHT segment (T.81, B.2.4.2)."""
+    found, at = {}, 0
+    while at + 17 < len(tables):
+        if tables[at] >> 4:
+            found[tables[at] & 15] = tables[at + 17]
+        at += 17 + sum(tables[at + 1 : at + 17])
+    return found
 
 
 def _scans(data: bytes, at: int) -> Iterator[tuple[set[int], int, int, int]]:

@@ -116,6 +116,28 @@ def test_a_scan_with_a_hole_is_damaged(kind, capfd):
     check_damaged(data[:-2] + bytes(500) + END, capfd)
 
 
+@pytest.mark.parametrize("kind", ["baseline", "optimised", "restarts", "grey", "444"])
+@pytest.mark.parametrize("size", [80, 512, 4096])
+def test_a_hole_of_zeros_is_seen_wherever_it_is(kind, size, capfd):
+    """libjpeg makes coefficients of zeros; in one of ten places it gets as many as were there, and says nothing."""
+    data = KINDS[kind]
+    for at in range(data.index(b"\xff\xda") + 20, len(data) - size - 2, 997):
+        check_damaged(data[:at] + bytes(size) + data[at + size :], capfd)
+
+
+def test_flat_and_patterned_pictures_are_sound(capfd):
+    """Their scans have runs of zeros, or of any other byte."""
+    rows, columns = np.indices((240, 320))
+    for grey in (rows * 0, rows * 0 + 255, rows * 255 // 239, columns % 8 // 4 * 255, (rows + columns) % 2 * 255):
+        image = np.dstack([grey.astype(np.uint8)] * 3)
+        image[100:140, 100:160] = photo(40, 60)
+        plain = np.dstack([grey.astype(np.uint8)] * 3)
+        for quality, progressive, optimise in itertools.product((30, 95), (0, 1), (0, 1)):
+            flags = (QUALITY, quality, PROGRESSIVE, progressive, OPTIMISE, optimise)
+            for picture in (image, plain, plain[:, :, 0]):
+                check_sound(encode(".jpg", picture, *flags), capfd)
+
+
 @pytest.mark.parametrize("kind", ["progressive", "progressive-restarts"])
 def test_whole_scans_that_are_missing_are_missed(kind, capfd):
     """libjpeg takes the scans that are there for all that there are, and says nothing."""
