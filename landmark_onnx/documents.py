@@ -18,7 +18,11 @@ from landmark_onnx.structure import DocumentError, brief, within
 
 MAX_BYTES = 16 << 20
 """Of a file that does not say otherwise. The values of a document take up to 40 times as much memory as its text."""
-MAX_TOML_BYTES = 1 << 20
+MAX_VALUES = 2_000_000
+"""Of a JSON text, counted by its commas and brackets; the names of 203,094 landmarks are a fifth of them."""
+MAX_TOML_BYTES = 256 << 10
+MAX_DOTS = 500
+"""Of a line of TOML: Python's reader takes time and memory by the square of the parts of a key."""
 MAX_DEPTH = 32
 MAX_BITS = 64
 
@@ -33,12 +37,12 @@ class VersionError(DocumentError):
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text, in UTF-8 with or without a byte order mark. Raises: DocumentError."""
-    return _parsed(json.loads, text)
+    return _parsed(_loads_json, text)
 
 
 def parse_toml(text: str | bytes) -> dict[str, Any]:
     """The table of a TOML text, in UTF-8 with or without a byte order mark. Raises: DocumentError."""
-    table: dict[str, Any] = _parsed(tomllib.loads, text)
+    table: dict[str, Any] = _parsed(_loads_toml, text)
     return table
 
 
@@ -84,6 +88,18 @@ def read_bytes(path: Path, limit: int, *, pipes: bool = False) -> bytes:
 def _without_waiting(path: str, flags: int) -> int:
     """To open a pipe that nobody writes takes for ever otherwise."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _loads_json(text: str) -> Any:
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise DocumentError(f"more than {MAX_VALUES:,} values")
+    return json.loads(text)
+
+
+def _loads_toml(text: str) -> dict[str, Any]:
+    if any(line.count(".") > MAX_DOTS for line in text.split("\n")):
+        raise DocumentError(f"a line with more than {MAX_DOTS} dots")
+    return tomllib.loads(text)
 
 
 def _parsed(parse: Callable[[str], Any], text: str | bytes) -> Any:

@@ -64,6 +64,7 @@ def test_json_that_is_refused(text, message):
         (b"a = " + b"[" * 200_000, "nested deeper than 32 levels"),
         (b"a = " + b"[" * 33 + b"]" * 33, "nested deeper than 32 levels"),
         (b"[" + b"a." * 40 + b"a]", "nested deeper than 32 levels"),
+        (b"a." * 32_000 + b"a = 1", "a line with more than 500 dots"),
         (b"a = 'b\nc'", r"[Ii]nvalid character '.n'"),
         (b"\0", "."),
         (b"a = 1\na = 2", "Cannot overwrite"),
@@ -83,6 +84,13 @@ def test_no_memory(monkeypatch):
     monkeypatch.setattr(documents.json, "loads", full)
     with pytest.raises(DocumentError, match="too large for the memory there is"):
         parse_json("[]")
+
+
+def test_values_have_a_limit(monkeypatch):
+    monkeypatch.setattr(documents, "MAX_VALUES", 4)
+    assert parse_json('[1, {"a": 2}]') == [1, {"a": 2}]
+    with pytest.raises(DocumentError, match="more than 4 values"):
+        parse_json("[[], [], []]")
 
 
 def test_files_have_a_limit(tmp_path):
