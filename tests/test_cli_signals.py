@@ -16,14 +16,15 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this sys
 
 BEGUN = "from landmark_onnx.cli import main; print('begun', flush=True); main()"
 CUT_OFF = """
-import os, signal, sys
+import os, signal, traceback
 try:
     os.kill(os.getpid(), signal.{signal})
     sum(range(1000))
 except KeyboardInterrupt as error:
+    traceback.print_exc()
     raise ImportError("initialization failed") from error
 """
-"""A module whose native part is interrupted as it is imported, and takes that for an error of its own."""
+"""A module whose native part is interrupted as it is imported, shows that, and takes it for an error of its own."""
 
 
 def start(*arguments: str, code: str = BEGUN, **environment: str) -> "subprocess.Popen[bytes]":
