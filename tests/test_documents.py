@@ -139,6 +139,7 @@ def test_versions(tmp_path):
 OWN = {
     "benchmark/child.py",
     "benchmark/worker.py",
+    "embedding/cluster.py",
     "features.py",
     "machine_cache.py",
     "trials.py",
