@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import indexed
 from landmark_onnx.errors import SearchError
+from landmark_onnx.search import whitening as module
 from landmark_onnx.search.ensemble import Ensemble, Member, load_ensemble
-from landmark_onnx.search.whitening import fit_whitening
+from landmark_onnx.search.whitening import Whitening, fit_whitening, load_whitening
 
 
 def pair(*weights: float) -> Ensemble:
@@ -137,6 +138,30 @@ def test_a_damaged_ensemble_is_told_of(tmp_path, text):
     (tmp_path / "ensemble.json").write_text(text)
     with pytest.raises(SearchError):
         load_ensemble(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mean", "projection", "explained"),
+    [
+        (np.zeros(4), np.zeros((3, 2)), np.zeros(2)),
+        (np.zeros(4), np.zeros((4, 2)), np.zeros(3)),
+        (np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(())),
+        (np.zeros(4), np.zeros((4, 2, 1)), np.zeros((2, 1))),
+        (np.zeros(4), np.full((4, 2), np.nan), np.zeros(2)),
+        (np.full(4, np.inf), np.zeros((4, 2)), np.zeros(2)),
+    ],
+)
+def test_a_whitening_of_other_shapes_is_refused(tmp_path, mean, projection, explained):
+    path = tmp_path / Whitening(mean, projection, explained).save(tmp_path)
+    with pytest.raises(SearchError, match=r"npz: damaged: wanted \(D,\), \(D, K\), \(K,\) finite, got"):
+        load_whitening(path)
+
+
+def test_a_whitening_that_unfolds_to_more_than_memory(tmp_path, monkeypatch):
+    path = tmp_path / Whitening(np.zeros(4), np.zeros((4, 2)), np.zeros(2)).save(tmp_path)
+    monkeypatch.setattr(module, "MAX_BYTES", 100)
+    with pytest.raises(SearchError, match="npz: damaged: its arrays claim more than 100 bytes"):
+        load_whitening(path)
 
 
 def test_a_damaged_or_missing_whitening_is_told_of(tmp_path):

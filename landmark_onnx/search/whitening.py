@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.errors import SearchError
+from landmark_onnx.errors import SearchError, reason_of
 from landmark_onnx.files import atomic_write
 
 Float64: TypeAlias = npt.NDArray[np.float64]
@@ -21,6 +20,8 @@ FLOOR = 1e-9
 """The smallest variance that is scaled up, as a share of the largest: at it, float32's rounding of unit vectors stays
 under a hundredth of a component. Weaker directions are scaled as if they had this variance, so that noise stays small.
 """
+MAX_BYTES = 1 << 30
+"""Of the arrays in a file; those that make 512 values of 2,048 take 8 MB."""
 ARRAYS = ("mean", "projection", "explained")
 
 
@@ -66,12 +67,23 @@ def load_whitening(path: Path) -> Whitening:
     """What `Whitening.save` wrote. Raises: SearchError if it is missing or damaged."""
     try:
         # NumPy leaves a file that it opened itself open if it is damaged.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            whitening = Whitening(**{key: np.asarray(arrays[key], np.float64) for key in ARRAYS})
+        with path.open("rb") as file:
+            if sum(entry.file_size for entry in zipfile.ZipFile(file).infolist()) > MAX_BYTES:
+                raise ValueError(f"its arrays claim more than {MAX_BYTES:,} bytes")
+            with np.load(file, allow_pickle=False) as stored:
+                whitening = Whitening(**{key: np.asarray(stored[key], np.float64) for key in ARRAYS})
     except OSError as error:
         raise SearchError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SearchError(f"{path}: damaged: {error}") from error
+    except Exception as error:  # what a damaged zip or array raises is anything
+        raise SearchError(f"{path}: damaged: {reason_of(error)}") from error
+    arrays = whitening.mean, whitening.projection, whitening.explained
+    mean, projection, explained = (array.shape for array in arrays)
+    if (
+        len(projection) != 2
+        or (mean, explained) != (projection[:1], projection[1:])
+        or not all(np.isfinite(each).all() for each in arrays)
+    ):
+        raise SearchError(f"{path}: damaged: wanted (D,), (D, K), (K,) finite, got {mean}, {projection}, {explained}")
     if path.name != whitening.file:
         raise SearchError(f"{path}: damaged: its contents are not what its name says")
     return whitening
