@@ -61,9 +61,17 @@ class Walk:
                 path = os.path.join(parent, name)  # noqa: PTH118  # Path would drop the leading ./ that was asked for
                 if Path(name).suffix.lower() in suffixes:
                     yield path
+                elif not Path(name).suffix and _is_image(path):
+                    self._unnamed.add(path)
                 else:
-                    self._pass_over(path)
+                    self.pass_over(name)
         yield from _names(refused)
+
+    def pass_over(self, name: str) -> None:
+        """Count a file that is not called like an image, here or in a tar."""
+        suffix = Path(name).suffix.lower()
+        known = suffix in self._suffixes or len(self._suffixes) < _MOST_SUFFIXES
+        self._suffixes[suffix if known else _OTHERS] += 1
 
     def words(self) -> str:
         """What was passed over, on one line; "" for nothing."""
@@ -98,14 +106,6 @@ class Walk:
                 return False
             seen.add(identity)
         return True
-
-    def _pass_over(self, path: str) -> None:
-        suffix = Path(path).suffix.lower()
-        if not suffix and _is_image(path):
-            self._unnamed.add(path)
-        else:
-            known = suffix in self._suffixes or len(self._suffixes) < _MOST_SUFFIXES
-            self._suffixes[suffix if known else _OTHERS] += 1
 
 
 def _identity(path: str) -> tuple[int, int] | str:

@@ -51,16 +51,24 @@ def _scratch() -> IO[bytes]:
 
 @contextlib.contextmanager
 def _redirected(target: int) -> Iterator[None]:
-    try:
-        saved = os.dup(_STDERR)
-    except OSError:  # it is closed, and shall be closed again
-        saved = -1
+    saved = os.dup(_STDERR)
     try:
         os.dup2(target, _STDERR)
         yield
     finally:
-        if saved < 0:
-            os.close(_STDERR)
-        else:
-            os.dup2(saved, _STDERR)
-            os.close(saved)
+        os.dup2(saved, _STDERR)
+        os.close(saved)
+
+
+def _occupy() -> None:
+    """Where standard error was closed, have the null device there: else the next file that is opened would be it."""
+    try:
+        os.fstat(_STDERR)
+    except OSError:
+        while (number := os.open(os.devnull, os.O_RDWR)) < _STDERR:
+            pass
+        if number > _STDERR:
+            os.close(number)
+
+
+_occupy()

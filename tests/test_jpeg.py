@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import struct
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -257,6 +258,33 @@ def test_standard_error_is_there_again_after_an_error(capfd):
         overheard(lambda: 1 / 0)
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
+
+
+@pytest.mark.parametrize("closed", ["2", "0, 2", "0, 1, 2"])
+def test_files_are_read_where_standard_error_is_closed(closed, tmp_path):
+    """The number of a closed stream is that of the next file, and what decoders say would go there."""
+    (tmp_path / "whole.jpg").write_bytes(KINDS["baseline"])
+    (tmp_path / "cut.jpg").write_bytes(KINDS["baseline"][:-900] + END)
+    program = f"""if True:
+        import os, sys, pathlib
+        for number in ({closed},):
+            os.close(number)
+        from concurrent.futures import ThreadPoolExecutor
+        from landmark_onnx.images import ImageError, read_image
+
+        def mean(path):
+            try:
+                return str(read_image(path).mean())
+            except ImageError as error:
+                return str(error).partition(": ")[2]
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = set(pool.map(mean, ["whole.jpg"] * 40)), set(pool.map(mean, ["cut.jpg"] * 40))
+        pathlib.Path("answers").write_text(repr(answers))
+    """
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    whole = str(opencv(KINDS["baseline"]).mean())
+    assert (tmp_path / "answers").read_text() == repr(({whole}, {"damaged: premature end of data segment"}))
 
 
 def test_the_picture_of_these_tests_is_one():

@@ -159,9 +159,13 @@ class _Warnings(logging.Handler):
     def __init__(self, report: Reporter) -> None:
         super().__init__(logging.WARNING)
         self._report = report
+        self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._report.warning(record.getMessage())
+        text = record.getMessage()
+        if text not in self._told:  # each of several models reads an image for itself
+            self._told.add(text)
+            self._report.warning(text)
 
 
 def _make_bar() -> "Progress":

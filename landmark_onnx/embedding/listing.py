@@ -34,11 +34,11 @@ def list_items(
     for argument in arguments:
         if argument == STDIN or (Path(argument).suffix.lower() in LISTS and not Path(argument).is_dir()):
             for path in read_list(argument):
-                yield from _file(path, path, rule, checking)
+                yield from _file(path, path, rule, checking, walk)
         elif Path(argument).is_dir():
             yield from _folder(argument, walk, rule, checking)
         else:
-            yield from _file(argument, argument, rule, checking)
+            yield from _file(argument, argument, rule, checking, walk)
 
 
 def _folder(folder: str, walk: Walk, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
@@ -49,12 +49,12 @@ def _folder(folder: str, walk: Walk, rule: IdRule, checking: Callable[[str], Non
     empty = True
     for path in walk(folder, SUFFIXES | {TAR}):
         empty = False
-        yield from _file(path, Path(path).relative_to(folder).as_posix(), rule, checking)
+        yield from _file(path, Path(path).relative_to(folder).as_posix(), rule, checking, walk)
     if empty:
         raise FeatureError(": ".join(filter(None, [folder, "no image and no .tar in this folder", walk.words()])))
 
 
-def _file(path: str, name: str, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
+def _file(path: str, name: str, rule: IdRule, checking: Callable[[str], None], walk: Walk) -> Iterator[Item]:
     if path.lower().endswith(TAR):
-        return tar_items(path, rule, checking)
+        return tar_items(path, rule, checking, walk)
     return iter([Item(image_id(name, rule), as_text(path), os.path.abspath(path))])  # noqa: PTH100  # links stay

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from landmark_onnx.embedding.items import Item
 from landmark_onnx.errors import FeatureError, shown
-from landmark_onnx.folders import SUFFIXES
+from landmark_onnx.folders import SUFFIXES, Walk
 from landmark_onnx.ids import IdRule, as_text, image_id
 from landmark_onnx.images import MAX_BYTES
 from landmark_onnx.tars import Member, TarError, members
@@ -20,27 +20,28 @@ from landmark_onnx.tars import Member, TarError, members
 _BLOCK = 1 << 20
 
 
-def tar_items(path: str, rule: IdRule, checking: Callable[[str], None]) -> Iterator[Item]:
+def tar_items(path: str, rule: IdRule, checking: Callable[[str], None], walk: Walk) -> Iterator[Item]:
     """The members that are called like images, in their order; links, devices and names that lead out are refused.
 
-    A refused member is an item that fails, as any damaged image. checking: told of a tar that is hashed first.
+    A refused member is an item that fails, as any damaged image. checking: told of a tar that is hashed first. walk:
+    counts the other members.
     Raises: FeatureError if the tar is missing, damaged, compressed, or not what its md5 says.
     """
     try:
         _check_md5(Path(path), checking)
         with open(path, "rb") as file:  # noqa: PTH123
             for member in members(file):
-                if _is_image(member):
+                name = PurePosixPath(member.name)
+                if member.kind == tarfile.DIRTYPE or name.name.startswith("."):
+                    continue
+                if name.suffix.lower() in SUFFIXES:
                     yield _item(path, member, rule)
+                else:
+                    walk.pass_over(member.name)
     except OSError as error:
         raise FeatureError(f"{path}: {error.strerror or error}") from error
     except TarError as error:
         raise FeatureError(f"{path}: not a whole, uncompressed tar ({error}); fetch it again, or gunzip it") from error
-
-
-def _is_image(member: Member) -> bool:
-    name = PurePosixPath(member.name)
-    return name.suffix.lower() in SUFFIXES and member.kind != tarfile.DIRTYPE and not name.name.startswith(".")
 
 
 def _item(path: str, member: Member, rule: IdRule) -> Item:
