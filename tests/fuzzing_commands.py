@@ -189,6 +189,34 @@ def index(count: int, folder: Path) -> None:
     run("index.json", seeds, use, count, folder, DOCUMENT)
 
 
+def contents(count: int, folder: Path) -> None:
+    """The other files of features and of an index: what is in them may differ, but nothing ends in another way."""
+    indexed.folder(folder / "f", IDS)
+    ask("index", "build", "f", "-o", "i0", "-q", "--pca", "4", "--approximate")
+    files = {path: path.read_bytes() for place in ("f", "i0") for path in sorted(Path(place).iterdir())}
+    files = {path: data for path, data in files.items() if data and path.suffix != ".json" and path.name[0] != "."}
+    seeds = [f"{path}:".encode() + data for path, data in files.items()]
+
+    def edit(seed: bytes) -> bytes:
+        name, _, data = seed.partition(b":")
+        return name + b":" + edited_bytes(data)
+
+    def use(data: bytes) -> None:
+        name, _, data = data.partition(b":")
+        path = Path(name.decode())
+        path.write_bytes(data)
+        try:
+            if path.parent.name == "f":
+                ask(*BUILD)
+            ask("search", "--features", "f", "-i", "i0", "--top", "3", "--format", "json", "-q")
+            ask("search", "--features", "f", "-i", "i0", "--top", "3", "--format", "json", "-q", "--approximate")
+            ask("index", "info", "i0", "--verify")
+        finally:
+            path.write_bytes(files[path])
+
+    run("contents", seeds, use, count, folder, edit)
+
+
 def tars(count: int, folder: Path) -> None:
     """Tars of images to embed."""
     fakes.make_retrieval(exported_path(fakes.RETRIEVAL))
@@ -336,7 +364,8 @@ def manifests(count: int, folder: Path) -> None:
 
 
 KINDS = {
-    kind.__name__: kind for kind in (cards, metadata, features, index, tars, lists, tables, pickles, rules, manifests)
+    kind.__name__: kind
+    for kind in (cards, metadata, features, index, contents, tars, lists, tables, pickles, rules, manifests)
 }
 
 if __name__ == "__main__":
