@@ -108,29 +108,26 @@ def _owned(parent: Path, prefix: str, suffix: str) -> Iterator[Path]:
     for stale in stale_folders(parent):
         logger.info("%s: a killed process left it; removed", stale)
         shutil.rmtree(stale, ignore_errors=True)
-    folder, lock = _make(parent, prefix, suffix)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock:
-            lock.release()
-            shutil.rmtree(folder, ignore_errors=True)  # Windows keeps what is open
+    with contextlib.ExitStack() as stack:
+        yield _make(parent, prefix, suffix, stack)
 
 
-def _make(parent: Path, prefix: str, suffix: str) -> tuple[Path, filelock.BaseFileLock | None]:
+def _make(parent: Path, prefix: str, suffix: str, stack: contextlib.ExitStack) -> Path:
     """A new folder with its lock; where a file system has no locks it has none, and stays for ever after a kill."""
     while True:
         folder = parent / f"{prefix}{secrets.token_hex(8)}{suffix}"
+        # Before it is there, lest an interrupt come between.
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         try:
             # Who clears up at this very moment may be first: then the folder is theirs.
             if lock := _try_own(folder):
-                return folder, lock
+                stack.callback(lock.release)
+                return folder
         except _NO_LOCKS as error:
             logger.info("%s: cannot be locked: %s", folder, error)
             (folder / OWNER).unlink(missing_ok=True)
-            return folder, None
+            return folder
 
 
 def _try_own(folder: Path) -> filelock.BaseFileLock | None:

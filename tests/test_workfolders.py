@@ -126,6 +126,16 @@ def test_a_file_system_without_locks_serves(error, scratch, monkeypatch):
     assert names(scratch) == []
 
 
+def test_an_interrupt_while_it_is_made_leaves_nothing(scratch, monkeypatch):
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workfolders, "_try_own", interrupt)
+    with pytest.raises(KeyboardInterrupt), temporary_folder():
+        pass
+    assert names(scratch) == []
+
+
 def test_who_loses_the_race_for_a_new_folder_takes_another(scratch, monkeypatch):
     once = iter([None])
     own = workfolders._try_own
