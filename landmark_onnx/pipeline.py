@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeAlias, TypeVar
@@ -17,6 +18,8 @@ from landmark_onnx.preprocess import collate, resize
 from landmark_onnx.results import Failure, Result, Timing
 from landmark_onnx.session import Session
 from landmark_onnx.types import INPUTS, ImageSource, Tensors
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Result)
 
@@ -114,6 +117,8 @@ class Pipeline(Generic[R]):
             decoded = time.perf_counter()
             tensors = resize(self.card.preprocess, image)
         except LandmarkError as error:
+            # A library's own error, of which a failure has the words alone, may hide a fault of ours.
+            logger.debug("%s", error, exc_info=error.__cause__ is not None)
             return Failure(image=name, error=str(error), kind=type(error))
         return Prepared(name, tensors, decoded - start, time.perf_counter() - decoded)
 

@@ -104,6 +104,16 @@ def test_a_cut_line_is_taken_up_where_it_broke(target):
     assert server.seen[1]["if-range"] == server.etag
 
 
+def test_attempts_and_redirects_are_in_the_log(target, caplog):
+    with serving(DATA, cut(100_000), redirect("/there.tar")) as server, caplog.at_level("INFO", "landmark_onnx"):
+        download(server.url(), target, rules=QUICK)
+        url, there = server.url(), server.url("there.tar")
+    asked, failed, again, moved = caplog.messages
+    assert (asked, again) == (f"{url}: asked for", f"{url}: asked for what follows byte 100000")
+    assert re.fullmatch(rf"{url}: .*; attempt 1 of 4 failed, again in \d\.\d s", failed)
+    assert moved == f"{url}: redirected to {there}"
+
+
 def test_the_next_run_goes_on_where_the_last_one_gave_up(target):
     with serving(DATA, *[cut(10_000)] * 4) as server:
         fails("gave up after 4 attempts", server.url(), target)

@@ -73,6 +73,30 @@ def test_a_second_load_takes_what_the_first_one_wrote(model, builds):
     assert session.path == model
 
 
+def test_what_is_kept_and_used_is_in_the_log(model, monkeypatch, caplog):
+    with caplog.at_level("INFO", "landmark_onnx.machine_cache"):
+        Session(model, CPU)
+        (entry,) = entries(model)
+        assert caplog.messages == [f"{entry}: not there, or not to be used", f"{entry}: used"]
+        caplog.clear()
+        monkeypatch.setattr(machine_cache, "LEAST_BYTES", 1 << 40)
+        Session(model, CPU)
+        assert caplog.messages == [f"{model}: not kept in a form for this machine: it is small"]
+
+
+def test_a_load_that_fails_for_whatever_reason_is_in_the_log(model, caplog):
+    entry = entry_of(model, fact=1)
+    assert entry
+
+    def wrong(_):
+        raise TypeError("a fault of ours")
+
+    assert entry.build(lambda path: (path / "x").write_bytes(b"x")) == ""
+    with caplog.at_level("INFO", "landmark_onnx.machine_cache"):
+        assert entry.load(wrong) is None
+    assert "TypeError: a fault of ours" in caplog.text
+
+
 def test_what_loads_is_the_machines_form(model, monkeypatch):
     opened = []
     create = onnxruntime.InferenceSession
