@@ -79,7 +79,9 @@ def openvino() -> Any:
 
 def onnxruntime() -> Any:
     """The onnxruntime module. Raises: MissingExtraError that names the extras."""
-    with extra("cpu", "gpu", "gpu-cu12", "openvino", what="ONNX Runtime"):
+    # OpenVINO serves as well, but whoever has it and comes here needs ONNX Runtime itself.
+    instead = () if _installed("openvino") else ("openvino",)
+    with extra("cpu", "gpu", "gpu-cu12", *instead, what="ONNX Runtime"):
         import onnxruntime as ort
     if not hasattr(ort, "InferenceSession"):
         # What uninstalling one of two flavours leaves behind: an empty package.

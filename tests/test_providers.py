@@ -119,6 +119,10 @@ def test_hints_name_the_extra_and_what_pip_cannot_bring():
 
 def test_a_missing_runtime_names_the_extras(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "openvino", types.ModuleType("openvino"))
+    with pytest.raises(MissingExtraError, match=r"\(or with extra gpu, gpu-cu12\)$"):
+        onnxruntime()
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError) as caught:
         onnxruntime()
     message = "ONNX Runtime is not installed; run: pip install 'landmark-onnx[cpu]'"
