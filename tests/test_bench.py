@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,13 +13,15 @@ import fakes
 from landmark_onnx.benchmark.accuracy import iou, likeness, matches, stored_likeness
 from landmark_onnx.benchmark.child import Child
 from landmark_onnx.benchmark.contest import Contest, Rules
-from landmark_onnx.benchmark.contestants import PEERS, Contestant, Workload
+from landmark_onnx.benchmark.contestants import PEERS, Contestant, Scenario, Workload
+from landmark_onnx.benchmark.loadgen import MODULE
 from landmark_onnx.benchmark.photos import scene, write_photos
 from landmark_onnx.benchmark.plots import write_plots
 from landmark_onnx.benchmark.report import KEY, SCHEMA, read_report
 from landmark_onnx.benchmark.roster import entry, own, peer
 from landmark_onnx.benchmark.shapes import batches
-from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError
+from landmark_onnx.benchmark.worker import Worker
+from landmark_onnx.errors import LandmarkError, MissingExtraError, ModelFileError, SessionError
 from landmark_onnx.results import Detections
 
 QUICK = ("--duration", "0.05", "--windows", "2", "--size", "60x80", "--threads", "1")
@@ -97,6 +100,7 @@ def test_a_report_and_its_plots(run, models, tmp_path):
 
 
 def test_without_a_folder_the_tables_go_to_standard_output(run, models):
+    pytest.importorskip(MODULE)
     code, out, _ = run("-m", models["cls"], *QUICK, "--target", "model", "--scenario", "offline")
     assert code == 0
     assert "| contestant | runs on |" in out
@@ -104,12 +108,40 @@ def test_without_a_folder_the_tables_go_to_standard_output(run, models):
 
 
 def test_every_contestant_answers_a_random_load_under_the_slowest_one(run, models, tmp_path):
+    pytest.importorskip(MODULE)
     arguments = ("--scenario", "server", "--target", "model", "--peer", "onnxruntime-raw", "-o", tmp_path)
     code, _, err = run("-m", models["cls"], *QUICK, *arguments)
     assert code == 0, err
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     (qps,) = {row["target_qps"] for row in rows}
     assert qps > 0
+
+
+@pytest.fixture
+def no_loadgen(monkeypatch):
+    """A machine without the load generator, as this process sees it."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == MODULE else find(name, *rest))
+    monkeypatch.setitem(sys.modules, MODULE, None)
+
+
+@pytest.mark.parametrize("scenario", ["offline", "server"])
+def test_what_needs_the_load_generator_says_so_before_any_work(run, scenario, no_loadgen, tmp_path):
+    code, out, err = run("-m", tmp_path / "missing.onnx", *QUICK, "--scenario", scenario)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"landmark-onnx: error: scenario {scenario} needs mlcommons-loadgen, which is not installed; "
+        "run: pip install 'landmark-onnx[bench]'\n"
+    )
+
+
+def test_without_the_load_generator_windows_are_plain(models, photos, no_loadgen):
+    worker = Worker(contestants(models["cls"], batch_size=2), [str(path) for path in photos])
+    assert worker.facts()["harness"] == "built-in"
+    found = worker.window("model", Workload(queries=3).to_json())
+    assert (found["images"], len(found["latencies"])) == (6, 3)
+    with pytest.raises(MissingExtraError, match=r"landmark-onnx\[bench\]"):
+        worker.window("model", Workload(scenario=Scenario.OFFLINE, queries=3).to_json())
 
 
 def test_photos_of_the_user(run, models, photos, tmp_path):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from landmark_onnx.benchmark.comparison import apart, false_alarm
 from landmark_onnx.benchmark.contest import file_bytes, groups
 from landmark_onnx.benchmark.contestants import Contestant, Scenario, Workload
-from landmark_onnx.benchmark.loadgen import MODULE, generate
-from landmark_onnx.benchmark.scenarios import BUILT_IN, Batcher, sample_order
+from landmark_onnx.benchmark.loadgen import MODULE, Batcher, generate
+from landmark_onnx.benchmark.single_stream import single_stream
 from landmark_onnx.benchmark.windows import Ratio, Window, percentile, settled, stable, summary
 from landmark_onnx.store import external_data
 from test_store import with_data
@@ -142,17 +142,19 @@ class Asked:
         return sum(map(len, self.batches))
 
 
-def harnesses():
-    yield pytest.param(lambda work, *rest: BUILT_IN[work.scenario](work, *rest), id="built-in")
-    yield pytest.param(generate, id="loadgen")
+@pytest.fixture
+def loadgen():
+    """MLPerf's own load generator."""
+    pytest.importorskip(MODULE)
+    return generate
 
 
-@pytest.fixture(params=harnesses())
+@pytest.fixture(params=["plain", "loadgen"])
 def ask(request):
-    """A harness: MLPerf's own, and ours with the same definitions."""
-    if request.param is generate:
-        pytest.importorskip(MODULE)
-    return request.param
+    """What asks one query after another: the load generator, or the plain windows."""
+    if request.param == "loadgen":
+        return request.getfixturevalue("loadgen")
+    return lambda *asked: single_stream(*asked[:-1])
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -173,22 +175,22 @@ def test_single_stream_goes_on_for_the_time_asked(ask):
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_offline_asks_everything_at_once(ask, size):
+def test_offline_asks_everything_at_once(loadgen, size):
     asked = Asked(size)
-    found = ask(Workload(scenario=Scenario.OFFLINE, queries=5), asked, size, 8, 100.0)
+    found = loadgen(Workload(scenario=Scenario.OFFLINE, queries=5), asked, size, 8, 100.0)
     assert found.images == asked.images == 5 * size
     assert len(found.latencies) == 1
     assert found.cost == pytest.approx(found.latencies[0] / (5 * size))
 
 
-def test_offline_asks_for_as_much_as_fits_the_time(ask):
-    found = ask(Workload(scenario=Scenario.OFFLINE, seconds=0.5), Asked(4), 4, 8, 100.0)
+def test_offline_asks_for_as_much_as_fits_the_time(loadgen):
+    found = loadgen(Workload(scenario=Scenario.OFFLINE, seconds=0.5), Asked(4), 4, 8, 100.0)
     assert found.images == 48
 
 
-def test_server_asks_at_random_times_and_runs_together_what_waits(ask):
+def test_server_asks_at_random_times_and_runs_together_what_waits(loadgen):
     asked = Asked(4)
-    found = ask(Workload(scenario=Scenario.SERVER, queries=200, target_qps=2000), asked, 4, 8, 1.0)
+    found = loadgen(Workload(scenario=Scenario.SERVER, queries=200, target_qps=2000), asked, 4, 8, 1.0)
     assert found.images == asked.images == len(found.latencies) == 200
     assert 0.03 < found.seconds < 5
     assert max(map(len, asked.batches)) <= 4
@@ -210,21 +212,30 @@ def test_a_batch_of_waiting_queries_is_no_larger_than_asked():
     batcher.finish()
     assert max(map(len, asked)) == 3
     assert [sample for batch in asked for sample in batch] == list(range(10, 18))
-    assert done == [(query, 10 + query) for query in range(8)]
+    assert done == list(range(8))
+
+
+def broken(samples):
+    raise ValueError("broken")
+    yield
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))
-def test_what_answering_raises_comes_out(ask, scenario):
-    def broken(samples):
-        raise ValueError("broken")
-        yield
-
+def test_what_answering_raises_comes_out(loadgen, scenario):
     work = Workload(scenario=scenario, queries=2, target_qps=1000)
     with pytest.raises(ValueError, match="broken"):
-        ask(work, broken, 1, 4, 100.0)
+        loadgen(work, broken, 1, 4, 100.0)
+
+
+def test_what_answering_raises_comes_out_of_a_plain_window():
+    with pytest.raises(ValueError, match="broken"):
+        single_stream(Workload(queries=2), broken, 1, 4)
 
 
 def test_samples_are_drawn_from_all_and_the_same_each_time():
-    order = sample_order(1000, 8)
-    assert set(order) == set(range(8))
-    assert order == sample_order(1000, 8)
+    windows = [Asked(1), Asked(1)]
+    for asked in windows:
+        single_stream(Workload(queries=1200), asked, 1, 8)
+    drawn = [sample for batch in windows[0].batches for sample in batch]
+    assert set(drawn) == set(range(8))
+    assert windows[0].batches == windows[1].batches

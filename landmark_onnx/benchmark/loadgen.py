@@ -1,17 +1,23 @@
 """MLPerf's own load generator (package mlcommons-loadgen) as the one who asks."""
 
+import collections
 import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import queue
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from landmark_onnx.benchmark.contestants import Scenario, Workload
-from landmark_onnx.benchmark.scenarios import Answer, Batcher, Clock, offline_count
+from landmark_onnx.benchmark.single_stream import Answer
 from landmark_onnx.benchmark.windows import Window
+from landmark_onnx.errors import MissingExtraError
+from landmark_onnx.extras import extra
 from landmark_onnx.workfolders import temporary_folder
 
 PACKAGE = "mlcommons-loadgen"
@@ -25,16 +31,89 @@ latency that it is told to expect, and a window ends early where it runs out of 
 _SAMPLE = re.compile(r'"sample_seq":\d+,"query_seq":(\d+),"sample_idx":\d+,"issue_start_ns":-?\d+,"complete_ns":(\d+)')
 
 
+class Clock:
+    """When the first query came and the last answer went."""
+
+    def __init__(self) -> None:
+        self.first = self.last = 0.0
+
+    def query(self) -> None:
+        """A query came."""
+        self.first = self.first or time.perf_counter()
+
+    def answer(self) -> None:
+        """An answer went."""
+        self.last = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Between the two."""
+        return self.last - self.first
+
+
+class Batcher:
+    """The serving side of scenario "server": one thread that runs together what waits, up to `batch_size` images."""
+
+    def __init__(self, answer: Answer, batch_size: int, done: Callable[[list[int]], None]) -> None:
+        """done: gets the queries of each batch when it is answered."""
+        self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._answer, self._size, self._done = answer, batch_size, done
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, name="batcher", daemon=True)
+        self._thread.start()
+
+    def put(self, query: int, sample: int) -> None:
+        """A query of one image."""
+        self._waiting.put((query, sample))
+
+    def finish(self) -> None:
+        """Answer what waits, and stop. Raises: what answering raised."""
+        self._waiting.put(None)
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _serve(self) -> None:
+        open_ = True
+        while open_:
+            batch = [self._waiting.get()]
+            while len(batch) < self._size and batch[-1] is not None and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            open_ = batch[-1] is not None
+            members = [item for item in batch if item is not None]
+            try:
+                if members and not self._error:
+                    collections.deque(self._answer([sample for _, sample in members]), maxlen=0)
+            except Exception as error:  # it goes to the thread that waits in finish()
+                self._error = error
+            self._done(
+                [query for query, _ in members]
+            )  # whatever came of it: the other side counts answers, and would wait for ever
+
+
+def installed() -> bool:
+    """Whether the load generator is here; it is not imported for that."""
+    return importlib.util.find_spec(MODULE) is not None
+
+
 def harness() -> str:
     """What asks the queries: the load generator with its version, or "built-in" where it is not installed."""
-    if importlib.util.find_spec(MODULE) is None:
-        return "built-in"
-    return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+    return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}" if installed() else "built-in"
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Raises: MissingExtraError for one that needs the load generator, where it is not installed."""
+    if scenario is not Scenario.SINGLE_STREAM and not installed():
+        raise MissingExtraError(f"scenario {scenario} needs {PACKAGE}, which", "bench")
 
 
 def generate(work: Workload, answer: Answer, batch_size: int, samples: int, rate: float) -> Window:
-    """One window of the load generator; arguments as of `scenarios.BUILT_IN`."""
-    lg = importlib.import_module(MODULE)
+    """One window of the load generator, asking for `samples` samples by their index.
+
+    rate: images per second of the warm-up, by which it makes its queries beforehand. Raises: MissingExtraError.
+    """
+    with extra("bench", what=PACKAGE):
+        lg = importlib.import_module(MODULE)
     settings = _settings(lg, work, batch_size, rate)
     clock, counted = Clock(), [0]
 
@@ -62,7 +141,7 @@ def _system(
     errors: list[Exception] = []
     batcher = None
     if scenario is Scenario.SERVER:
-        batcher = Batcher(answer, batch_size, lambda members: complete([query for query, _ in members]))
+        batcher = Batcher(answer, batch_size, complete)
 
     def issue(queries: list[Any]) -> None:
         clock.query()
@@ -109,6 +188,12 @@ def _single_stream(lg: Any, settings: Any, work: Workload, batch_size: int, rate
         settings.scenario = lg.TestScenario.MultiStream
         settings.multi_stream_expected_latency_ns = expected
         settings.multi_stream_samples_per_query = batch_size
+
+
+def offline_count(work: Workload, batch_size: int, rate: float) -> int:
+    """Images of the one query that keeps a contestant of `rate` images per second busy for the window."""
+    wanted = work.queries * batch_size if work.queries else rate * work.seconds
+    return max(1, round(wanted / batch_size)) * batch_size
 
 
 def _offline(lg: Any, settings: Any, work: Workload, batch_size: int, rate: float) -> None:

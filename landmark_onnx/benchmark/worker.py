@@ -18,9 +18,9 @@ import numpy as np
 
 from landmark_onnx.benchmark.contestants import Contestant, Target, Workload
 from landmark_onnx.benchmark.engines import ENGINES, Engine
-from landmark_onnx.benchmark.loadgen import generate, harness
-from landmark_onnx.benchmark.scenarios import BUILT_IN, Answer
+from landmark_onnx.benchmark.loadgen import check_scenario, generate, harness, installed
 from landmark_onnx.benchmark.shapes import batches
+from landmark_onnx.benchmark.single_stream import Answer, single_stream
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images import read_image
 from landmark_onnx.preprocess import preprocess
@@ -66,9 +66,10 @@ class Worker:
     def window(self, target: Target, work: Mapping[str, Any]) -> dict[str, Any]:
         """One window of work."""
         workload = Workload.from_json(work)
-        ask = BUILT_IN[workload.scenario] if harness() == "built-in" else generate
+        check_scenario(workload.scenario)
         rate = self.rate(target)["rate"]
-        window = ask(workload, self._answer(target), self.engine.batch_size, self._samples(target), rate)
+        asked = (workload, self._answer(target), self.engine.batch_size, self._samples(target))
+        window = generate(*asked, rate) if installed() else single_stream(*asked)
         return {
             "images": window.images,
             "seconds": window.seconds,

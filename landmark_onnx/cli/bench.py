@@ -98,9 +98,12 @@ class How:
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Repeat for more. Default: 1.", rich_help_panel=HOW)
     ] = None
-    scenario: Annotated[Scenario, typer.Option(help="How queries come, as MLPerf defines it.", rich_help_panel=HOW)] = (
-        Scenario.SINGLE_STREAM
-    )
+    scenario: Annotated[
+        Scenario,
+        typer.Option(
+            help="How queries come, as MLPerf defines it. All but the first need extra bench.", rich_help_panel=HOW
+        ),
+    ] = Scenario.SINGLE_STREAM
     target: Annotated[
         TargetName | None,
         typer.Option(help="The network alone, or from file to answer. Default: both.", rich_help_panel=HOW),
@@ -229,6 +232,7 @@ def benchmark(
 
 def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
     from landmark_onnx.benchmark.championship import hold_all
+    from landmark_onnx.benchmark.loadgen import check_scenario
     from landmark_onnx.benchmark.machine import machine
     from landmark_onnx.benchmark.plots import write_plots
     from landmark_onnx.benchmark.report import document, markdown, write_report
@@ -236,6 +240,7 @@ def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
     from landmark_onnx.pull import ensure
     from landmark_onnx.workfolders import temporary_folder
 
+    check_scenario(how.scenario)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     plan = _plan(who, how)
     models = [entry(ensure(name), releases=who.release or (), raws=who.raw or ()) for name in who.model or ()]
