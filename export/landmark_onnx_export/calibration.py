@@ -130,12 +130,11 @@ class _Calibration:
 
     def _conv2d(self, op: Any, *, strides: list[int], paddings: list[int], groups: int, **_: Any) -> Values:
         name = _name(op.inputs, "Filter")
-        known = name in self._scales
-        self._scales.setdefault(name, math.sqrt(2 / math.prod(self._shapes[name][1:])))
+        self._scales[name] = math.sqrt(2 / math.prod(self._shapes[name][1:]))
         scale = np.float32(self._scales[name])
         weights = np.concatenate([chunk * scale for chunk in normal_rows(self._seed, name, self._shapes[name])])
         y = _convolve(self._input(op, "Input"), weights.astype(np.float64), strides[0], paddings, groups)
-        return y if known else self._spread(op, name, y)
+        return self._spread(op, name, y)
 
     def _mul(self, op: Any, **_: Any) -> Values:
         name = _name(op.inputs, "Y")
@@ -203,9 +202,6 @@ class _Calibration:
     def _concat(self, op: Any, *, axis: int, **_: Any) -> Values:
         return np.concatenate([self._flow[name] for name in _names(op.inputs)], axis)
 
-    def _nearest_interp(self, op: Any, *, scale: float, **_: Any) -> Values:
-        return self._input(op).repeat(int(scale), axis=2).repeat(int(scale), axis=3)
-
     def _generate_proposals(self, _op: Any, **_: Any) -> Values:
         """Boxes anywhere: only their crops' statistics matter here."""
         generator = _generator(self._seed, "boxes")
@@ -226,8 +222,7 @@ class _Calibration:
         return self._flow[next(name for name in _names(op.inputs) if name in self._flow)]
 
     # What these change is not its input's spread.
-    _softmax = _scale = _gather = _collect_fpn_proposals = _distribute_fpn_proposals = _pass
-    _anchor_generator = _shape = _slice = _pass
+    _softmax = _scale = _anchor_generator = _pass
 
     def _input(self, op: Any, slot: str = "X") -> Values:
         return self._flow[_name(op.inputs, slot)]

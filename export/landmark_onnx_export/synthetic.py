@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from landmark_onnx.cards import ModelCard
+from landmark_onnx.protobuf import varint
 from landmark_onnx_export.calibration import Weights, calibrate
-from landmark_onnx_export.detectors import CLASSES, faster_rcnn_c4, faster_rcnn_fpn
+from landmark_onnx_export.detectors import CLASSES, faster_rcnn_c4
 from landmark_onnx_export.networks import plan
 
 Writer: TypeAlias = Callable[[BinaryIO], Any]
@@ -51,8 +52,7 @@ def write_release(
     Memory stays near that of the largest convolution, whatever the class count.
     """
     if card.task == "det":
-        labels = card.source.labels or "labels.txt"
-        return _write_detector(faster_rcnn_c4(Fraction(width)), folder, card.name, labels, seed)
+        return _write_detector(card, folder, faster_rcnn_c4(Fraction(width)), seed)
     size = embedding if card.task == "retrieval" else classes
     program = plan(card.source.network, card.task, width=width, size=size)
     weights = calibrate(program, _seed(card.name, seed))
@@ -60,19 +60,8 @@ def write_release(
     return _write_tar(folder, card.name, files)
 
 
-def write_fpn_detector(
-    folder: Path, *, width: Fraction | float = WIDTH, seed: int = 0, resize_to_size: bool = False
-) -> Path:
-    """Write `fpn_detector.tar` into `folder`: a detector with a feature pyramid, in the layout of the released one.
-
-    resize_to_size: its top-down path as early 2019 had it. Images must have sides that are multiples of 32.
-    """
-    program = faster_rcnn_fpn(Fraction(width), resize_to_size=resize_to_size)
-    return _write_detector(program, folder, "fpn_detector", "labels.txt", seed)
-
-
-def _write_detector(program: bytes, folder: Path, name: str, labels: str, seed: int) -> Path:
-    weights = calibrate(program, _seed(name, seed))
+def _write_detector(card: ModelCard, folder: Path, program: bytes, seed: int) -> Path:
+    weights = calibrate(program, _seed(card.name, seed))
     assert len(LABELS) == CLASSES - 1
     text = "".join(f"{label}\t{index}\n" for index, label in enumerate(LABELS, start=1))
 
@@ -81,11 +70,11 @@ def _write_detector(program: bytes, folder: Path, name: str, labels: str, seed: 
             _write_stream(weights, parameter, out)
 
     files: dict[str, Writer] = {
-        labels: lambda out: out.write(text.encode()),
+        card.source.labels or "labels.txt": lambda out: out.write(text.encode()),
         "infer_model/model": lambda out: out.write(program),
         "infer_model/params": write_params,
     }
-    return _write_tar(folder, name, files)
+    return _write_tar(folder, card.name, files)
 
 
 def _seed(name: str, seed: int) -> int:
@@ -120,12 +109,7 @@ def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
 
 def _write_stream(weights: Weights, name: str, out: BinaryIO) -> None:
     """One variable as Paddle 1.x writes it; see `fluid`."""
-    desc = b"\x08\x05" + b"".join(b"\x10" + _varint(size) for size in weights.shapes[name])
+    desc = b"\x08\x05" + b"".join(b"\x10" + varint(size) for size in weights.shapes[name])
     out.write(bytes(16) + len(desc).to_bytes(4, "little") + desc)
     for rows in weights.rows(name):
         out.write(np.ascontiguousarray(rows, dtype="<f4").data)
-
-
-def _varint(value: int) -> bytes:
-    low, rest = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])

@@ -26,7 +26,6 @@ from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.fluid import parse_program, read_params
 from landmark_onnx_export.networks import build, write_binary_model
 from landmark_onnx_export.sources import open_source
-from landmark_onnx_export.synthetic import write_fpn_detector
 from test_sources import stream
 
 pytestmark = pytest.mark.paddle
@@ -158,20 +157,6 @@ def test_a_detector_names_what_it_finds(exported):
     result = Detector(exported(DET).path)(PHOTO)
     assert len(result.boxes)
     assert all(isinstance(name, str) for name in result.names)
-
-
-@pytest.mark.parametrize("resize_to_size", [False, True])
-def test_a_detector_with_a_pyramid_exports(resize_to_size, tmp_path):
-    facts = dataclasses.replace(
-        card(DET),
-        name="fpn_detector",
-        source=Source(network="program", labels="labels.txt"),
-        preprocess=dataclasses.replace(card(DET).preprocess, multiple=32),
-    )
-    tar = write_fpn_detector(tmp_path, resize_to_size=resize_to_size)
-    report = export_model(facts, tar, tmp_path / "fpn.onnx")
-    assert report.agreement.matched >= 0.99
-    assert Detector(report.path)(PHOTO).boxes.shape[1] == 4
 
 
 @pytest.mark.parametrize("place", ["release", "folder", "card", "cards", None])

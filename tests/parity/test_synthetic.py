@@ -11,13 +11,13 @@ pytest.importorskip("paddle")
 
 from landmark_onnx.cards import Source, card
 from landmark_onnx_export import calibration, synthetic
-from landmark_onnx_export.detectors import CLASSES, faster_rcnn_c4, faster_rcnn_fpn
+from landmark_onnx_export.detectors import CLASSES, faster_rcnn_c4
 from landmark_onnx_export.fluid import declared_shapes, parse_program
 from landmark_onnx_export.networks import write_binary_model
 from landmark_onnx_export.paddle_runtime import paddle_module
 from landmark_onnx_export.program_builder import attributes
 from landmark_onnx_export.sources import open_source
-from landmark_onnx_export.synthetic import write_fpn_detector, write_release
+from landmark_onnx_export.synthetic import write_release
 
 pytestmark = pytest.mark.paddle
 
@@ -127,25 +127,6 @@ def test_the_detector_finds_things(tmp_path):
     assert (probability[:, 1:] > 0.1).any(axis=1).mean() > 0.02
     assert len(set(probability.argmax(axis=1))) > 3
     assert 0.1 < deltas.std() < 10
-
-
-@pytest.mark.parametrize("resize_to_size", [False, True])
-def test_the_pyramid_detector_finds_things_of_all_sizes(resize_to_size, tmp_path):
-    path = write_fpn_detector(tmp_path, resize_to_size=resize_to_size)
-    rois, probability, deltas = detect(path, tmp_path, picture(5, 320, 448), 1.0)
-    assert len(rois) == len(probability) == len(deltas) > 100
-    assert (probability[:, 1:] > 0.1).any(axis=1).mean() > 0.02
-    sides = np.sqrt((rois[:, 2] - rois[:, 0] + 1) * (rois[:, 3] - rois[:, 1] + 1))
-    assert len(set(np.clip(np.floor(4 + np.log2(sides / 224)), 2, 5))) > 1
-
-
-def test_a_pyramid_has_the_ops_of_its_year():
-    kinds = [
-        {op.type for op in parse_program(faster_rcnn_fpn(Fraction(1), resize_to_size=old)).blocks[0].ops}
-        for old in (False, True)
-    ]
-    assert {"collect_fpn_proposals", "distribute_fpn_proposals", "nearest_interp", "gather", "concat"} <= kinds[0]
-    assert kinds[1] - kinds[0] == {"shape", "slice"}
 
 
 def test_labels_are_distinct():
