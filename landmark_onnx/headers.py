@@ -47,6 +47,8 @@ def _png_damage(data: bytes) -> str | None:
         end = at + 8 + length
         if end + 4 > len(data):
             return f"truncated: {end + 4 - len(data)} bytes are missing"
+        if not kind.isalpha():
+            return "damaged: what should be a chunk is none"
         # A lower-case first letter is a chunk that decoders may ignore (PNG, 5.4).
         if not kind[0] & 0x20 and zlib.crc32(view[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             return "damaged: a checksum is wrong"

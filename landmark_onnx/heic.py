@@ -20,7 +20,7 @@ def decode_heic(data: bytes, name: str) -> Image:
         raise ImageError(f"{name}: is HEIC, and {MissingExtraError('pillow-heif', 'heic')}") from error
     try:
         pixels = np.asarray(heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True))
-    except (EOFError, MemoryError, OSError, RuntimeError, SyntaxError, ValueError) as error:
+    except (EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: libheif cannot decode it: {error}") from error
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=2)

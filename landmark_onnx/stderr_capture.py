@@ -22,6 +22,7 @@ _DECODERS = re.compile(
     rb"Corrupt JPEG data|Premature end of JPEG|Warning: unknown JFIF|Invalid SOS param|Inconsistent progression"
     rb"|Unknown Adobe color|Unsupported marker|libpng |" + _OPENCV_LOG
 )
+_CONTINUED = re.compile(rb"[>\s]")
 _WHERE = re.compile(rb"^" + _OPENCV_LOG + rb"global \S+ \S+ |.*error: \([^)]*\) | in function '\w+'$|^libpng \w+: ")
 
 
@@ -34,12 +35,26 @@ def overheard(decode: Callable[[], T]) -> tuple[T, list[str]]:
         with _redirected(file.fileno()):
             result = decode()
         file.seek(0)
-        written = file.read().splitlines(keepends=True)
-    lines = [line.strip() for line in written if _DECODERS.match(line)]
-    if rest := b"".join(line for line in written if line.strip() and not _DECODERS.match(line)):
+        heard, rest = _told_apart(file.read())
+    if rest:
         with contextlib.suppress(OSError):
             os.write(_STDERR, rest)
-    return result, [_WHERE.sub(b"", line).decode(errors="replace") for line in lines]
+    return result, heard
+
+
+def _told_apart(written: bytes) -> tuple[list[str], bytes]:
+    """What decoders wrote, a line each, and the rest. What follows a line of theirs, and is set off, belongs to it."""
+    heard: list[str] = []
+    rest = b""
+    inside = False
+    for line in written.splitlines(keepends=True):
+        if _DECODERS.match(line):
+            heard.append(_WHERE.sub(b"", line.strip()).decode(errors="replace"))
+            inside = True
+        elif not (inside and _CONTINUED.match(line)):
+            rest += line
+            inside = False
+    return heard, rest
 
 
 def _scratch() -> IO[bytes]:

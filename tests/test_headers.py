@@ -103,6 +103,11 @@ def test_damage_to_a_png_chunk_that_may_be_ignored_is_ignored():
     assert damage(whole[:33] + bytes(text) + whole[33:]) is None
 
 
+def test_a_png_chunk_without_a_name_shows():
+    whole = encoded()["png"]
+    assert damage(whole[:33] + png_chunk(b"\xffDAT", b"") + whole[33:]) == "damaged: what should be a chunk is none"
+
+
 def test_bytes_after_the_end_of_a_png_are_no_damage():
     assert damage(encoded()["png"] + b"more") is None
 

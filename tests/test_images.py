@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import io
 import mmap
 import os
@@ -489,12 +490,13 @@ def test_a_damaged_png_of_which_opencv_makes_nothing_stays_an_error(capfd):
     assert capfd.readouterr().err == ""
 
 
-def heic(orientation=1, **options):
+@functools.cache
+def heic(orientation=1):
     buffer = io.BytesIO()
     tags = PIL.Image.Exif()
     tags[0x0112] = orientation
     pillow_heif = pytest.importorskip("pillow_heif")
-    pillow_heif.from_pillow(PIL_RGB).save(buffer, exif=tags.tobytes(), quality=95, **options)
+    pillow_heif.from_pillow(PIL_RGB).save(buffer, exif=tags.tobytes(), quality=95)
     return buffer.getvalue()
 
 
@@ -524,6 +526,23 @@ def test_heic_without_what_reads_it(monkeypatch):
         ImageError, match=r"^a\.heic: is HEIC, and pillow-heif is not installed; run: pip install '.*\[heic\]'"
     ):
         read_image(data, name="a.heic")
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([1, 6]), st.data())
+def test_a_changed_heic_is_an_image_or_an_image_error(orientation, data):
+    changed = bytearray(heic(orientation))
+    reach = data.draw(st.sampled_from([40, 400, len(changed)]))
+    for _ in range(data.draw(st.integers(1, 12))):
+        changed[data.draw(st.integers(0, min(reach, len(changed)) - 1))] = data.draw(st.integers(0, 255))
+    check_image_or_error(bytes(changed))
+
+
+def test_a_heic_without_an_image_is_an_error(monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(pillow_heif, "open_heif", lambda *_, **__: [][0])
+    with pytest.raises(ImageError, match=r"^a\.heic: libheif cannot decode it: list index out of range"):
+        read_image(heic(), name="a.heic")
 
 
 def test_a_cut_heic_is_an_error(capfd):

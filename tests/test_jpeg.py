@@ -245,12 +245,13 @@ def test_the_verdict_on_any_bytes_does_not_raise():
 
 def test_what_others_write_to_standard_error_meanwhile_is_passed_on(capfd):
     def decode():
-        os.write(2, b"Corrupt JPEG data: bad Huffman code\nmine\n")
+        os.write(2, b" before\nCorrupt JPEG data: bad Huffman code\nmine\n\n")
+        os.write(2, b"[ WARN:0@1.234] global a.cpp:5 read odd:\n> 'x < 1'\n  is not so\n\nlast\n")
         return 7
 
-    assert overheard(decode) == (7, ["Corrupt JPEG data: bad Huffman code"])
+    assert overheard(decode) == (7, ["Corrupt JPEG data: bad Huffman code", "odd:"])
     os.write(2, b"after\n")
-    assert capfd.readouterr().err == "mine\nafter\n"
+    assert capfd.readouterr().err == " before\nmine\n\nlast\nafter\n"
 
 
 def test_standard_error_is_there_again_after_an_error(capfd):
