@@ -28,7 +28,7 @@ class DocumentError(ValueError):
     """A document that cannot be used, in one line that names the key; whoever read it adds the file."""
 
 
-class Rule(Protocol):
+class Limit(Protocol):
     """What a value of an `Annotated` type must fulfil; as text, what is wanted."""
 
     def holds(self, value: Any) -> bool:

@@ -29,7 +29,7 @@ class TarError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class TarMember:
     """A member. kind: its type, as `tarfile` calls it. offset, size: of its data, in bytes; the size may be negative.
 
     odd: what is wrong with its own headers, or nothing. Then its name or size may be another's.
@@ -48,7 +48,7 @@ class Member:
         return self.kind not in _WITHOUT_DATA
 
 
-def members(file: BinaryIO, *, marked: bool = False) -> Iterator[Member]:
+def members(file: BinaryIO, *, marked: bool = False) -> Iterator[TarMember]:
     """All members, in their order, of a tar that can seek.
 
     marked: the end must be marked by a block of zeros; else the file may also just end after a member.
@@ -96,7 +96,9 @@ def _header(file: BinaryIO, at: int, end: int, marked: bool) -> tarfile.TarInfo 
         raise TarError(f"no header at byte {at} of {end}: {error}") from error
 
 
-def _member(file: BinaryIO, at: int, header: tarfile.TarInfo, said: Mapping[str, str], odd: str) -> tuple[Member, int]:
+def _member(
+    file: BinaryIO, at: int, header: tarfile.TarInfo, said: Mapping[str, str], odd: str
+) -> tuple[TarMember, int]:
     """A member whose own header is at a place, and the place of the next one's."""
     sparse = header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in said
     size = header.size
@@ -107,7 +109,7 @@ def _member(file: BinaryIO, at: int, header: tarfile.TarInfo, said: Mapping[str,
             odd = odd or f"a size of {said['size'][:40]!r}"
     if header.size < 0:
         odd = odd or f"a size of {header.size:,}"
-    member = Member(
+    member = TarMember(
         name=said.get("GNU.sparse.name") or said.get("path") or header.name,
         kind=header.type,
         offset=at + BLOCK,

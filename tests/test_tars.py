@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landmark_onnx.tars import Member, TarError, members
+from landmark_onnx.tars import TarError, TarMember, members
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 NAMES = st.text("ab/é€\udcff .-", min_size=1, max_size=300).map(lambda name: f"n{name}.jpg")
@@ -30,7 +30,7 @@ def info(name: str, size: int = 0, **more) -> tarfile.TarInfo:
     return found
 
 
-def read(data: bytes, **options) -> list[Member]:
+def read(data: bytes, **options) -> list[TarMember]:
     return list(members(io.BytesIO(data), **options))
 
 

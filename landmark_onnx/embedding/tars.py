@@ -15,7 +15,7 @@ from landmark_onnx.errors import FeatureError, shown
 from landmark_onnx.folders import SUFFIXES, Walk
 from landmark_onnx.ids import IdRule, as_text, image_id
 from landmark_onnx.images import MAX_BYTES
-from landmark_onnx.tars import Member, TarError, members
+from landmark_onnx.tars import TarError, TarMember, members
 
 _BLOCK = 1 << 20
 
@@ -44,7 +44,7 @@ def tar_items(path: str, rule: IdRule, checking: Callable[[str], None], walk: Wa
         raise FeatureError(f"{path}: not a whole, uncompressed tar ({error}); fetch it again, or gunzip it") from error
 
 
-def _item(path: str, member: Member, rule: IdRule) -> Item:
+def _item(path: str, member: TarMember, rule: IdRule) -> Item:
     refusal = ""
     if member.odd:
         refusal = f"refused: {shown(member.odd)} in its header"
