@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -273,6 +274,29 @@ def test_an_export_of_a_release_that_was_added(run, exporter, tmp_path, monkeypa
     source_path(NAME).write_bytes(data)
     code, _, err = run("export", NAME)
     assert (code, "as at first sight" in err) == (1, True)
+
+
+def test_a_model_is_replaced_and_removed_with_its_card(run, tmp_path, own_cards):
+    card = write_card(tmp_path / "card.toml")
+    assert run("models", "add", make_foreign(tmp_path / "a.onnx"), "--card", card)[0] == 0
+    reduced = fakes.make_reduced(exported_path("mine"), dim=16)
+    other = make_foreign(tmp_path / "b.onnx", seed=5)
+    code, _, err = run("models", "add", other, "--card", card)
+    assert (code, "another model is called mine; to replace it, " in err) == (1, True)
+    code, _, err = run("models", "add", other, "--card", card, "--replace")
+    assert (code, f"removed with the model it belonged to: {reduced}" in err) == (0, True)
+    assert not reduced.exists()
+    code, out, _ = run("models", "rm", "mine", "--card", "--json")
+    assert (code, {Path(each["path"]).name for each in json.loads(out)}) == (0, {"mine.onnx", "mine.toml"})
+    assert not list(own_cards.iterdir())
+
+
+def test_a_stale_reduced_file_is_listed_so(run):
+    fakes.make_reduced(fakes.make_retrieval(exported_path(NAME)))
+    fakes.make_retrieval(exported_path(NAME), seed=5)
+    code, out, err = run("models", "list")
+    assert (code, f"{NAME}.int8: made from another model than" in err) == (0, True)
+    assert re.search(rf"^{NAME}\.int8 +retrieval +stale", out, re.MULTILINE)
 
 
 def test_rm_knows_its_names_before_it_begins(run):
