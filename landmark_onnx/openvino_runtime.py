@@ -1,5 +1,6 @@
 """Models on the openvino package itself, with its compiled blobs in the machine cache."""
 
+import importlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, ma
 
     Raises: ModelFileError if it is damaged; SessionError if OpenVINO does not run it as asked.
     """
+    _check_format(path)
     core = package.Core()
     device = _device(request)
     facts = _facts(core, device)
@@ -81,11 +83,19 @@ def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, ma
 
 def signature(package: Any, path: Path) -> tuple[Mapping[str, Port], Mapping[str, Port]]:
     """The inputs and outputs of a file, which is not compiled. Raises: ModelFileError."""
+    _check_format(path)
     try:
         model = package.Core().read_model(str(path))
     except RuntimeError as error:
         raise ModelFileError(f"{path}: not a usable ONNX model: {reason_of(error)}") from error
     return _ports(model.inputs), _ports(model.outputs)
+
+
+def _check_format(path: Path) -> None:
+    """Raises: ModelFileError for what is no ONNX: readers of other formats would try it and write to stderr."""
+    manager = importlib.import_module("openvino.frontend").FrontEndManager()
+    if not manager.load_by_framework("onnx").supported(str(path)):
+        raise ModelFileError(f"{path}: not a usable ONNX model: its first bytes are no ONNX, or it is cut")
 
 
 def _strings(path: Path) -> dict[str, str]:

@@ -1,22 +1,26 @@
 """Whether a model answers at all: what no sound one fails at is asked when it is added and when it is verified."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from landmark_onnx.agreement import values_agreement
 from landmark_onnx.cards import ModelCard, Preprocess
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.precision import Precision
 from landmark_onnx.preprocess import collate, resize
 from landmark_onnx.session import Session
-from landmark_onnx.types import OUTPUTS, Image, Tensors
+from landmark_onnx.types import OUTPUTS, Array, Image, Tensors
 
 SIDES = ((120, 160), (200, 120), (120, 160))
 """Height and width of the pictures in pixels: two ratios of sides, and two pictures of one size that make a batch."""
 
-LEAST_COSINE = 0.98
-"""Of an image's answer alone with that in a batch: a file in dynamic 8 bits takes its ranges from all of the batch."""
+ROUNDING: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 0.01, "bf16": 0.03, "int8": 0.03}
+"""How far, by its length, an image's answer in a batch may always be from the one that it has alone."""
+
+DRIFT, SHARE = 0.1, 0.25
+"""And how far beyond that: by its length, and of the way to the other image's answer. A file in dynamic 8 bits takes
+its ranges from all of a batch; one that mixes its rows goes half of that way."""
 
 
 def examine(session: Session, card: ModelCard, rule: Preprocess) -> None:
@@ -25,22 +29,29 @@ def examine(session: Session, card: ModelCard, rule: Preprocess) -> None:
     rule: how the pictures are prepared; the card's own, or smaller.
     Raises: ModelFileError that says what is wrong with the answers; SessionError if it cannot be run.
     """
+    in_batches = session.largest_batch(card, 2) == 2 and card.task != "det"
     items = [resize(rule, picture(seed)) for seed in range(len(SIDES))]
     as_uint8 = session.input_kind == "uint8"
     alone = [session.run(card, collate(rule, [item], as_uint8=as_uint8)) for item in items]
     if fault := _fault(card, alone):
         raise ModelFileError(f"{session.path}: {fault}: its weights are damaged, or its card is of another model")
-    if session.largest_batch(card, 2) == 2 and card.task != "det":
+    if in_batches:
         together = session.run(card, collate(rule, [items[0], items[2]], as_uint8=as_uint8))
         for name, rows in together.items():
-            wanted = np.concatenate([alone[0][name], alone[2][name]])
-            some = wanted.any(axis=1) | rows.any(axis=1)
-            cosine = values_agreement(wanted[some], rows[some]).cosine
-            if not cosine >= LEAST_COSINE:
-                raise ModelFileError(
-                    f"{session.path}: {name}: an image's answer in a batch of 2 is not the one that it has alone "
-                    f"(cosine {cosine:.4f}); export it again, with a free batch axis or with a fixed batch of 1"
-                )
+            _compare(f"{session.path}: {name}", [alone[0][name], alone[2][name]], rows, ROUNDING[session.precision])
+
+
+def _compare(origin: str, alone: Sequence[Array], rows: Array, rounding: float) -> None:
+    """Raises: ModelFileError if a row of the batch is not near enough to what its image answers alone."""
+    own = np.concatenate(alone).astype(np.float64)
+    lengths, apart = np.linalg.norm(own, axis=1), float(np.linalg.norm(own[0] - own[1]))
+    error = np.linalg.norm(rows - own, axis=1)
+    limit = np.maximum(rounding * lengths, np.minimum(DRIFT * lengths, SHARE * apart))
+    if not (error <= limit).all():
+        raise ModelFileError(
+            f"{origin}: an image's answer in a batch of 2 is not the one that it has alone (off by {error.max():.3g} "
+            f"of {lengths.max():.3g}); export it again, with a free batch axis or with a fixed batch of 1"
+        )
 
 
 def picture(seed: int) -> Image:

@@ -118,11 +118,41 @@ def test_a_fixed_batch_inside_is_no_wrong_answer(tmp_path):
         alone.session.run(MINE["retrieval"], {"image": np.zeros((2, 3, 64, 64), np.float32)})
 
 
-def test_rows_that_are_mixed_in_a_batch_are_refused(tmp_path):
-    """As many rows as images, but each made of all of them."""
-    nodes = [node("Transpose", "flat", to="turned", perm=[1, 0]), node("Reshape", "turned", "rows", to="embedding")]
-    path = foreign(tmp_path / "m.onnx", nodes, ["n", 12], rows=np.array([-1, 12]))
+MIXED = {
+    "turned": [node("Transpose", "flat", to="turned", perm=[1, 0]), node("Reshape", "turned", "rows", to="embedding")],
+    "each the mean": [
+        node("ReduceMean", "flat", to="mean", axes=[0], keepdims=1),
+        node("Mul", "flat", "zero", to="nothing"),
+        node("Add", "nothing", "mean", to="embedding"),
+    ],
+    "much the same, and swapped": [
+        node("Slice", "flat", "end", "start", "axis", "back", to="swapped"),
+        node("Add", "swapped", "much", to="embedding"),
+    ],
+}
+MIXING = {
+    "rows": np.array([-1, 12]),
+    "zero": np.float32(0),
+    "end": np.array([-1]),
+    "start": np.array([-(2**31)]),
+    "axis": np.array([0]),
+    "back": np.array([-1]),
+    "much": np.full((1, 12), 100, np.float32),
+}
+
+
+@pytest.mark.parametrize("how", MIXED)
+def test_rows_that_are_mixed_in_a_batch_are_refused(tmp_path, how):
+    """As many rows as images, but not each its own."""
+    used = {name: MIXING[name] for each in MIXED[how] for name in each.input if name in MIXING}
+    path = foreign(tmp_path / "m.onnx", MIXED[how], ["n", 12], **used)
     with pytest.raises(ModelFileError, match=r"an image's answer in a batch of 2 is not the one that it has alone"):
+        adopt(path)
+
+
+def test_a_fixed_batch_of_more_than_one_is_told(tmp_path):
+    path = foreign(tmp_path / "m.onnx", [node("Identity", "flat", to="embedding")], [4, 12], batch=4)
+    with pytest.raises(ModelFileError, match="takes 4 images at once, wanted a free batch or 1"):
         adopt(path)
 
 
