@@ -51,7 +51,7 @@ def kills(tmp_path, moments) -> None:
                 process.send_signal(number)
                 out, err = process.communicate(timeout=60)
             told = b"no.png" in err  # it was done already
-            assert process.returncode == 1 if told else 130, f"{number!r} after {moment} s: {err!r}"
+            assert process.returncode == 130 or (told and process.returncode == 1), (number, moment, err)
             assert b"Traceback" not in err
             assert told or not out + err
 
