@@ -53,6 +53,16 @@ def streaming_write(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def check_writable(path: Path) -> None:
+    """Raises: OSError if `atomic_write` could not write `path`; its folders are made."""
+    with contextlib.suppress(_NothingWrittenError), atomic_write(path):
+        raise _NothingWrittenError
+
+
+class _NothingWrittenError(Exception):
+    pass
+
+
 @contextlib.contextmanager
 def write_new(path: Path) -> Iterator[BinaryIO]:
     """As `atomic_write`, but it replaces nothing. Raises: FileExistsError, at either end, if the name is taken."""

@@ -263,6 +263,15 @@ def test_what_is_no_report_is_refused_by_name(run, tmp_path, text):
     assert err.count("\n") == 1
 
 
+def test_bench_asks_for_matplotlib_before_it_measures(models, run, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("landmark_onnx.benchmark.championship.hold_all", lambda *_, **__: 1 / 0)
+    code, _, err = run("-m", models["cls"], *QUICK, "-o", tmp_path / "report")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "pip install 'landmark-onnx[bench]'" in err
+    assert not (tmp_path / "report").exists()
+
+
 def test_plots_need_matplotlib(models, photos, monkeypatch, tmp_path):
     contest = Contest(entry(models["cls"]), [contestants(models["cls"])], RULES, say=lambda text: None)
     rows = [standing.to_json() for standing in contest.hold(photos)]

@@ -1,10 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark_onnx.search.diffusion import Diffusion, Graph, nearest_among
-from landmark_onnx.search.steps import run_steps
+from landmark_onnx.search.steps import Chain, run_steps
 from landmark_onnx.search.superglobal import SuperGlobal
 from vectors import brute_search, clusters, unit
 
@@ -155,3 +157,23 @@ def test_superglobal_is_its_formula(k, beta, seed):
     got = scores(SuperGlobal(k=k, beta=beta), queries, database)
     wanted = [superglobal_by_the_formula(query, database, k, beta) for query in queries]
     np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (Diffusion(), "diffusion: k=50 of 72 images .* take k=7 or less"),
+        (Diffusion(graph="database"), "k=50 of 72 images"),
+        (Diffusion(k=8), "k=8 of 72 images"),
+        (Diffusion(k=7), ""),
+        (Diffusion(k=4, truncation=30), "k=4 of 30 images .* take k=3 or less"),
+        (Diffusion(k=4, truncation=30, graph="database"), ""),
+    ],
+)
+def test_a_k_that_joins_what_is_unlike_is_warned_of_once(step, told, caplog):
+    queries, database = clusters(seed=0)
+    chain = Chain([step], database, search=brute_search)
+    for query in queries:
+        chain(query[None], 5)
+    assert len(caplog.records) == bool(told)
+    assert re.search(told, caplog.text)

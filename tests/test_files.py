@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from landmark_onnx.files import atomic_write, destination, publish, streaming_write, temporaries, write_new
+from landmark_onnx.files import (
+    atomic_write,
+    check_writable,
+    destination,
+    publish,
+    streaming_write,
+    temporaries,
+    write_new,
+)
 
 WRITERS = [atomic_write, streaming_write]
 NOBODY = 65534
@@ -469,3 +477,14 @@ def test_temporaries_are_known_by_their_exact_form(tmp_path):
             ".a.bin.0123456789abcdef.tmp",
             Path(file.name).name,
         }
+
+
+def test_a_file_that_could_be_written_is_not(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    check_writable(path)
+    assert list(path.parent.iterdir()) == []
+    path.write_text("old")
+    check_writable(path)
+    assert path.read_text() == "old"
+    with pytest.raises(OSError, match=r"a"):
+        check_writable(path.parent)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tarfile
 import threading
@@ -239,7 +240,7 @@ def test_another_model_of_the_same_name_is_refused(embedded, run):
     run("embed", "p/00.png", "-m", A, "-o", "g", "-q")
     for command in (("search", "--features", "g", "--index", "i"), ("index", "add", "i", "g")):
         assert f"error: {A}: i has model file" in run(*command).err
-    assert f"no embeddings of {A}, which i has; there: {B}" in run("search", "p/00.png", "--index", "i", "-m", B).err
+    assert f"i: has no embeddings of {B}; it has {A}" in run("search", "p/00.png", "--index", "i", "-m", B).err
 
 
 def test_steps_change_the_order(embedded, run):
@@ -268,7 +269,56 @@ def test_a_row_that_is_not_finite_is_left_out(tmp_path, run, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("search", "p", "-i", "i", "--approximate"), "no approximate index; build one"),
+        (("search", "p", "-i", "i", "--step", "nonsense"), "no step 'nonsense'"),
+        (("search", "p", "-i", "i", "-o", "p"), "p"),
+        (("search", "p", "-i", "i", "-o", "f/features.json/x.csv"), "f/features.json"),
+        (("search", "p", "-i", "i", "--html", "f/features.json/x.html"), "f/features.json"),
+        (("recognize", "p", "-i", "i", "--labels", "f/features.json"), "features.json"),
+        (("recognize", "p", "-i", "i", "--cls", "c.onnx", "--cls-labels", "f/features.json"), "features.json"),
+        (("recognize", "p", "-i", "i", "--kaggle", "f/features.json/x.csv"), "f/features.json"),
+        (("index", "build", "f", "-o", "i"), "has an index of 24 rows"),
+        (("index", "build", "f", "-o", "p", "--pca", "2"), "p: holds"),
+        (("index", "build", "f", "-o", "j", "--pca", "24"), "24 rows of 64 values allow 1 to 23"),
+        (("retrieval", "p", "-m", A, "-o", "f/features.json/x.csv"), "f/features.json"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_work(embedded, run, monkeypatch, arguments, told):
+    run("index", "build", "f", "-o", "i", "-q")
+
+    def work(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("landmark_onnx.session.Session.__init__", work)
+    monkeypatch.setattr("landmark_onnx.embedding.folder.Features.batches", work)
+    done = run(*arguments)
+    assert (done.code in (1, 2), done.out) == (True, "")
+    assert told in done.err
+    assert "the work has begun" not in done.err
+
+
+def test_what_needs_faiss_says_so_before_the_work(embedded, run, monkeypatch):
+    run("index", "build", "f", "-o", "i", "-q")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr("landmark_onnx.session.Session.__init__", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("landmark_onnx.embedding.folder.Features.batches", lambda *_: 1 / 0)
+    for command in (
+        ("search", "p", "-i", "i"),
+        ("recognize", "p", "-i", "i"),
+        ("index", "build", "f", "-o", "j", "--approximate"),
+    ):
+        assert "pip install 'landmark-onnx[search]'" in run(*command).err
+    assert not Path("j").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
         (("search", "--index", "i"), "wanted images, or --features"),
+        (("search", "--features", "f", "--index", "i", "-m", "x"), "embedded already"),
+        (("index", "build", "f", "-o", "j", "--effort", "9"), "give --approximate too"),
+        (("index", "build", "f", "-o", "j", "--collection", "c"), "give --qdrant URL too"),
+        (("embed", "p", "-m", "x", "-o", "g", "--workers", "2"), "are for --ray"),
         (("search", "p", "--features", "f", "--index", "i"), "not both"),
         (("index", "build", "f", "-o", "j", "--pca-from", "f"), "says what --pca"),
         (("index", "build", "f", "-o", "j", "--ensemble", "i", "--pca", "3"), "has models, weights"),

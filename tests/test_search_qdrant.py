@@ -1,7 +1,10 @@
 """An index in Qdrant, in its embedded mode: the same neighbours as the embedded default, changes, refusals."""
 
+import http.server
 import json
+import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ import indexed
 from landmark_onnx.cli import main
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search import writer
-from landmark_onnx.search.qdrant import Place, QdrantIndex, build, connect
+from landmark_onnx.search.qdrant import Place, QdrantIndex, build
+from landmark_onnx.search.qdrant_server import asking, connect
 from landmark_onnx.search.queries import Queries
 
 qdrant_client = pytest.importorskip("qdrant_client")
@@ -92,6 +96,108 @@ def test_refusals(tmp_path, client):
     writer.build(tmp_path / "i", indexed.ensemble(), [])
     with pytest.raises(SearchError, match="has an index in its own files"):
         make(tmp_path / "i", client)
+
+
+def test_what_cannot_be_is_refused_before_the_work(tmp_path, client):
+    index = make(tmp_path / "q", client)
+    index.check(approximate=True)
+    with pytest.raises(SearchError, match="steps need them here"):
+        index.check(steps=[object()])
+    client.delete_collection("c")
+    with pytest.raises(SearchError, match=r"has no collection c; rebuild it with: .* --qdrant :memory: --replace"):
+        index.check()
+
+    def batches():
+        raise AssertionError("the work has begun")
+        yield
+
+    with pytest.raises(SearchError, match="has an index in Qdrant; add to it"):
+        build(tmp_path / "q", indexed.ensemble(), batches(), url=":memory:", collection="c", client=client)
+    (tmp_path / "q" / "qdrant.json").write_text('{"wheels": 4}')
+    with pytest.raises(SearchError, match=r"qdrant.json: of no index"):
+        make(tmp_path / "q", client, replace=True)
+    assert (tmp_path / "q" / "qdrant.json").read_text() == '{"wheels": 4}'
+
+
+SECRET = "a-very-secret-key"
+
+
+@pytest.fixture
+def guarded():
+    """A server that wants a key: its address, and the keys that it was given."""
+    keys: list[str | None] = []
+
+    class Guard(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(self.headers["api-key"])
+            body = b'{"result": {"exists": true}, "status": "ok", "time": 0}'
+            self.send_response(200 if keys[-1] == SECRET else 401)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guard) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", keys
+        server.shutdown()
+        thread.join()
+
+
+def test_the_key_is_the_environments(tmp_path, guarded, monkeypatch):
+    url, keys = guarded
+    Place(url=url, collection="c", following=0, ensemble=indexed.ensemble()).write(tmp_path)
+    with pytest.raises(SearchError, match=r"401 .*; set QDRANT_API_KEY to its key"):
+        QdrantIndex.open(tmp_path).check()
+    monkeypatch.setenv("QDRANT_API_KEY", "another")
+    with pytest.raises(SearchError, match=r"401 .*; is the key in QDRANT_API_KEY the server's"):
+        QdrantIndex.open(tmp_path).check()
+    monkeypatch.setenv("QDRANT_API_KEY", f"{SECRET}\n")
+    QdrantIndex.open(tmp_path).check()
+    assert keys == [None, "another", SECRET]
+    assert SECRET not in (tmp_path / "qdrant.json").read_text()
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "clé", "\0"])
+def test_what_is_no_key_is_not_sent_and_not_shown(key, guarded, monkeypatch):
+    url, keys = guarded
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.environ", {**os.environ, "QDRANT_API_KEY": key})
+        with pytest.raises(SearchError, match="QDRANT_API_KEY is no key") as told:
+            connect(url)
+    assert key not in str(told.value)
+    assert not keys
+
+
+@pytest.mark.parametrize("place", ["user:{}@", "{}@", "?key={}", "?{}"])
+def test_an_address_with_a_key_is_refused_and_the_key_not_shown(place):
+    before, after = (place.format(SECRET), "") if place.endswith("@") else ("", place.format(SECRET))
+    with pytest.raises(SearchError, match=r"^http://host: an address may hold no name, password or key") as told:
+        connect(f"http://{before}host:6333/{after}")
+    assert SECRET not in str(told.value)
+
+
+def test_a_key_is_in_no_error_and_a_naked_one_is_warned_of(monkeypatch, caplog):
+    monkeypatch.setenv("QDRANT_API_KEY", SECRET)
+
+    def refuse() -> None:
+        with asking("http://host"):
+            raise ValueError(f"header api-key: {SECRET} refused")
+
+    with pytest.raises(SearchError) as told:
+        refuse()
+    assert str(told.value) == "http://host: Qdrant: header api-key: (the key) refused"
+    connect("http://host.example:6333").close()
+    assert "the key of QDRANT_API_KEY goes there unencrypted" in caplog.text
+    assert SECRET not in caplog.text
+    caplog.clear()
+    connect("https://host.example:6333").close()
+    connect("http://localhost:6333").close()
+    assert not caplog.records
 
 
 def test_a_server_that_is_not_there(tmp_path):

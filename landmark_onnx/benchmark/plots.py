@@ -22,6 +22,12 @@ PANEL_INCHES = (5.0, 3.2)
 DPI = 130
 
 
+def check_drawing() -> None:
+    """Raises: MissingExtraError without matplotlib."""
+    with extra("bench", what="matplotlib, which draws plots,"):
+        import matplotlib.figure  # noqa: F401
+
+
 def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the plots that the report has data for, as PNG; returns their paths.
 
@@ -48,9 +54,10 @@ def _colours(rows: Sequence[Row]) -> Colours:
 
 def _write(path: Path, rows: Sequence[Row], draw: Draw, colours: Colours) -> Path:
     """One panel for each model and target."""
-    with extra("bench", what="matplotlib, which draws plots,"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+    check_drawing()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     panels: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         panels.setdefault((row["model"], row["target"]), []).append(row)

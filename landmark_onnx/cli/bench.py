@@ -234,14 +234,18 @@ def _measure(who: Who, how: How, output: Path | None, report: Reporter) -> None:
     from landmark_onnx.benchmark.championship import hold_all
     from landmark_onnx.benchmark.loadgen import check_scenario
     from landmark_onnx.benchmark.machine import machine
-    from landmark_onnx.benchmark.plots import write_plots
+    from landmark_onnx.benchmark.plots import check_drawing, write_plots
     from landmark_onnx.benchmark.report import document, markdown, write_report
     from landmark_onnx.benchmark.roster import entry
+    from landmark_onnx.files import check_writable
     from landmark_onnx.pull import ensure
     from landmark_onnx.workfolders import temporary_folder
 
     check_scenario(how.scenario)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
+    if output:
+        check_drawing()
+        check_writable(output / "bench.json")
     plan = _plan(who, how)
     models = [entry(ensure(name), releases=who.release or (), raws=who.raw or ()) for name in who.model or ()]
     with temporary_folder() as folder:

@@ -124,8 +124,14 @@ def embed_images(
 
     if supply.card and len(model) > 1:
         raise typer.BadParameter("a card is one model's, and several are given", param_hint="--card")
+    if workers and not ray:
+        raise typer.BadParameter("copies of the models are for --ray", param_hint="--workers")
     walk = Walk(follow_links=batch.follow_links)
     with Reporter(quiet=quiet) as report:
+        if ray:
+            from landmark_onnx.embedding.cluster import check_cluster
+
+            check_cluster(ray)
         retrievers = _retrievers(model, engine, batch, report, supply)
         features = embed(
             list_items(

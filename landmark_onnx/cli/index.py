@@ -1,7 +1,7 @@
 """`landmark-onnx index`: make an index of embedded images, change it, and say what it is."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +16,13 @@ from landmark_onnx.ids import IdRule, image_id
 from landmark_onnx.lists import STDIN, read_list
 
 if TYPE_CHECKING:
-    from landmark_onnx.embedding.folder import Features
+    from landmark_onnx.embedding.folder import Batch, Features
     from landmark_onnx.search.approximate import GraphOptions
     from landmark_onnx.search.ensemble import Ensemble
     from landmark_onnx.search.feed import Feed
     from landmark_onnx.search.opening import AnyIndex
+
+    Make = Callable[[Ensemble, Iterator[Batch]], object]
 
 app = typer.Typer(name="index", help="Make, change and describe an index to search.", no_args_is_help=True)
 
@@ -84,14 +86,23 @@ Approximate = Annotated[
     bool,
     typer.Option("--approximate", help="Make an HNSW graph too, and measure its recall.", rich_help_panel=WHERE),
 ]
-Links = Annotated[int, typer.Option(min=4, max=256, help="Of a node of the graph.", rich_help_panel=WHERE)]
-Building = Annotated[int, typer.Option(min=1, help="Candidates held while a node is placed.", rich_help_panel=WHERE)]
-Effort = Annotated[int, typer.Option(min=1, help="Candidates held while a query is answered.", rich_help_panel=WHERE)]
+Links = Annotated[
+    int | None, typer.Option(min=4, max=256, help="Of a node of the graph. Default: 32.", rich_help_panel=WHERE)
+]
+Building = Annotated[
+    int | None,
+    typer.Option(min=1, help="Candidates held while a node is placed. Default: 128.", rich_help_panel=WHERE),
+]
+Effort = Annotated[
+    int | None,
+    typer.Option(min=1, help="Candidates held while a query is answered. Default: 256.", rich_help_panel=WHERE),
+]
 Qdrant = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Keep vectors, ids and sources in this Qdrant server (or folder, with file://); INDEX says where.",
+        help="Keep vectors, ids and sources in this Qdrant server (or folder, with file://); INDEX says where. Its key "
+        "is taken from the environment, by all commands: QDRANT_API_KEY.",
         rich_help_panel=WHERE,
     ),
 ]
@@ -117,9 +128,9 @@ def build_index(
     pca_from: PcaFrom = None,
     ensemble: Known = None,
     approximate: Approximate = False,
-    links: Links = 32,
-    building: Building = 128,
-    effort: Effort = 256,
+    links: Links = None,
+    building: Building = None,
+    effort: Effort = None,
     qdrant: Qdrant = None,
     collection: Collection = None,
     replace: Replace = False,
@@ -134,11 +145,20 @@ def build_index(
         raise typer.BadParameter("says what --pca DIMS is fitted to", param_hint="--pca-from")
     if qdrant and approximate:
         raise typer.BadParameter("Qdrant makes a graph by itself: search --approximate", param_hint="--approximate")
-    graph = GraphOptions(links=links, building=building, effort=effort) if approximate else None
+    if collection and not qdrant:
+        raise typer.BadParameter("is of a server: give --qdrant URL too", param_hint="--collection")
+    options = {"links": links, "building": building, "effort": effort}
+    given = {key: value for key, value in options.items() if value is not None}
+    if given and not approximate:
+        raise typer.BadParameter("is of the graph: give --approximate too", param_hint=f"--{next(iter(given))}")
     with Reporter(quiet=quiet) as report:
+        if qdrant:
+            make = _qdrant_builder(output, qdrant, collection or output.resolve().name, replace=replace)
+        else:
+            make = _builder(output, GraphOptions(**given) if approximate else None, replace=replace)
         feed = _feed(features)
         chosen = _ensemble(feed, ensemble, model or [], weight or [], pca, pca_from or [])
-        _made(feed, chosen, output, graph, qdrant, collection or output.resolve().name, report, replace=replace)
+        make(chosen, feed.batches(chosen, _refusing(report)))
         _finish(output, report)
 
 
@@ -198,6 +218,7 @@ def _ensemble(
 ) -> "Ensemble":
     from landmark_onnx.search.feed import choose
     from landmark_onnx.search.opening import open_ensemble
+    from landmark_onnx.search.whitening import check_dims
 
     ensemble = open_ensemble(known) if known else choose(feed.folders[0], names, weights)
     feed.check(ensemble, str(known or feed.folders[0].folder))
@@ -205,29 +226,28 @@ def _ensemble(
         return ensemble
     source = _feed(fitted_to) if fitted_to else feed
     source.check(ensemble, str(feed.folders[0].folder))
+    check_dims(pca, source.count, ensemble.width)
     return ensemble.fit((batch.vectors for batch in source.batches(ensemble)), pca)
 
 
-def _made(
-    feed: "Feed",
-    ensemble: "Ensemble",
-    folder: Path,
-    graph: "GraphOptions | None",
-    url: str | None,
-    collection: str,
-    report: Reporter,
-    *,
-    replace: bool,
-) -> None:
-    batches = feed.batches(ensemble, _refusing(report))
-    if url:
-        from landmark_onnx.search.qdrant import build
+def _builder(folder: Path, graph: "GraphOptions | None", *, replace: bool) -> "Make":
+    """What makes the index. What it refuses, it refuses now, before the features are read."""
+    from landmark_onnx.search import writer
 
-        build(folder, ensemble, batches, url=url, collection=collection, replace=replace).close()
-    else:
-        from landmark_onnx.search import writer
+    writer.check_build(folder, replace=replace, graph=graph)
+    return lambda ensemble, batches: writer.build(folder, ensemble, batches, replace=replace, graph=graph)
 
-        writer.build(folder, ensemble, batches, replace=replace, graph=graph)
+
+def _qdrant_builder(folder: Path, url: str, collection: str, *, replace: bool) -> "Make":
+    """The same, for one that a server keeps."""
+    from landmark_onnx.search import qdrant
+    from landmark_onnx.search.qdrant_server import connect
+
+    with contextlib.closing(connect(url)) as client:
+        qdrant.check_build(folder, client, url=url, collection=collection, replace=replace)
+    return lambda ensemble, batches: qdrant.build(
+        folder, ensemble, batches, url=url, collection=collection, replace=replace
+    ).close()
 
 
 def _refusing(report: Reporter) -> Callable[[str, str], None]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -178,6 +178,7 @@ def recognize_images(
     All votes are in the answer, and the boxes of a veto.
     """
     from landmark_onnx.evaluation.submissions import submission_file
+    from landmark_onnx.files import check_writable
     from landmark_onnx.recognition.recognizer import Recognizer
     from landmark_onnx.search.opening import open_index
 
@@ -185,14 +186,19 @@ def recognize_images(
     if rules and not det:
         raise typer.BadParameter("rules are about a detector's boxes: give --det too", param_hint="--rules")
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
+        opened.check()
+        class_names = voting.read_files()
+        if kaggle:
+            check_writable(kaggle)
+        landmark_of = _labelled(labels, opened, str(index), ids or IdRule.PATH, report) if labels else str
         sources = expand(images, report.note, follow_links=batch.follow_links)
         loading = Loading(engine, batch, report, offline)
         detector, read = loading.detector(det, rules) if det else (None, ())
         recognizer = Recognizer(
             index=opened,
             retrievers=loading.retrievers(opened.ensemble, model or [], str(index)),
-            landmark_of=_labelled(labels, opened, str(index), ids or IdRule.PATH, report) if labels else str,
-            voters=loading.voters(voting),
+            landmark_of=landmark_of,
+            voters=loading.voters(voting, class_names),
             detector=detector,
             rules=read,
             neighbours=neighbours,
@@ -232,6 +238,14 @@ class Voting:
                 raise typer.BadParameter(
                     f"{len(given)} of them for {len(self.names)} --cls: wanted one, or one for each", param_hint=option
                 )
+            if given and not self.names:
+                raise typer.BadParameter("is of a classifier: give --cls too", param_hint=option)
+
+    def read_files(self) -> list[Mapping[int, str]]:
+        """The files of class names. Raises: ModelFileError."""
+        from landmark_onnx.labels import read_labels
+
+        return [read_labels(path) for path in self.files]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -260,14 +274,12 @@ class Loading:
         check_retrievers(ensemble, found, index)
         return [found[name] for name in names]
 
-    def voters(self, voting: Voting) -> "list[Voter]":
+    def voters(self, voting: Voting, files: Sequence[Mapping[int, str]]) -> "list[Voter]":
         """The classifiers, with names of their classes. Raises: ModelFileError if one has none."""
         from landmark_onnx.errors import ModelFileError
-        from landmark_onnx.labels import read_labels
         from landmark_onnx.model import Classifier
         from landmark_onnx.recognition.recognizer import Voter
 
-        files = [read_labels(path) for path in voting.files]
         voters = []
         for at, name in enumerate(voting.names):
             classifier = self._load(Classifier, name)

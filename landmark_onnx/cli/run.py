@@ -30,7 +30,12 @@ def reporting(output: Output, *, bar: bool = False) -> Iterator[Reporter]:
     """What talks on standard error; outermost of a command, it turns a failure that was told into exit code 1.
 
     bar: show one even where answers appear on the terminal, which mostly are progress enough.
+    Raises: OSError if the answers could not be written.
     """
+    if output.output:
+        from landmark_onnx.files import check_writable
+
+        check_writable(output.output)
     with Reporter(quiet=output.quiet, bar=bar or bool(output.output) or not sys.stdout.isatty()) as report:
         yield report
     if report.failures:

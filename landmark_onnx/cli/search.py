@@ -96,17 +96,23 @@ def find(
     moved: Moved = None,
 ) -> None:
     """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
+    from landmark_onnx.files import check_writable
     from landmark_onnx.search.opening import open_index
 
     if bool(query) == bool(features):
         raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
     if step and approximate:
         raise typer.BadParameter("steps search exactly", param_hint="--approximate")
+    if features and model:
+        raise typer.BadParameter("queries of --features have been embedded already", param_hint="--model")
     if moved and not html:
         raise typer.BadParameter("is of --html", param_hint="--moved")
     moves = _moves(moved or [])
+    steps = _steps(step or [])
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
-        steps = _steps(step or [])
+        opened.check(steps=steps, approximate=approximate)
+        if html:
+            check_writable(html)
         queries: Iterator[Queries | Failure | None]
         if features:
             queries = _precomputed(features, opened.ensemble, index)

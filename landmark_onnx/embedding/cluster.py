@@ -161,12 +161,7 @@ def _cause(error: BaseException) -> str:
 @contextlib.contextmanager
 def _cluster(address: str, workers: int) -> Iterator[Any]:
     """Ray, connected, saying nothing and reporting to nobody; disconnected in the end."""
-    # Ray reads these when it is imported or started.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with extra("ray", what="ray"):
-        import ray
-        import ray.data
+    ray = _load_ray()
     settings: dict[str, Any] = {"address": address, "logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
         settings |= {"num_cpus": workers, "object_store_memory": STORE_BYTES, "include_dashboard": False}
@@ -182,6 +177,22 @@ def _cluster(address: str, workers: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def check_cluster(address: str) -> None:
+    """What can be said before the work. Raises: MissingExtraError; FeatureError if nobody listens there."""
+    _load_ray()
+    _reach(address)
+
+
+def _load_ray() -> Any:
+    # Ray reads these when it is imported or started.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with extra("ray", what="ray"):
+        import ray
+        import ray.data
+    return ray
 
 
 def _reach(address: str) -> None:

@@ -13,7 +13,7 @@ from landmark_onnx.search.approximate import GraphSearch
 from landmark_onnx.search.change import check_sizes
 from landmark_onnx.search.contents import check_contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
-from landmark_onnx.search.exact import search_exact
+from landmark_onnx.search.exact import load_faiss, search_exact
 from landmark_onnx.search.manifest import FILE, Manifest
 from landmark_onnx.search.mapping import mapped
 from landmark_onnx.search.neighbours import Float32, Neighbours
@@ -88,6 +88,12 @@ class Index:
             found = self.search(queries.vectors, top, approximate=approximate)
         return answers(queries, found, self.ids, self.sources)
 
+    def check(self, *, steps: "Sequence[Step]" = (), approximate: bool = False) -> None:
+        """Raises: SearchError if that needs a graph, and there is none; MissingExtraError without FAISS."""
+        load_faiss()
+        if approximate and self.manifest.graph is None:
+            raise SearchError(f"{self.folder}: no approximate index; build one: index build --approximate")
+
     def add(self, batches: Iterable[Batch], *, replace: bool = False) -> None:
         """As `writer.add`; this one stays as it is."""
         from landmark_onnx.search import writer
@@ -133,8 +139,7 @@ class Index:
 
     @functools.cached_property
     def _graph(self) -> GraphSearch:
-        if self.manifest.graph is None:
-            raise SearchError(f"{self.folder}: no approximate index; build one: index build --approximate")
+        self.check(approximate=True)
         return GraphSearch(self.folder, self.manifest, self.vectors)
 
     def _texts(self, column: str) -> Texts:

@@ -36,6 +36,9 @@ class AnyIndex(Protocol):
     ) -> "Iterator[Answer]":
         """The neighbours of each query, by name."""
 
+    def check(self, *, steps: "Sequence[Step]" = (), approximate: bool = False) -> None:
+        """Raises: SearchError, MissingExtraError if it cannot answer so; to be asked before the queries are made."""
+
     def add(self, batches: "Iterable[Batch]", *, replace: bool = False) -> None:
         """Append rows; seen by who opens the index next."""
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from landmark_onnx.documents import VersionError
+from landmark_onnx.documents import VersionError, read_json
 from landmark_onnx.errors import SearchError
-from landmark_onnx.extras import extra
 from landmark_onnx.search.answers import Answer, Hit
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import SPARE, check_queries
 from landmark_onnx.search.neighbours import Float32
+from landmark_onnx.search.qdrant_server import asking, connect
 from landmark_onnx.search.sealed import Sealed, write_sealed
 from landmark_onnx.search.texts import absent
 from landmark_onnx.structure import Count, DocumentError, structure
@@ -104,8 +104,7 @@ class QdrantIndex:
 
         approximate: by the server's graph. The server decides which rows are candidates, SPARE more than wanted.
         """
-        if steps:
-            raise SearchError(f"{self.folder}: its vectors are in Qdrant, and steps need them here; leave out --step")
+        self._check_steps(steps)
         check_queries(queries.vectors, self.ensemble.dim, top)
         for start in range(0, len(queries.names), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
@@ -113,6 +112,15 @@ class QdrantIndex:
             rows = zip(queries.names[part], queries.sources[part], queries.vectors[part], found, strict=True)
             for name, source, vector, points in rows:
                 yield Answer(name, source, _hits(vector, points, top), queries.are_ids)
+
+    def check(self, *, steps: "Sequence[Step]" = (), approximate: bool = False) -> None:
+        """Raises: SearchError for steps, or if the server does not answer, or has lost the collection."""
+        self._check_steps(steps)
+        with asking(self.place.url):
+            there = self._client.collection_exists(self.place.collection)
+        if not there:
+            url, collection = self.place.url, self.place.collection
+            raise SearchError(f"{url}: has no collection {collection}; {remedy(self.folder, url=url)}")
 
     def add(self, batches: "Iterable[Batch]", *, replace: bool = False) -> None:
         """Send rows. Raises: SearchError at the first ids that are there already, unless `replace`."""
@@ -156,6 +164,10 @@ class QdrantIndex:
         """JSON-ready data."""
         place = {"qdrant": self.place.url, "collection": self.place.collection}
         return {"index": str(self.folder), "rows": len(self), **place, **self.ensemble.facts()}
+
+    def _check_steps(self, steps: "Sequence[Step]") -> None:
+        if steps:
+            raise SearchError(f"{self.folder}: its vectors are in Qdrant, and steps need them here; leave out --step")
 
     def _ask(self, vectors: Float32, limit: int, *, approximate: bool) -> list[Any]:
         with asking(self.place.url):
@@ -234,15 +246,12 @@ def build(
     replace: a collection of that name is deleted first. Raises: SearchError if there is one and not `replace`, if an id
     comes twice, or if the server does not answer; MissingExtraError.
     """
-    if (folder / "index.json").exists():
-        raise SearchError(f"{folder}: has an index in its own files; name another folder")
     client = client or connect(url)
+    check_build(folder, client, url=url, collection=collection, replace=replace)
     with asking(url):
         from qdrant_client import models
 
         if client.collection_exists(collection):
-            if not replace:
-                raise SearchError(f"{url}: has a collection {collection}; name another (--collection), or --replace it")
             client.delete_collection(collection)
         client.create_collection(
             collection,
@@ -254,28 +263,25 @@ def build(
     return index
 
 
-def connect(url: str) -> "QdrantClient":
-    """A client. Raises: MissingExtraError, SearchError."""
-    with extra("qdrant", what="qdrant-client"):
-        from qdrant_client import QdrantClient
+def check_build(folder: Path, client: "QdrantClient", *, url: str, collection: str, replace: bool) -> None:
+    """What `build` can refuse before the work. Raises: SearchError."""
+    if (folder / "index.json").exists():
+        raise SearchError(f"{folder}: has an index in its own files; name another folder")
+    if (folder / FILE).exists():
+        if not replace:
+            raise SearchError(f"{folder}: has an index in Qdrant; add to it (index add), or --replace it")
+        _check_ours(folder / FILE)
     with asking(url):
-        if url.startswith("file://"):
-            return QdrantClient(path=url.removeprefix("file://"))
-        # Its check of versions asks in a thread of its own, and speaks by warnings.
-        return QdrantClient(url=url, check_compatibility=False)
+        if client.collection_exists(collection) and not replace:
+            raise SearchError(f"{url}: has a collection {collection}; name another (--collection), or --replace it")
 
 
-@contextlib.contextmanager
-def asking(url: str) -> Iterator[None]:
-    """Whatever the client raises in this block becomes a SearchError that names the server."""
-    from httpx import HTTPError
-    from qdrant_client.http.exceptions import ApiException
-
-    try:
-        yield
-    except (ApiException, HTTPError, OSError, ValueError, RuntimeError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise SearchError(f"{url}: Qdrant: {lines[0] if lines else type(error).__name__}") from error
+def _check_ours(path: Path) -> None:
+    """Raises: SearchError unless a file is a `Place`'s, of whatever version."""
+    with contextlib.suppress(DocumentError, TypeError):
+        if read_json(path).keys() >= {"url", "collection", "ensemble"}:
+            return
+    raise SearchError(f"{path}: of no index, or too damaged to be replaced; delete it, or name another folder")
 
 
 def _hits(vector: Float32, points: Sequence[Any], top: int) -> list[Hit]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from landmark_onnx.embedding.folder import Features
 from landmark_onnx.embedding.identity import identify
+from landmark_onnx.errors import SearchError
 from landmark_onnx.model import Retriever
 from landmark_onnx.results import Failure
 from landmark_onnx.search.ensemble import Ensemble
@@ -75,5 +76,8 @@ def precomputed(features: Features, ensemble: Ensemble) -> Iterator[Queries | Fa
 
 
 def check_retrievers(ensemble: Ensemble, retrievers: Mapping[str, Retriever], name: str) -> None:
-    """Raises: SearchError unless each loaded model is the one that the index `name` was made with."""
+    """Raises: SearchError unless the loaded models are those that the index `name` was made with, and no others."""
+    names = [model.name for model in ensemble.models]
+    if strange := [each for each in retrievers if each not in names]:
+        raise SearchError(f"{name}: has no embeddings of {', '.join(strange)}; it has {', '.join(names)}")
     ensemble.check([identify(retriever) for retriever in retrievers.values()], name, "the query's model")

@@ -1,6 +1,7 @@
 """What passes from one step after the search to the next."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
@@ -9,6 +10,8 @@ import numpy as np
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 Search: TypeAlias = Callable[[Float32, Float32, int], Neighbours]
 """Database (N, D), queries (Q, D), K -> the min(K, N) nearest by inner product."""
@@ -42,6 +45,12 @@ class State:
             self.kept[key] = (make(), self.database)
         made: T = self.kept[key][0]
         return made
+
+    def warn(self, text: str) -> None:
+        """Log a warning about the present database, once for all queries."""
+        if text not in self.kept:
+            self.kept[text] = None
+            logger.warning("%s", text)
 
     def moved(self, *, queries: Float32 | None = None, database: Float32 | None = None) -> Self:
         """The same with other vectors, to be searched anew."""

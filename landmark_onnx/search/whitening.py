@@ -110,11 +110,14 @@ def fit_whitening(batches: Iterable[npt.NDArray[Any]], dims: int, *, floor: floa
         scatter += rows.T @ rows + np.outer(shift, shift) * (count * len(rows) / total)
         mean = mean + shift * (len(rows) / total)
         count = total
-    if not 1 <= dims <= min(len(mean), count - 1):
-        raise SearchError(
-            f"PCA to {dims} dimensions: {count:,} rows of {len(mean)} values allow 1 to {min(len(mean), count - 1)}"
-        )
+    check_dims(dims, count, len(mean))
     return _whitening(mean, scatter / (count - 1), dims, floor)
+
+
+def check_dims(dims: int, rows: int, values: int) -> None:
+    """Raises: SearchError unless so many rows of so many values have that many directions."""
+    if not 1 <= dims <= (most := min(values, rows - 1)):
+        raise SearchError(f"PCA to {dims} dimensions: {rows:,} rows of {values} values allow 1 to {most}")
 
 
 def _whitening(mean: Float64, covariance: Float64, dims: int, floor: float) -> Whitening:

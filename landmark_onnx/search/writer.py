@@ -41,17 +41,22 @@ def build(
     Raises: SearchError if there is one and not `replace`, the folder holds other things, an id comes twice, or another
     process changes the index; FeatureError from reading; MissingExtraError.
     """
-    check_free(folder, replace=replace)
-    if graph:
-        load_faiss()  # what is missing is said before the work
+    check_build(folder, replace=replace, graph=graph)
     folder.mkdir(parents=True, exist_ok=True)
     whitening = [ensemble.whitening.file] if ensemble.whitening else []
     with changing(folder, build=True, also=whitening) as change:
-        check_free(folder, replace=replace)
+        check_free(folder, replace=replace)  # somebody may have been faster
         after, _ = _append(folder, Manifest.empty(change.generation, ensemble), batches, new=True)
         if graph:
             after = make_graph(folder, after, graph, change.graph)
         return _publish(folder, after)
+
+
+def check_build(folder: Path, *, replace: bool = False, graph: GraphOptions | None = None) -> None:
+    """What `build` can refuse before the work. Raises: SearchError, MissingExtraError."""
+    check_free(folder, replace=replace)
+    if graph:
+        load_faiss()
 
 
 def add(folder: Path, batches: Iterable[Batch], *, replace: bool = False) -> Index:
