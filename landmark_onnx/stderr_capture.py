@@ -87,3 +87,10 @@ def _occupy() -> None:
 
 
 _occupy()
+if hasattr(os, "register_at_fork"):
+    # A child that is forked meanwhile would have the file for its standard error, and a lock that nobody releases.
+    os.register_at_fork(
+        before=_ONE_AT_A_TIME.acquire,
+        after_in_parent=_ONE_AT_A_TIME.release,
+        after_in_child=_ONE_AT_A_TIME.release,
+    )

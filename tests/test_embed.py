@@ -688,3 +688,13 @@ def test_the_pace_is_that_of_the_last_minute():
     assert words == "500 of 1,000"
     now[0] = 110.0
     assert pace.words(1000, 4000) == "1,000 of 4,000, 8.3/s, 6 min 0 s left"
+
+
+def test_models_of_two_orders_of_colours_share_one_pass(photos):
+    """Images that are decoded once for all are BGR, whatever a model takes arrays in."""
+    wanted = Retriever(exported_path(MODEL), threads=1)
+    other = Retriever(other_model(photos / "other.onnx"), threads=1, colour="rgb")
+    identities = [identify(wanted), identify(other)]
+    features = job.embed(list_items(["photos"]), identities, Path("features"), job.here([wanted, other]))
+    expected(features, MODEL, exported_path(MODEL))
+    expected(features, "other", photos / "other.onnx")

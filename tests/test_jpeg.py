@@ -288,6 +288,27 @@ def test_files_are_read_where_standard_error_is_closed(closed, tmp_path):
     assert (tmp_path / "answers").read_text() == repr(({whole}, {"damaged: premature end of data segment"}))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_is_forked_meanwhile_has_its_standard_error(way):
+    program = """if True:
+        import os, threading, time
+        from landmark_onnx.stderr_capture import overheard
+        began = threading.Event()
+        other = threading.Thread(target=overheard, args=(lambda: (began.set(), time.sleep(0.3)),))
+        other.start()
+        began.wait()
+        if not os.fork():
+            os.write(2, b"child\\n")
+            overheard(lambda: None)
+            os._exit(0)
+        other.join()
+        os.wait()
+    """
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    assert done.stderr == b"child\n"
+
+
 def test_the_picture_of_these_tests_is_one():
     assert PICTURE.std() > 10
     assert LARGE.std() > 10

@@ -1,5 +1,6 @@
 """recognize and evaluate from the command line, on an index of tiny made-up models."""
 
+import contextlib
 import csv
 import io
 import json
@@ -7,11 +8,16 @@ import pickle
 import re
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import fakes
 from landmark_onnx.draw import write_image
 from landmark_onnx.images import read_image
+from landmark_onnx.model import Classifier, Retriever
+from landmark_onnx.recognition.recognizer import Recognizer, Voter
+from landmark_onnx.results import Failure
+from landmark_onnx.search.opening import open_index
 from landmark_onnx.store import exported_path
 
 PLACES = ("arch", "dome", "gate")
@@ -332,3 +338,19 @@ def test_answers_of_a_search_are_scored(place, run):
     write(place / "solution.csv", "id,images,Usage\n" + rows)
     (public, _) = records(run("evaluate", "retrieval", "s.csv", "solution.csv")[0])
     assert public["map@100"] == 1
+
+
+def test_open_files_and_pil_images_are_read_once_for_all_models(place):
+    """Each model decodes for itself, and a file can be read only once."""
+    source = place / "queries" / "dome-query.png"
+    retriever, classifier = Retriever(exported_path(fakes.RETRIEVAL)), Classifier(exported_path(fakes.CLS))
+    with contextlib.closing(open_index(place / "places")) as index:
+        recognizer = Recognizer(
+            index=index, retrievers=[retriever], landmark_of=str, voters=[Voter(name="cls", classifier=classifier)]
+        )
+        (wanted,) = recognizer.stream([source])
+        with source.open("rb") as file, PIL.Image.open(source) as image:
+            answers = list(recognizer.stream([file, io.BytesIO(source.read_bytes()), image, io.StringIO("x")]))
+    assert [type(answer) for answer in answers] == [type(wanted)] * 3 + [Failure]
+    assert {answer.landmark for answer in answers[:3]} == {wanted.landmark}
+    assert {answer.score for answer in answers[:3]} == {wanted.score}
