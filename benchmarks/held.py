@@ -10,6 +10,7 @@ from typing import Any
 
 from made import Workshop, say
 
+from landmark_onnx.benchmark.accuracy import likeness_json
 from landmark_onnx.benchmark.contest import Contest, Rules, Standing
 from landmark_onnx.benchmark.contestants import OWN, Contestant, Workload
 from landmark_onnx.benchmark.roster import Entry, own, peer
@@ -95,7 +96,7 @@ class Held:
     def alike(self, label: str) -> float:
         """Likeness to fp32, 0 where it is not known."""
         likeness = self._standings[label].likeness
-        return likeness.value if likeness else 0.0
+        return likeness.value(self._model.card) if likeness else 0.0
 
     def figure(self, name: str, wanted: str, precision: str, rival: str, *, detail: str = "") -> Figure:
         """The ratio of our best provider at `precision` to a rival, window by window."""
@@ -127,9 +128,9 @@ class Held:
     def likeness(self, name: str, wanted: str, label: str) -> Figure:
         """How like fp32 the answers of `label` are."""
         standing = self._standings.get(label)
-        found = standing.likeness if standing else None
-        detail = f"{found.measure}, {found.photos} photos" if found else "not known"
-        value = round(found.value, 6) if found else None
+        found = likeness_json(self._model.card, standing.likeness) if standing else None
+        detail = f"{found['measure']}, {found['photos']} photos" if found else "not known"
+        value = found["value"] if found else None
         return Figure(name=name, model=self._model.name, wanted=wanted, measured=value, by=label, detail=detail)
 
     def _ratio(self, label: str, rival: str) -> Ratio:

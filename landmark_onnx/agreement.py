@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from landmark_onnx.postprocess import cosines
 from landmark_onnx.precision import Precision
 from landmark_onnx.types import Array, Task, Tensors
 
@@ -96,9 +97,7 @@ def values_agreement(wanted: Array, got: Array) -> Agreement:
     a, b = (values.astype(np.float64).reshape(len(values), -1) for values in (wanted, got))
     error = np.abs(a - b)
     size = np.maximum(np.abs(a), max(np.abs(a).max() * 1e-3, np.finfo(np.float32).tiny))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines = np.divide((a * b).sum(axis=1), lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    cosine = float(np.minimum(cosines.min(), 1.0))
+    cosine = float(np.minimum(cosines(a, b).min(), 1.0))
     return Agreement(max_abs=float(error.max()), max_rel=float((error / size).max()), cosine=cosine)
 
 

@@ -39,9 +39,15 @@ def cosine(a: Array, b: Array) -> float:
 
     Source: infer_retrieval.py, `cosinedist`; here in float64.
     """
+    return min(max(float(cosines(a, b)), 0.0), 1.0)
+
+
+def cosines(a: Array, b: Array) -> npt.NDArray[np.float64]:
+    """(..., D) with (..., D) -> (...) in float64: 0 where one has no length, not a number where one has no number."""
     a, b = a.astype(np.float64), b.astype(np.float64)
-    length = math.sqrt(float(a @ a) * float(b @ b))
-    return min(max(float(a @ b) / length, 0.0), 1.0) if length else 0.0
+    lengths = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
+    found: npt.NDArray[np.float64] = np.divide(np.vecdot(a, b), lengths, out=np.zeros_like(lengths), where=lengths != 0)
+    return found
 
 
 def to_classification(rule: Postprocess, outputs: Tensors, top: int, names: Mapping[int, str]) -> Classification:

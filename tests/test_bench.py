@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fakes
-from landmark_onnx.benchmark.accuracy import iou, likeness, matches, stored_likeness
+from landmark_onnx.benchmark.accuracy import likeness, likeness_json, stored_likeness
 from landmark_onnx.benchmark.child import Child
 from landmark_onnx.benchmark.contest import Contest, Rules
 from landmark_onnx.benchmark.contestants import PEERS, Contestant, Scenario, Workload
@@ -22,7 +22,6 @@ from landmark_onnx.benchmark.roster import entry, own, peer
 from landmark_onnx.benchmark.shapes import batches
 from landmark_onnx.benchmark.worker import Worker
 from landmark_onnx.errors import LandmarkError, MissingExtraError, ModelFileError, SessionError
-from landmark_onnx.results import Detections
 
 QUICK = ("--duration", "0.05", "--windows", "2", "--size", "60x80", "--threads", "1")
 RULES = Rules(work=Workload(queries=2), max_windows=2, pause=0.0)
@@ -350,7 +349,7 @@ def test_peers_answer_as_we_do(models, photos, tmp_path, name, task):
     standings = contest.hold(photos)
     assert not contest.dropouts
     assert {standing.contestant.label for standing in standings} == {"landmark-onnx cpu fp32", name}
-    values = [standing.likeness.value for standing in standings if standing.likeness]
+    values = [standing.likeness.value(model.card) for standing in standings if standing.likeness]
     assert values
     assert min(values) > 0.99999
 
@@ -409,27 +408,6 @@ def test_batches_hold_each_image_of_the_commonest_shape():
     assert [batch["image"][:, 0, 0, 0].tolist() for batch in found] == [[0, 2], [3, 0]]
 
 
-def detections(boxes, classes, scores):
-    count = len(boxes)
-    return Detections(
-        boxes=np.array(boxes, np.float32).reshape(count, 4),
-        classes=np.array(classes),
-        scores=np.array(scores, np.float32),
-        names=(None,) * count,
-    )
-
-
-def test_boxes_match_one_to_one():
-    box, near, far = [0, 0, 10, 10], [1, 0, 10, 10], [40, 40, 10, 10]
-    wanted = detections([box, near, far], [1, 1, 2], [0.9, 0.8, 0.7])
-    assert matches(wanted, wanted) == 3
-    assert matches(wanted, detections([box], [1], [0.9])) == 1
-    assert matches(wanted, detections([box, near, far], [1, 1, 1], [1, 1, 1])) == 2
-    assert matches(wanted, detections([], [], [])) == 0
-    assert matches(detections([], [], []), wanted) == 0
-    assert iou(np.array(box), np.array([near]))[0] == pytest.approx(9 / 11)
-
-
 def test_likeness_in_the_measure_of_the_task(models, tmp_path):
     def save(name, **arrays):
         np.savez(tmp_path / name, **arrays)
@@ -440,11 +418,11 @@ def test_likeness_in_the_measure_of_the_task(models, tmp_path):
     card = entry(models["retrieval"]).card
     exact = save("a.npz", **{"0/embedding": first, "1/embedding": first})
     other = save("b.npz", **{"0/embedding": first, "1/embedding": turned})
-    assert likeness(card, exact, other).value == pytest.approx(0.8)
+    assert likeness(card, exact, other).value(card) == pytest.approx(0.8)
     card = entry(models["cls"]).card
     exact = save("a.npz", **{"0/probability": first, "1/probability": first})
     other = save("b.npz", **{"0/probability": first, "1/probability": turned})
-    assert likeness(card, exact, other).value == 0.5
+    assert likeness(card, exact, other).value(card) == 0.5
     empty = {"0/rois": np.zeros((1, 4)), "0/probability": np.zeros((1, 5)), "0/deltas": np.zeros((1, 20))}
     nothing = save("n.npz", **empty, **{"0/im_info": np.array([[64, 64, 1]], np.float32)})
     assert likeness(entry(models["det"]).card, nothing, nothing) is None
@@ -461,7 +439,8 @@ def test_a_reduced_file_says_itself_how_like_fp32_it_is(models):
     onnx = pytest.importorskip("onnx")
     onnx.save(fakes.unsealed(model.path), path)
     fakes.write_sealed(path, {"agreement": {"cosine": 0.997}})
-    assert stored_likeness(model, reduced).to_json() == {"measure": "cosine", "value": 0.997, "photos": 0}
+    found = likeness_json(model.card, stored_likeness(model, reduced))
+    assert found == {"measure": "cosine", "value": 0.997, "photos": 0}
 
 
 def test_made_up_photos_are_the_same_each_time(tmp_path):

@@ -25,7 +25,6 @@ from landmark_onnx.types import INPUTS, OUTPUTS
 from landmark_onnx.verify import verify
 from landmark_onnx_export import geometry, qdq, ranges, saving
 from landmark_onnx_export.held_out import split
-from landmark_onnx_export.likeness import Likeness
 from landmark_onnx_export.opset import modernise
 from landmark_onnx_export.ranges import BINS, METHODS, Histogram, rounded
 from landmark_onnx_export.reduce import MOST
@@ -289,14 +288,6 @@ def test_photos_that_judge_do_not_calibrate(tmp_path, photos):
         split(paths[:4], paths[:4], (50, 50))
     few = split(both, None, (2, 1))
     assert (len(few.calibration), len(few.held_out)) == (2, 1)
-
-
-def test_detector_without_boxes_does_not_pass():
-    from fakes import DET, small_card
-
-    nothing = Likeness(images=3, matched=1.0, extra=0.0, boxes=0)
-    assert "nothing to compare" in (nothing.shortfall(small_card(DET), 0.0) or "")
-    assert Likeness(images=1, cosine=math.nan).shortfall(small_card("res152_arcmargin"), 0.5)
 
 
 VALUES = st.lists(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), min_size=1, max_size=60)

@@ -2,15 +2,13 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from landmark_onnx.cards import ModelCard
+from landmark_onnx.answers import Photo
 from landmark_onnx.errors import ImageError
 from landmark_onnx.images import read_image
-from landmark_onnx.preprocess import preprocess
-from landmark_onnx.types import Tensors
 
 T = TypeVar("T")
 
@@ -20,14 +18,6 @@ HELD_OUT_SHARE = 4
 RULE = (
     f"of images with different contents, the 1 in {HELD_OUT_SHARE} with the smallest SHA-256 of the file are held out"
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Photo:
-    """A readable image file. sha256: of its bytes."""
-
-    path: Path
-    sha256: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,12 +62,6 @@ def judges(paths: Sequence[Path], most: int, *, bad: Callable[[str], None] = lam
     if not photos:
         raise ImageError("no image that can be read to judge by")
     return tuple(photos)
-
-
-def feeds(card: ModelCard, photos: Sequence[Photo]) -> Iterator[Tensors]:
-    """Each photo as the card's own preprocessing makes it, one at a time in memory."""
-    for photo in photos:
-        yield preprocess(card.preprocess, read_image(photo.path))
 
 
 def _gather(paths: Sequence[Path], bad: Callable[[str], None]) -> list[Photo]:

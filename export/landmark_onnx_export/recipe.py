@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from landmark_onnx.answers import Likeness
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.precision import Precision
-from landmark_onnx_export.likeness import Likeness
 
 SPARE = 0.12
 """Share of the layers that may stay fp32: they take most of the time that 8 bits save."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from landmark_onnx.answers import Likeness, floor_of, measure, runner
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files import publish, sync
@@ -24,7 +25,6 @@ from landmark_onnx_export.geometry import name_nodes, rois_of
 from landmark_onnx_export.half import halve
 from landmark_onnx_export.held_out import RULE, Split, judges, split
 from landmark_onnx_export.lean import standard_imports
-from landmark_onnx_export.likeness import Likeness, floor_of, measure, runner
 from landmark_onnx_export.made import Made
 from landmark_onnx_export.opset import modernise
 from landmark_onnx_export.parity import PROBE_SIZE, SEED, seeded_image

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import onnx
 
+from landmark_onnx.answers import Answer, Likeness, Photo, answers, compare, feeds, runner
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ExportError
 from landmark_onnx_export import qdq
 from landmark_onnx_export.geometry import rois_of
-from landmark_onnx_export.held_out import Photo, feeds
-from landmark_onnx_export.likeness import Answer, Likeness, answers, compare, runner
 from landmark_onnx_export.made import Made
 from landmark_onnx_export.ranges import METHODS, Histogram, observe
 from landmark_onnx_export.sensitivity import noise

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from landmark_onnx.answers import Likeness, floor_of, measure, runner
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.precision import FLOORS
 from landmark_onnx.providers import ProviderRequest
 from landmark_onnx_export.held_out import judges
-from landmark_onnx_export.likeness import Likeness, floor_of, measure, runner
 from landmark_onnx_export.recipe import Wish
 from landmark_onnx_export.reduce import MOST, fp32_metadata
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.benchmark.accuracy import PHOTOS, Likeness, likeness, stored_likeness
+from landmark_onnx.answers import Likeness
+from landmark_onnx.benchmark.accuracy import PHOTOS, likeness, likeness_json, stored_likeness
 from landmark_onnx.benchmark.child import Child
 from landmark_onnx.benchmark.contestants import Contestant, Scenario, Target, Workload
 from landmark_onnx.benchmark.machine import available_bytes
@@ -76,7 +77,7 @@ class Standing:
             "peak_bytes": self.peak_bytes,
             **summary(self.windows),
             "ratio": self.ratio.to_json() if self.ratio else None,
-            "likeness": self.likeness.to_json() if self.likeness else None,
+            "likeness": likeness_json(self.model.card, self.likeness),
             "windows": [window.to_json() for window in self.windows],
         }
 

@@ -1,21 +1,21 @@
-"""How a reduced model's answers compare with those at fp32, photo by photo."""
+"""How the answers of one model compare with those of another, photo by photo: what a precision or a runtime costs."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from landmark_onnx.benchmark.accuracy import matches
 from landmark_onnx.cards import ModelCard
-from landmark_onnx.postprocess import to_detections
+from landmark_onnx.images import read_image
+from landmark_onnx.postprocess import cosines, to_detections
 from landmark_onnx.precision import MEASURES, Floor
+from landmark_onnx.preprocess import preprocess
 from landmark_onnx.providers import ProviderRequest
 from landmark_onnx.results import Detections
 from landmark_onnx.session import Session
 from landmark_onnx.types import OUTPUTS, Array, Tensors
-from landmark_onnx_export.held_out import Photo, feeds
 
 ON_CPU = ProviderRequest(name="cpu")
 
@@ -25,10 +25,21 @@ Run: TypeAlias = Callable[[Tensors], Tensors]
 Answer: TypeAlias = Array | Detections
 """What is kept of a run: the embedding, the probabilities, or the boxes."""
 
+SAME_BOX = 0.5
+"""Intersection over union from which two boxes of a class are the same."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Photo:
+    """A readable image file. sha256: of its bytes."""
+
+    path: Path
+    sha256: str
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Likeness:
-    """Agreement with fp32 over `images` photos; a figure that the task does not have is None.
+    """Agreement with fp32 over `images` photos, 0 where a file tells its own; a figure that is not known is None.
 
     cosine, cosine_min: mean and least of the embeddings', or of the rows of probabilities. top1: share of photos with
     the same best class. matched: share of the `boxes` that fp32 finds which are found again, same class and IoU of at
@@ -72,9 +83,23 @@ def runner(card: ModelCard, model: Path, request: ProviderRequest = ON_CPU, *, t
     return lambda fed: session.run(card, fed)
 
 
+def feeds(card: ModelCard, photos: Sequence[Photo]) -> Iterator[Tensors]:
+    """Each photo as the card's own preprocessing makes it, one at a time in memory."""
+    for photo in photos:
+        yield preprocess(card.preprocess, read_image(photo.path))
+
+
 def answers(card: ModelCard, photos: Sequence[Photo], run: Run) -> list[Answer]:
     """What `run` answers to each photo."""
-    return [_answer(card, fed, run(fed)) for fed in feeds(card, photos)]
+    return [answer(card, fed, run(fed)) for fed in feeds(card, photos)]
+
+
+def answer(card: ModelCard, fed: Tensors, outputs: Tensors) -> Answer:
+    """What is kept of a run that was fed `fed`."""
+    if card.task == "det":
+        return to_detections(card.postprocess, fed, outputs, {})
+    (name,) = OUTPUTS[card.task]
+    return np.asarray(outputs[name]).reshape(-1)
 
 
 def compare(card: ModelCard, wanted: Sequence[Answer], got: Sequence[Answer]) -> Likeness:
@@ -88,6 +113,35 @@ def compare(card: ModelCard, wanted: Sequence[Answer], got: Sequence[Answer]) ->
     return Likeness(images=len(pairs), **figures)
 
 
+def measure(card: ModelCard, photos: Sequence[Photo], exact: Run, reduced: Run) -> Likeness:
+    """Compare what two models answer to the photos, one photo in memory at a time."""
+    wanted, got = [], []
+    for fed in feeds(card, photos):
+        wanted.append(answer(card, fed, exact(fed)))
+        got.append(answer(card, fed, reduced(fed)))
+    return compare(card, wanted, got)
+
+
+def matches(wanted: Detections, got: Detections) -> int:
+    """How many of the wanted boxes were found again: same class, and no box of `got` taken twice, best scores first."""
+    free = np.ones(len(got.boxes), bool)
+    count = 0
+    for index in np.argsort(-wanted.scores, kind="stable"):
+        overlap = np.where(free & (got.classes == wanted.classes[index]), iou(wanted.boxes[index], got.boxes), 0)
+        if overlap.size and overlap.max() >= SAME_BOX:
+            free[overlap.argmax()] = False
+            count += 1
+    return count
+
+
+def iou(box: Array, boxes: Array) -> Array:
+    """(4,) against (N, 4), each x, y, width, height -> (N,) intersection over union."""
+    left_top = np.maximum(box[:2], boxes[:, :2])
+    right_bottom = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    common = np.clip(right_bottom - left_top, 0, None).prod(axis=1)
+    return np.asarray(common / (box[2:].prod() + boxes[:, 2:].prod(axis=1) - common))
+
+
 def _boxes(pairs: Sequence[tuple[Detections, Detections]]) -> dict[str, Any]:
     boxes = sum(len(a.boxes) for a, _ in pairs)
     same = sum(matches(a, b) for a, b in pairs)
@@ -96,32 +150,9 @@ def _boxes(pairs: Sequence[tuple[Detections, Detections]]) -> dict[str, Any]:
 
 
 def _rows(pairs: Sequence[tuple[Array, Array]]) -> dict[str, Any]:
-    cosines = [_cosine(a, b) for a, b in pairs]
+    each = [cosines(a, b) for a, b in pairs]
     top1 = float(np.mean([a.argmax() == b.argmax() for a, b in pairs]))
-    return {"cosine": float(np.mean(cosines)), "cosine_min": float(np.min(cosines)), "top1": top1}
-
-
-def measure(card: ModelCard, photos: Sequence[Photo], exact: Run, reduced: Run) -> Likeness:
-    """Compare what two models answer to the photos, one photo in memory at a time."""
-    wanted, got = [], []
-    for fed in feeds(card, photos):
-        wanted.append(_answer(card, fed, exact(fed)))
-        got.append(_answer(card, fed, reduced(fed)))
-    return compare(card, wanted, got)
-
-
-def _answer(card: ModelCard, fed: Tensors, outputs: Tensors) -> Answer:
-    if card.task == "det":
-        return to_detections(card.postprocess, fed, outputs, {})
-    (name,) = OUTPUTS[card.task]
-    return np.asarray(outputs[name]).reshape(-1)
-
-
-def _cosine(a: Array, b: Array) -> float:
-    """In float64; 0 where one has no length, not a number where one has no number."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / length if length else 0.0
+    return {"cosine": float(np.mean(each)), "cosine_min": float(np.min(each)), "top1": top1}
 
 
 def _rounded(value: float) -> float:
