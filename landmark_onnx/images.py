@@ -62,19 +62,19 @@ def is_many(images: object) -> TypeGuard[Iterable[ImageSource]]:
     """Whether these are images, any number of them, and not one, good or bad."""
     if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | np.ndarray | Mapping):
         return False
-    # A file gives its lines.
-    return not hasattr(images, "read") and not is_pil(images) and hasattr(images, "__iter__")
+    # A file gives its lines, a tensor of another library its rows.
+    one = hasattr(images, "read") or is_pil(images) or getattr(images, "ndim", 1) > 1
+    return not one and hasattr(images, "__iter__")
 
 
 def image_name(source: ImageSource, position: int = 0) -> str:
     """What errors and results call the image: its path, or its position among the inputs."""
-    if isinstance(source, str | os.PathLike):
-        return os.fsdecode(source)
-    if isinstance(source, Named):
-        return source.name
-    own = getattr(source, "filename" if is_pil(source) else "name", None)
-    if isinstance(own, str) and own:
-        return own
+    if isinstance(source, str | Named):
+        return source if isinstance(source, str) else source.name
+    with contextlib.suppress(Exception):  # whatever else it is, it has a name at least
+        own = source if isinstance(source, os.PathLike) else getattr(source, "filename" if is_pil(source) else "name")
+        if isinstance(own, str | os.PathLike) and (path := os.fsdecode(own)):
+            return path
     if isinstance(source, np.ndarray):
         return f"<array {position}>"
     encoded = isinstance(source, bytes | bytearray | memoryview)
@@ -127,12 +127,16 @@ def read_image(source: ImageSource, *, name: str | None = None, options: ReadOpt
 
 def _encoded(source: object, name: str) -> bytes:
     """The bytes of an encoded image. Raises: ImageError."""
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, bytearray) or (isinstance(source, memoryview) and source.ndim == 1):
-        return bytes(source)
-    if isinstance(source, str | os.PathLike):
-        return _read_path(source, name)
+    if isinstance(source, bytes | str):
+        return source if isinstance(source, bytes) else _read_path(source, name)
+    try:
+        if isinstance(source, bytearray) or (isinstance(source, memoryview) and source.ndim == 1):
+            return bytes(source)
+        path = os.fsdecode(source) if isinstance(source, os.PathLike) else None
+    except Exception as error:  # a view that was released, or the user's own kind of path
+        raise ImageError(f"{name}: cannot be read: {error or type(error).__name__}") from error
+    if path is not None:
+        return _read_path(path, name)
     if hasattr(source, "read"):
         return _read_file(source, name)
     raise ImageError(
@@ -141,11 +145,11 @@ def _encoded(source: object, name: str) -> bytes:
     )
 
 
-def _read_path(path: "str | os.PathLike[str]", name: str) -> bytes:
-    if not os.fspath(path):
+def _read_path(path: str, name: str) -> bytes:
+    if not path:
         raise ImageError("an empty path")
     try:
-        with Path(os.fsdecode(path)).open("rb") as file:
+        with Path(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise ImageError(f"{name}: larger than {MAX_BYTES >> 20} MiB")

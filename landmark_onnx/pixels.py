@@ -22,6 +22,7 @@ def from_array(array: Array, name: str, colour: Colour) -> Image:
 
     An array that is BGR already is passed through. Raises: ImageError for any other shape or dtype, with a remedy.
     """
+    array = np.asarray(array)  # of whatever subclass it is
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ImageError(
             f"{name}: wanted an (H, W, 3) uint8 array in {colour.upper()} order (or grey, or with alpha), "
@@ -37,6 +38,8 @@ def from_array(array: Array, name: str, colour: Colour) -> Image:
 
 
 def _remedy(array: Array) -> str:
+    if array.dtype.kind not in "biuf":
+        return ": give a list of images"
     if array.ndim == 1:
         return ": if this is an encoded image, give its .tobytes()"
     if array.ndim == 4:

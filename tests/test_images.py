@@ -276,6 +276,28 @@ def closed() -> io.BytesIO:
     return file
 
 
+class Nowhere(os.PathLike):
+    def __fspath__(self):
+        raise RuntimeError("lost")
+
+
+def released() -> memoryview:
+    view = memoryview(encoded()["png"])
+    view.release()
+    return view
+
+
+class Nameless(io.BytesIO):
+    @property
+    def name(self):
+        raise RuntimeError("lost")
+
+
+def test_a_file_whose_name_is_a_riddle_is_read():
+    np.testing.assert_array_equal(read_image(Nameless(encoded()["png"])), PICTURE)
+    assert image_name(Nameless(), 3) == "<Nameless 3>"
+
+
 class Failing:
     """A file whose reading ends as its author likes."""
 
@@ -300,6 +322,8 @@ class Failing:
         (io.StringIO("x"), r"<StringIO 0>: wanted a file that is open for reading bytes \('rb'\), it gives str"),
         (closed(), "<BytesIO 0>: cannot be read: I/O operation on closed file"),
         (Failing(), "<Failing 0>: cannot be read: 1073741825"),
+        (Nowhere(), "<Nowhere 0>: cannot be read: lost"),
+        (released(), "<bytes 0>: cannot be read: operation forbidden on released memoryview"),
         (memoryview(PICTURE), "<bytes 0>: wanted a path, .* got memoryview"),
     ],
 )
@@ -329,11 +353,12 @@ def test_arrays_are_taken_where_it_is_certain_what_they_mean(colour):
     strided = np.zeros((2 * HEIGHT, 3 * WIDTH, 3), np.uint8)[::2, ::3]
     strided[:] = given
     fortran = np.asfortranarray(given)
+    np.testing.assert_array_equal(read_image(np.ma.array(given), options=options), PICTURE)
     for array in (given, np.dstack([given, alpha]), strided, fortran, given[::-1][::-1]):
         image = read_image(array, options=options)
         np.testing.assert_array_equal(image, PICTURE)
         assert image.flags.c_contiguous
-    for array in (GREY, GREY[..., np.newaxis], np.asfortranarray(GREY)):
+    for array in (GREY, GREY[..., np.newaxis], np.asfortranarray(GREY), GREY.view(np.matrix)):
         np.testing.assert_array_equal(read_image(array, options=options), np.dstack([GREY] * 3))
     np.testing.assert_array_equal(read_image(encoded()["png"], options=options), PICTURE)
 
@@ -348,7 +373,8 @@ def test_arrays_are_taken_where_it_is_certain_what_they_mean(colour):
         (np.zeros(400, np.uint8), r"if this is an encoded image, give its \.tobytes"),
         (np.zeros((3, 4, 5), np.uint8), "channels come last"),
         (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\) uint8$"),
-        (np.array(["a.jpg"]), r"got \(1,\) <U5"),
+        (np.array(["a.jpg"]), r"got \(1,\) <U5: give a list of images"),
+        (np.array([None, 1]), r"got \(2,\) object: give a list of images"),
         (np.array(7, np.uint8), r"got \(\) uint8$"),
     ],
 )

@@ -299,7 +299,16 @@ def test_what_is_no_image_costs_the_others_nothing(tmp_path, photos):
         good[5].seek(0)
 
 
-@pytest.mark.parametrize("image", [None, 3, {"0.jpg": 1}, io.StringIO("x"), object(), np.zeros((4, 4))])
+class Tensor:
+    """As other libraries have them: iterable, by rows."""
+
+    ndim = 3
+
+    def __iter__(self):
+        return iter([[1], [2]])
+
+
+@pytest.mark.parametrize("image", [None, 3, {"0.jpg": 1}, io.StringIO("x"), object(), Tensor(), np.zeros((4, 4))])
 def test_one_thing_that_is_no_image_is_an_image_error(tmp_path, image):
     with pytest.raises(ImageError, match=": wanted "):
         Retriever(fakes.make_retrieval(tmp_path / "model.onnx"))(image)
