@@ -296,7 +296,7 @@ def test_a_member_of_a_size_that_lies_does_not_end_the_job(run, photos):
     make_tar(photos / "x.tar", {"a.png": png(0), "odd": odd, "b.png": png(1)})
     assert run("x.tar", "-m", MODEL, "-o", "features").code == 1
     features = open_features(photos / "features")
-    assert features.ids() == ["a", "b"]
+    assert features.ids() == ["a.png", "b.png"]
     ((_, source, error),) = features.failures()
     assert (source, error) == ("x.tar:odd.jpg", "refused: a size of '-5' in its header")
 
