@@ -125,6 +125,10 @@ def test_impossible_ensembles():
         (indexed.identity(sha256="f" * 64), "a: here has model file aaaaaaaaaaaa, there has ffffffffffff"),
         (indexed.identity(preprocess="1" * 64), "a: here has preprocessing 000000000000, there has 111111111111"),
         (indexed.identity(dim=8), "a: here has dimension 16, there has 8"),
+        (
+            indexed.identity(sha256="f" * 64, precision="int8"),
+            "a: here has precision fp32, there has int8: .*; give --precision fp32",
+        ),
     ],
 )
 def test_other_models_are_refused_with_both_named(other, told):

@@ -104,7 +104,7 @@ class Ensemble:
         )
 
     def check(self, models: Sequence[ModelIdentity], ours: str, theirs: str) -> None:
-        """Raises: SearchError unless each member is among `models`: the same file, dimension and preprocessing.
+        """Raises: SearchError unless each member is among `models`: the same file, precision and preprocessing.
 
         ours, theirs: what the error calls the two sides.
         """
@@ -118,9 +118,10 @@ class Ensemble:
             for what in _DIFFERENCES:
                 one, other = (str(getattr(model, what))[:12] for model in (wanted, got))
                 if getattr(wanted, what) != getattr(got, what):
+                    remedy = f"give --precision {one}" if what == "precision" else "embed with one model file and card"
                     raise SearchError(
                         f"{wanted.name}: {ours} has {_DIFFERENCES[what]} {one}, {theirs} has {other}: "
-                        "their embeddings do not compare; embed with one model file and card"
+                        f"their embeddings do not compare; {remedy}"
                     )
 
     def describe(self) -> str:
@@ -172,7 +173,8 @@ class Ensemble:
         return folder / FILE
 
 
-_DIFFERENCES = {"sha256": "model file", "dim": "dimension", "preprocess": "preprocessing", "precision": "precision"}
+_DIFFERENCES = {"precision": "precision", "sha256": "model file", "dim": "dimension", "preprocess": "preprocessing"}
+"""Precision first: its file is another one too."""
 
 
 def load_ensemble(folder: Path) -> Ensemble:

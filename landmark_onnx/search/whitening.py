@@ -116,7 +116,8 @@ def fit_whitening(batches: Iterable[npt.NDArray[Any]], dims: int, *, floor: floa
 
 def check_dims(dims: int, rows: int, values: int) -> None:
     """Raises: SearchError unless so many rows of so many values have that many directions."""
-    if not 1 <= dims <= (most := min(values, rows - 1)):
+    most = min(values, rows - 1)
+    if not 1 <= dims <= most:
         raise SearchError(f"PCA to {dims} dimensions: {rows:,} rows of {values} values allow 1 to {most}")
 
 
