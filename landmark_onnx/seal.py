@@ -26,7 +26,7 @@ MAX_METADATA = 24 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Weights:
+class DataFile:
     """The file beside that holds them, whose name has a part of its hash."""
 
     file: Annotated[str, Matches(r"[^./\\\0][^/\\\0]*-[0-9a-f]{12}\.onnx\.data", "NAME-HASH.onnx.data")]
@@ -37,7 +37,7 @@ KINDS: Mapping[str, Any] = types.MappingProxyType(
     {
         "card": Mapping[str, Any],
         "labels": Mapping[Annotated[str, Matches("[0-9]{1,9}", "a class index")], str],
-        "data": Weights,
+        "data": DataFile,
         "agreement": Mapping[str, float | None],
     }
 )
