@@ -73,7 +73,11 @@ class RuleError(LandmarkError):
 
 
 class ExportError(LandmarkError):
-    """A Paddle release that cannot be converted; names the model and the variable or op."""
+    """A Paddle release that cannot be converted; names the model and the variable or op, on one line."""
+
+    def __init__(self, reason: str) -> None:
+        # The names in a release are whatever somebody wrote there.
+        super().__init__(shown(reason))
 
 
 class MissingExtraError(LandmarkError, ImportError):

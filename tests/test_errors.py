@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from landmark_onnx import installation
-from landmark_onnx.errors import MissingExtraError
+from landmark_onnx.errors import ExportError, MissingExtraError
 
 
 @pytest.mark.parametrize("extra", ["export", "demo"])
@@ -34,3 +34,9 @@ def test_the_doctor_says_where_export_is_not_to_be_had(monkeypatch):
     assert "no release for Python 3.13" in installation.export_tools().text
     monkeypatch.setattr(sys, "version_info", (3, 12, 0, "final", 0))
     assert "3.13" not in installation.export_tools().text
+
+
+def test_an_error_on_a_release_is_one_line_whatever_its_names_are():
+    assert (
+        str(ExportError("a.tar: wanted the parameters of x\n\x1b[2J")) == r"a.tar: wanted the parameters of x\n\x1b[2J"
+    )
