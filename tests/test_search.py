@@ -140,7 +140,16 @@ def test_add_remove_info(embedded, run):
     assert done.code == 1
     assert "24 ids are in the index already, such as 00.png; --replace" in done.err
     assert "i: 48 rows" in run("index", "add", "i", "named").err
-    assert "i: 48 rows" in run("index", "add", "i", "f", "--replace").err
+    done = run("index", "add", "i", "f", "--replace")
+    assert "i: 48 rows" in done.err
+    assert "24 of 24 images took the place of those of their ids" in done.err
+    run("embed", "p", "-m", A, "-m", B, "-o", "alone", "-q")
+    run("index", "build", "alone", "-o", "j", "-q")
+    done = run("index", "add", "j", "named", "--replace")
+    assert (
+        "0 of 24 images took the place of those of their ids; an id of the new ones is '00', and one that was"
+        in done.err
+    )
     assert run("index", "remove", "i", "00", "00.png", "-q").code == 0
     assert "2 of 2 ids are not in the index" in run("index", "remove", "i", "00", "00.png").err
     done = run("index", "info", "i")

@@ -171,7 +171,10 @@ def add_rows(index: There, features: Folders, replace: Replace = False, quiet: Q
         feed = _feed(features)
         with contextlib.closing(open_index(index)) as opened:
             feed.check(opened.ensemble, str(index))
+            before, known = len(opened), next(iter(opened.ids), "")
             opened.add(feed.batches(opened.ensemble, _refusing(report)), replace=replace)
+        if replace and before:
+            _tell_replaced(index, feed, before, known, report)
         _finish(index, report)
 
 
@@ -252,6 +255,20 @@ def _qdrant_builder(folder: Path, url: str, collection: str, *, replace: bool) -
 
 def _refusing(report: Reporter) -> Callable[[str, str], None]:
     return lambda name, reason: report.failure(f"{name}: left out: {reason}")
+
+
+def _tell_replaced(folder: Path, feed: "Feed", before: int, known: str, report: Reporter) -> None:
+    """Say how many rows gave way; if none did, ids may be of another form. before, known: rows, and the id of one."""
+    from landmark_onnx.search.opening import open_index
+
+    added = feed.count - report.failures
+    with contextlib.closing(open_index(folder)) as index:
+        replaced = before + added - len(index)
+    text = f"{replaced:,} of {added:,} images took the place of those of their ids"
+    if added and not replaced:
+        new = next(name for features in feed.folders for name in features.ids())
+        text += f"; an id of the new ones is {new!r}, and one that was there {known!r}"
+    report.note(text)
 
 
 def _finish(folder: Path, report: Reporter) -> None:
