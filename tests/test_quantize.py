@@ -403,6 +403,31 @@ def test_files_that_others_made_are_quantised(task, how, precision, tmp_path, ph
         assert makers[moved.input[0]] == "ReduceMean", "what moves rois is fp32 throughout"
 
 
+def test_weights_that_are_inputs_are_folded_into(tmp_path, photos, command):
+    """As the format wanted it up to its version 3: a batch norm goes into the convolution before it all the same."""
+    model = foreign(tmp_path / "old.onnx", "retrieval", opset=9)
+    proto = unsealed(model)
+    norm = {
+        f"norm.{name}": np.full(16, value, np.float32) for name, value in zip("sbmv", (0.5, 1, 0.1, 2), strict=True)
+    }
+    first = proto.graph.node[0]
+    name, first.output[0] = first.output[0], "raw"
+    proto.graph.node.insert(1, onnx.helper.make_node("BatchNormalization", ["raw", *norm], [name], "norm"))
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in norm.items())
+    proto.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in proto.graph.initializer
+    )
+    proto.ir_version = 3
+    card = ModelCard.from_dict(read_metadata(model)["card"], "card")
+    seal_model(proto, tmp_path / "inputs.onnx", card)
+    code, out, err = command(tmp_path / "inputs.onnx", "--calibrate", photos, "--floor", 0.6, "--json")
+    assert code == 0, err
+    made = onnx.load(json.loads(out)[0]["path"]).graph
+    assert "BatchNormalization" not in {node.op_type for node in made.node}
+    assert [value.name for value in made.input] == ["image"]
+
+
 def test_weights_beside_an_old_model_stay_there(tmp_path):
     """As those of a model over two gigabytes do, which the converter could not take."""
     model = unsealed(foreign(tmp_path / "old.onnx", "retrieval", opset=9))

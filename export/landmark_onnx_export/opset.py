@@ -1,6 +1,7 @@
 """Models of older opsets, as others made them, brought to one that quantisation per channel knows."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -32,6 +33,8 @@ def modernise(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.name not in known
     ]
     names = {value.name for value in stand_ins}
+    # Before version 4 each weight had to be an input, and those that folding made are none.
+    model.ir_version = max(model.ir_version, IR_VERSION)
     _replace(graph.initializer, inside)
     graph.input.extend(stand_ins)
     try:
@@ -43,6 +46,22 @@ def modernise(model: onnx.ModelProto) -> onnx.ModelProto:
     made.graph.initializer.extend(beside)
     made.ir_version = max(made.ir_version, IR_VERSION)
     return made
+
+
+def with_constants(source: Path, folder: Path) -> Path:
+    """`source`, or a copy in `folder` whose weights are no inputs, as they were before version 4 of the format.
+
+    An input may be fed, so ONNX Runtime folds nothing into such a weight.
+    """
+    model = onnx.load(source, load_external_data=False)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) == len(model.graph.input):
+        return source
+    _replace(model.graph.input, inputs)
+    model.ir_version = max(model.ir_version, IR_VERSION)
+    onnx.save(model, folder / "constants.onnx")
+    return folder / "constants.onnx"
 
 
 def _replace(field: Any, items: Sequence[Any]) -> None:

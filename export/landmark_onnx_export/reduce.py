@@ -26,7 +26,7 @@ from landmark_onnx_export.half import halve
 from landmark_onnx_export.held_out import RULE, Split, judges, split
 from landmark_onnx_export.lean import standard_imports
 from landmark_onnx_export.made import Made
-from landmark_onnx_export.opset import modernise
+from landmark_onnx_export.opset import modernise, with_constants
 from landmark_onnx_export.parity import PROBE_SIZE, SEED, seeded_image
 from landmark_onnx_export.recipe import Recipe, ReductionReport, Wish
 from landmark_onnx_export.saving import save_model
@@ -112,7 +112,8 @@ def _make(
 ) -> Made:
     say("fold")
     folded = folder / "folded.onnx"
-    run_child("optimise", {"model": str(source.absolute()), "output": str(folded), "data": "folded.data"})
+    plain = with_constants(source, folder)
+    run_child("optimise", {"model": str(plain.absolute()), "output": str(folded), "data": "folded.data"})
     graph = onnx.load(folded, load_external_data=False)
     name_nodes(graph.graph)
     del graph.metadata_props[:]
