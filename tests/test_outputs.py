@@ -15,6 +15,7 @@ from landmark_onnx.model import Classifier, Detector, Retriever
 from landmark_onnx.outputs import MOST_VALUES, check_declared, conform
 from landmark_onnx.runners import Port
 from landmark_onnx.session import Session
+from landmark_onnx.triton import Serving
 from landmark_onnx.verify import verify
 
 RETRIEVAL, CLS, DET = (fakes.small_card(name) for name in (fakes.RETRIEVAL, fakes.CLS, fakes.DET))
@@ -182,6 +183,7 @@ def test_a_pool_that_nothing_flattens_is_right_everywhere(tmp_path, task, batch)
     assert adopt(path, task).name == MINE[task].name
     verify(MINE[task].name)
     bundle([MINE[task].name], tmp_path / "bundle")
+    bundle([MINE[task].name], tmp_path / "triton", serving=Serving())
     photos = [fakes.photo(seed=seed) for seed in range(3)]
     kind = Retriever if task == "retrieval" else Classifier
     for got, wanted in zip(kind(MINE[task].name)(photos), kind(flat, card=MINE[task])(photos), strict=True):

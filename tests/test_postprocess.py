@@ -344,3 +344,18 @@ def test_cosine_is_that_of_float64_at_any_length(seed, length):
     assert cosine(a * f32(length), b) == pytest.approx(min(max(wanted, 0), 1), abs=1e-5)
     assert 0 <= cosine(a, a * f32(length)) <= 1
     assert cosine(a, a * f32(length)) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_is_computed_of_half_precision_is_computed_in_float32():
+    """Exponentials of 100,000 classes sum to more than half precision knows; so do the squares of large values."""
+    logits = np.r_[np.float16(9), np.ones(99_999, np.float16)][np.newaxis]
+    found = to_classification(Postprocess(softmax=True), {"probability": logits}, 1, {})
+    assert found.scores[0] == pytest.approx(np.exp(8) / (np.exp(8) + 99_999), rel=1e-5)
+    vector = to_embedding(Postprocess(normalise=True), {"embedding": np.full((1, 64), 60_000, np.float16)}).vector
+    np.testing.assert_allclose(vector, 0.125, rtol=1e-6)
+    assert vector.dtype == np.float32
+
+
+def test_a_norm_does_not_overflow():
+    vector = to_embedding(Postprocess(normalise=True), {"embedding": np.full((1, 64), 1e30, np.float32)}).vector
+    np.testing.assert_allclose(vector, 0.125, rtol=1e-6)
