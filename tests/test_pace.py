@@ -16,7 +16,8 @@ from landmark_onnx.search.pace import grouped, in_step
 SECONDS = 30
 
 
-def test_rows_go_alone_while_nothing_takes_time():
+def test_rows_go_alone_while_nothing_takes_time(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     assert list(grouped(range(4), 2)) == [[0], [1], [2], [3]]
     assert list(grouped([], 2)) == []
 
@@ -31,6 +32,24 @@ def test_rows_wait_for_each_other_as_long_as_the_last_group_took():
             for _ in range(40):
                 next(now)
     assert groups == [[0], *([at, at + 1, at + 2] for at in range(1, 19, 3)), [19]]
+
+
+def test_rows_are_gathered_a_few_times_as_long_as_a_search_takes():
+    now = 0.0
+
+    def rows():
+        nonlocal now
+        for row in range(30):
+            yield row
+            now += 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now)
+        sizes = []
+        for group in grouped(rows(), 99):
+            sizes.append(len(group))
+            now += 2
+    assert sizes == [1, 9, 9, 9, 2]
 
 
 def test_no_row_waits_for_a_silent_source():
