@@ -11,7 +11,7 @@ import pytest
 from landmark_onnx.cli.root import app
 
 ROOT = Path(__file__).parents[1]
-FILES = {path.name.removesuffix(".Dockerfile"): path for path in sorted((ROOT / ".docker").glob("*.Dockerfile"))}
+FILES = {path.name.removesuffix(".Dockerfile"): path for path in sorted((ROOT / "docker").glob("*.Dockerfile"))}
 KNOWN = {"FROM", "ENV", "WORKDIR", "COPY", "RUN", "LABEL", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 
 

@@ -26,13 +26,13 @@ def test_the_models_are_those_of_the_cards():
 
 
 def test_the_files_it_names_are_there():
-    names = re.findall(r"constraints/[\w-]+\.txt|\.readme/[\w.-]+|\.docker/[\w.-]+", README)
+    names = re.findall(r"constraints/[\w-]+\.txt|docs/[\w.-]+|docker/[\w.-]+", README)
     assert names
     assert all((ROOT / name).is_file() for name in names)
 
 
 def test_the_picture_is_not_a_burden():
-    assert sum(path.stat().st_size for path in (ROOT / ".readme").iterdir()) < 200_000
+    assert sum(path.stat().st_size for path in (ROOT / "docs").iterdir()) < 200_000
 
 
 def test_its_example_is_typed(tmp_path):

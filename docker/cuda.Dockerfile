@@ -1,18 +1,20 @@
 # Pin the base images by digest where you build.
 #
-#   docker build -f .docker/cpu.Dockerfile -t landmark-onnx:cpu .
-#   docker run --rm --read-only --tmpfs /tmp -v "$PWD/bundle:/models:ro" -v "$PWD/photos:/photos:ro" landmark-onnx:cpu \
-#       retrieval -m res152_arcmargin /photos/a.jpg /photos/b.jpg
+#   docker build -f docker/cuda.Dockerfile -t landmark-onnx:cuda .
+#   docker run --rm --gpus all -v "$PWD/bundle:/models:ro" -v "$PWD/photos:/photos:ro" landmark-onnx:cuda \
+#       retrieval -m res152_arcmargin --provider cuda /photos/a.jpg /photos/b.jpg
 #
-# Models come from a bundle at /models. Paddle is in neither stage: exporting is another machine's work.
+# CUDA 13, cuBLAS and cuDNN come from pip with onnxruntime-gpu, so the base needs none; the host brings NVIDIA's driver
+# (r580 or newer) and its container runtime, which puts libcuda.so.1 here. Models come from a bundle at /models. Paddle
+# is in neither stage: exporting is another machine's work.
 
 FROM python:3.12-slim-bookworm AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Dependencies first: a change of the code leaves their layer alone.
-COPY constraints/cpu.txt constraints/cpu.txt
+COPY constraints/gpu.txt constraints/gpu.txt
 RUN python -m venv /opt/landmark-onnx \
- && /opt/landmark-onnx/bin/python -m pip install --no-deps --only-binary :all: --require-hashes -r constraints/cpu.txt
+ && /opt/landmark-onnx/bin/python -m pip install --no-deps --only-binary :all: --require-hashes -r constraints/gpu.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY landmark_onnx/ landmark_onnx/
 COPY export/ export/
@@ -28,6 +30,8 @@ RUN groupadd --gid 10001 landmark \
  && install --directory --owner 10001 --group 10001 /models /work
 COPY --from=builder /opt/landmark-onnx /opt/landmark-onnx
 ENV PATH="/opt/landmark-onnx/bin:$PATH" \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     LANDMARK_ONNX_HOME=/models \
     LANDMARK_ONNX_OFFLINE=1 \
     ORT_DISABLE_TELEMETRY=1 \
@@ -35,7 +39,7 @@ ENV PATH="/opt/landmark-onnx/bin:$PATH" \
 USER 10001:10001
 WORKDIR /work
 VOLUME ["/models"]
-HEALTHCHECK --interval=5m --timeout=60s --start-period=60s --retries=2 \
-    CMD ["landmark-onnx", "doctor", "--provider", "cpu", "--timeout", "30", "--json"]
+HEALTHCHECK --interval=5m --timeout=120s --start-period=120s --retries=2 \
+    CMD ["landmark-onnx", "doctor", "--provider", "cuda", "--timeout", "60", "--json"]
 ENTRYPOINT ["landmark-onnx"]
 CMD ["--help"]
