@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 import platformdirs
 
-from landmark_onnx.documents import parse_toml, read_toml
+from landmark_onnx.documents import MAX_TOML_BYTES, parse_toml, read_bytes
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.structure import DocumentError, Matches, Within, structure
 from landmark_onnx.types import INPUTS, OUTPUTS, Task
@@ -144,13 +144,17 @@ class ModelCard:
 
 def read_card(path: Path) -> ModelCard:
     """Read one TOML file. Raises: CardError that names the file and the key."""
+    return _parsed(card_data(path), path)
+
+
+def card_data(path: Path) -> bytes:
+    """What is in the file of a card; a pipe has it only once. Raises: CardError."""
     try:
-        table = read_toml(path)
+        return read_bytes(path, MAX_TOML_BYTES, pipes=True)
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}") from error
     except DocumentError as error:
         raise CardError(f"{path}: {error}") from error
-    return ModelCard.from_dict(table, str(path))
 
 
 def cards() -> Mapping[str, ModelCard]:
@@ -190,12 +194,20 @@ def users_folder() -> Path:
     return platformdirs.user_config_path("landmark-onnx", appauthor=False) / "cards"
 
 
-def users_card(path: Path) -> ModelCard:
-    """Read a card that is to be one of the user's. Raises: CardError, also if its name is a shipped card's."""
-    card = read_card(path)
+def users_card(data: bytes, path: Path) -> ModelCard:
+    """A card that is to be one of the user's. Raises: CardError, also if its name is a shipped card's."""
+    card = _parsed(data, path)
     if card.name in shipped_cards():
         raise CardError(f"{path}: name: {card.name!r} is the name of a shipped card; give yours another one")
     return card
+
+
+def _parsed(data: bytes, path: Path) -> ModelCard:
+    try:
+        table = parse_toml(data)
+    except DocumentError as error:
+        raise CardError(f"{path}: {error}") from error
+    return ModelCard.from_dict(table, str(path))
 
 
 def _users_files() -> list[Path]:
@@ -225,7 +237,7 @@ def _version(path: Path) -> tuple[Path, int, int]:
 def _merged(versions: tuple[tuple[Path, int, int], ...]) -> Mapping[str, ModelCard]:
     found = dict(shipped_cards())
     for path, *_ in versions:
-        card = users_card(path)
+        card = users_card(card_data(path), path)
         if path.name != f"{card.name}.toml":
             raise CardError(f"{path}: name: the card is called {card.name!r}; wanted the file to be {card.name}.toml")
         found[card.name] = card

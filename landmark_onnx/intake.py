@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from landmark_onnx.card_changes import ADOPTED, differences, was_adopted
-from landmark_onnx.cards import ModelCard, card, cards, users_card, users_folder
+from landmark_onnx.cards import ModelCard, card, card_data, cards, users_card, users_folder
 from landmark_onnx.download import download
 from landmark_onnx.errors import CardError, DownloadError, ModelFileError
 from landmark_onnx.files import atomic_write, sync
@@ -72,7 +72,8 @@ def add(
     file. The same again is no replacement.
     Raises: ModelFileError, also over another model unless `replace`; CardError, UnknownModelError, SessionError.
     """
-    given = users_card(card_file) if card_file else card(name) if name else None
+    data = card_data(card_file) if card_file else b""
+    given = users_card(data, card_file) if card_file else card(name) if name else None
     if given and name and name != given.name:
         raise ModelFileError(f"{card_file}: the card is called {given.name!r}, not {name!r}")
     if not path.exists():
@@ -92,7 +93,7 @@ def add(
         _add_source(path, known)
         added = known.name
     if card_file and given:
-        _install(card_file, given)
+        _install(data, given)
     return stored_model(added)
 
 
@@ -272,8 +273,8 @@ def _check_labels(given: ModelCard, labels: Mapping[str, str], outputs: Tensors)
         raise ModelFileError(f"{given.name}: the labels in {given.source.labels} {counts}: {what}")
 
 
-def _install(path: Path, given: ModelCard) -> None:
+def _install(data: bytes, given: ModelCard) -> None:
     if cards().get(given.name) == given:
         return
     with atomic_write(users_folder() / f"{given.name}.toml") as file:
-        file.write(path.read_bytes())
+        file.write(data)

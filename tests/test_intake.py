@@ -1,7 +1,9 @@
 import dataclasses
 import hashlib
 import io
+import os
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,16 @@ def test_a_release_with_a_card_of_ones_own(tmp_path, own_cards):
     assert (added.name, added.state) == ("mine", "source")
     assert card("mine").summary == "somebody's"
     assert (own_cards / "mine.toml").read_text() == (tmp_path / "any.toml").read_text()
+
+
+def test_a_card_from_a_pipe_is_read_once_and_kept(tmp_path, own_cards):
+    text = write_card(tmp_path / "any.toml").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(text,))
+    writer.start()
+    add(make_tar(tmp_path / "mine.tar", "mine"), card_file=tmp_path / "pipe")
+    writer.join()
+    assert (own_cards / "mine.toml").read_bytes() == text
 
 
 def test_a_card_that_takes_a_shipped_name(tmp_path, own_cards, store):
