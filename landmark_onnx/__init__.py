@@ -37,26 +37,24 @@ __all__ = [
 
 # `cards` and `verify` stay in the modules of these names: importing those would put the module in the function's place.
 _HOMES = {
-    "cards": ("ModelCard", "card", "read_card"),
-    "errors": ("LandmarkError",),
-    "model": ("Classifier", "Detector", "Retriever"),
-    "providers": ("ProviderRequest",),
-    "results": ("Classification", "Detections", "Embedding", "Failure", "Similarity", "Timing"),
+    "landmark_onnx.cards": ("ModelCard", "card", "read_card"),
+    "landmark_onnx.errors": ("LandmarkError",),
+    "landmark_onnx.model": ("Classifier", "Detector", "Retriever"),
+    "landmark_onnx.providers": ("ProviderRequest",),
+    "landmark_onnx.results": ("Classification", "Detections", "Embedding", "Failure", "Similarity", "Timing"),
 }
 
 
 def __getattr__(name: str) -> "Any":
     """Import a public name when it is first used: NumPy and OpenCV take longer than this package does."""
-    import importlib
-
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"landmark_onnx.{module}"), name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("landmark-onnx")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from landmark_onnx.lazy import lazy_names
+
+    find, _ = lazy_names(__name__, _HOMES)
+    return find(name)
 
 
 def __dir__() -> "list[str]":

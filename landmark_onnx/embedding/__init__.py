@@ -1,1 +1,35 @@
 """Embeddings of very many images: what to embed, the pass over it, and the folder of features it leaves."""
+
+from landmark_onnx.lazy import lazy_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from landmark_onnx.embedding.folder import Batch, Features, open_features, write_features
+    from landmark_onnx.embedding.identity import identify
+    from landmark_onnx.embedding.items import Item
+    from landmark_onnx.embedding.job import embed, here
+    from landmark_onnx.embedding.listing import list_items
+    from landmark_onnx.embedding.manifest import ModelIdentity
+
+__all__ = [
+    "Batch",
+    "Features",
+    "Item",
+    "ModelIdentity",
+    "embed",
+    "here",
+    "identify",
+    "list_items",
+    "open_features",
+    "write_features",
+]
+
+_HOMES = {
+    "landmark_onnx.embedding.folder": ("Batch", "Features", "open_features", "write_features"),
+    "landmark_onnx.embedding.identity": ("identify",),
+    "landmark_onnx.embedding.items": ("Item",),
+    "landmark_onnx.embedding.job": ("embed", "here"),
+    "landmark_onnx.embedding.listing": ("list_items",),
+    "landmark_onnx.embedding.manifest": ("ModelIdentity",),
+}
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

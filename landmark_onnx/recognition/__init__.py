@@ -1,1 +1,33 @@
 """Which landmark an image shows: votes of neighbours and classifiers, and a detector's word on what is no landmark."""
+
+from landmark_onnx.lazy import lazy_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from landmark_onnx.recognition.landmarks import read_landmarks
+    from landmark_onnx.recognition.recognizer import FramingDetector, Recognition, Recognizer, Voter
+    from landmark_onnx.recognition.rules import Rule, read_rules
+    from landmark_onnx.recognition.votes import Candidate, ClassVote, NeighbourVote, combine, neighbour_vote
+
+__all__ = [
+    "Candidate",
+    "ClassVote",
+    "FramingDetector",
+    "NeighbourVote",
+    "Recognition",
+    "Recognizer",
+    "Rule",
+    "Voter",
+    "combine",
+    "neighbour_vote",
+    "read_landmarks",
+    "read_rules",
+]
+
+_HOMES = {
+    "landmark_onnx.recognition.landmarks": ("read_landmarks",),
+    "landmark_onnx.recognition.recognizer": ("FramingDetector", "Recognition", "Recognizer", "Voter"),
+    "landmark_onnx.recognition.rules": ("Rule", "read_rules"),
+    "landmark_onnx.recognition.votes": ("Candidate", "ClassVote", "NeighbourVote", "combine", "neighbour_vote"),
+}
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

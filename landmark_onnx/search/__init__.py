@@ -1,1 +1,80 @@
 """Finding the nearest of many embeddings, and what is done with the neighbours afterwards."""
+
+from landmark_onnx.lazy import lazy_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from landmark_onnx.search.answers import Answer, Hit
+    from landmark_onnx.search.approximate import GraphOptions
+    from landmark_onnx.search.diffusion import Diffusion
+    from landmark_onnx.search.ensemble import Ensemble, Member, load_ensemble
+    from landmark_onnx.search.exact import search_exact
+    from landmark_onnx.search.expansion import AlphaQueryExpansion, DatabaseAugmentation
+    from landmark_onnx.search.feed import Feed, choose
+    from landmark_onnx.search.index import Index
+    from landmark_onnx.search.neighbours import Neighbours
+    from landmark_onnx.search.opening import AnyIndex, open_ensemble, open_index
+    from landmark_onnx.search.qdrant import QdrantIndex
+    from landmark_onnx.search.queries import Queries
+    from landmark_onnx.search.reciprocal import KReciprocal
+    from landmark_onnx.search.state import Step
+    from landmark_onnx.search.steps import STEPS, Chain, parse_step, parse_steps, run_steps, spec
+    from landmark_onnx.search.superglobal import SuperGlobal
+    from landmark_onnx.search.whitening import Whitening, fit_whitening
+    from landmark_onnx.search.writer import build
+
+__all__ = [
+    "STEPS",
+    "AlphaQueryExpansion",
+    "Answer",
+    "AnyIndex",
+    "Chain",
+    "DatabaseAugmentation",
+    "Diffusion",
+    "Ensemble",
+    "Feed",
+    "GraphOptions",
+    "Hit",
+    "Index",
+    "KReciprocal",
+    "Member",
+    "Neighbours",
+    "QdrantIndex",
+    "Queries",
+    "Step",
+    "SuperGlobal",
+    "Whitening",
+    "build",
+    "choose",
+    "fit_whitening",
+    "load_ensemble",
+    "open_ensemble",
+    "open_index",
+    "parse_step",
+    "parse_steps",
+    "run_steps",
+    "search_exact",
+    "spec",
+]
+
+_HOMES = {
+    "landmark_onnx.search.answers": ("Answer", "Hit"),
+    "landmark_onnx.search.approximate": ("GraphOptions",),
+    "landmark_onnx.search.diffusion": ("Diffusion",),
+    "landmark_onnx.search.ensemble": ("Ensemble", "Member", "load_ensemble"),
+    "landmark_onnx.search.exact": ("search_exact",),
+    "landmark_onnx.search.expansion": ("AlphaQueryExpansion", "DatabaseAugmentation"),
+    "landmark_onnx.search.feed": ("Feed", "choose"),
+    "landmark_onnx.search.index": ("Index",),
+    "landmark_onnx.search.neighbours": ("Neighbours",),
+    "landmark_onnx.search.opening": ("AnyIndex", "open_ensemble", "open_index"),
+    "landmark_onnx.search.qdrant": ("QdrantIndex",),
+    "landmark_onnx.search.queries": ("Queries",),
+    "landmark_onnx.search.reciprocal": ("KReciprocal",),
+    "landmark_onnx.search.state": ("Step",),
+    "landmark_onnx.search.steps": ("STEPS", "Chain", "parse_step", "parse_steps", "run_steps", "spec"),
+    "landmark_onnx.search.superglobal": ("SuperGlobal",),
+    "landmark_onnx.search.whitening": ("Whitening", "fit_whitening"),
+    "landmark_onnx.search.writer": ("build",),
+}
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
