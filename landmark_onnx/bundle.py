@@ -21,8 +21,9 @@ import numpy as np
 from landmark_onnx import triton
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.extras import versions
 from landmark_onnx.files import sync
-from landmark_onnx.installation import owners, versions
+from landmark_onnx.installation import owners
 from landmark_onnx.manifest import FILE, Digest, Manifest, Member, difference, digest, read_manifest
 from landmark_onnx.precision import Precision, origin_of, precision_file, precision_of
 from landmark_onnx.preprocess import preprocess

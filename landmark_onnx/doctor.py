@@ -8,6 +8,7 @@ from typing import Any
 
 from landmark_onnx import installation
 from landmark_onnx.errors import SessionError
+from landmark_onnx.extras import versions
 from landmark_onnx.installation import Finding, Level
 from landmark_onnx.providers import (
     CPU,
@@ -74,7 +75,7 @@ def examine(asked: str = "auto", *, timeout: float = TIMEOUT) -> Diagnosis:
     with ThreadPoolExecutor(len(PACKAGES)) as pool:
         imports = dict(zip(PACKAGES, pool.map(lambda name: _imported(name, timeout), PACKAGES), strict=True))
     runtime = imports["onnxruntime"]
-    own = installation.versions("landmark-onnx").get("landmark-onnx", "not installed by pip")
+    own = versions("landmark-onnx").get("landmark-onnx", "not installed by pip")
     available = list(runtime.get("providers", ()))
     trials = _trials(asked, available, timeout)
     provider = _taken(asked, trials)
@@ -127,7 +128,7 @@ def _trials(asked: str, available: Sequence[str], timeout: float) -> list[Trial]
 
 def _openvino() -> str:
     """Its name among the providers. Raises: SessionError if it is not installed."""
-    if not installation.versions("openvino"):
+    if not versions("openvino"):
         raise SessionError(f"the openvino package is not installed; {install_hint(OPENVINO_PACKAGE)}")
     return OPENVINO_PACKAGE
 

@@ -9,6 +9,9 @@ logging.getLogger("landmark_onnx").addHandler(logging.NullHandler())
 EXPORTING = ("export", "demo")
 """The extras that bring the exporter."""
 
+EXPORTERS = {"paddle": "paddlepaddle", "paddle2onnx": "paddle2onnx", "onnx": "onnx", "onnxscript": "onnxscript"}
+"""What export imports and nothing else does, and the distributions that bring it."""
+
 NO_EXPORTER = "paddle2onnx has no release for Python 3.13 and newer: export with Python 3.11 or 3.12"
 
 

@@ -33,3 +33,14 @@ def hand_on_interrupt(error: BaseException) -> None:
         if isinstance(cause, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         cause = cause.__cause__ or cause.__context__
+
+
+def versions(*names: str) -> dict[str, str]:
+    """The versions of those distributions that are installed."""
+    import importlib.metadata  # slow: who only asks for help needs none of it
+
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

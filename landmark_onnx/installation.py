@@ -1,6 +1,5 @@
 """Facts of an installation, each with a level and a remedy. Importing this imports nothing that may be broken."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from landmark_onnx.cores import CPUINFO, affinity, cpu_model, cpu_quota
-from landmark_onnx.errors import NO_EXPORTER, LandmarkError, can_export
+from landmark_onnx.errors import EXPORTERS, NO_EXPORTER, LandmarkError, can_export
+from landmark_onnx.extras import versions
 
 Level = Literal["ok", "warning", "error"]
 
 LEAST_DISK = 2 << 30
 """Free bytes below which an export of one of the larger releases may not fit."""
-EXPORT_TOOLS = ("paddlepaddle", "paddle2onnx", "onnx", "onnxscript")
 FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "sve", "i8mm")
 """CPU features that ONNX Runtime has kernels for, as /proc/cpuinfo calls them."""
 DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
@@ -204,20 +203,11 @@ def model_cards() -> Finding:
 
 def export_tools() -> Finding:
     """Versions of what export needs and nothing else does."""
-    found = versions(*EXPORT_TOOLS)
+    found = versions(*EXPORTERS.values())
     text = ", ".join(f"{name} {version}" for name, version in found.items()) or "none installed; only export needs them"
     if not can_export():
         text = f"{text}; {NO_EXPORTER}"
     return Finding(part="export", name="tools", level="ok", text=text, facts=found)
-
-
-def versions(*names: str) -> dict[str, str]:
-    """The versions of those distributions that are installed."""
-    found = {}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def nvidia_packages() -> dict[str, str]:

@@ -4,14 +4,12 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.types import Task
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 STORED: tuple[Precision, ...] = ("fp16", "int8")
 """Precisions that are a file of their own, beside the fp32 one; bf16 is a setting of the provider that runs fp32's."""

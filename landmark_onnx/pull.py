@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from landmark_onnx.cards import ModelCard, card, cards
-from landmark_onnx.errors import DownloadError, MissingExtraError, ModelFileError
+from landmark_onnx.errors import EXPORTERS, DownloadError, MissingExtraError, ModelFileError
 from landmark_onnx.precision import Precision
 from landmark_onnx.seal import read_seal
 from landmark_onnx.store import exported_path, find_model, is_there, source_path
@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 MIRROR_VARIABLE = "LANDMARK_ONNX_MIRROR"
 OFFLINE_VARIABLE = "LANDMARK_ONNX_OFFLINE"
-
-EXPORTERS = ("paddle", "paddle2onnx", "onnx", "onnxscript")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

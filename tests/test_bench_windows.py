@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from landmark_onnx.benchmark.comparison import apart, false_alarm
+from landmark_onnx.benchmark.comparison import apart
 from landmark_onnx.benchmark.contest import file_bytes, groups
 from landmark_onnx.benchmark.contestants import Contestant, Scenario, Workload
 from landmark_onnx.benchmark.loadgen import MODULE, Batcher, generate
@@ -94,7 +94,7 @@ def test_two_runs_are_apart_by_chance_as_rarely_as_said():
     random = np.random.default_rng(0)
     for before, after in ((3, 3), (5, 4)):
         runs = [apart(*np.split(random.random(before + after), [before])) for _ in range(20_000)]
-        assert abs(np.mean(runs) - false_alarm(before, after)) < 0.008
+        assert abs(np.mean(runs) - 2 / math.comb(before + after, after)) < 0.008
 
 
 def contestant(tmp_path, number, size):

@@ -23,12 +23,13 @@ from commands import ENDING, Done
 from landmark_onnx import Classifier, Detector, Retriever
 from landmark_onnx.agreement import Agreement
 from landmark_onnx.cards import cards
-from landmark_onnx.cli.inputs import SUFFIXES, expand
+from landmark_onnx.cli.inputs import expand
 from landmark_onnx.cli.options import Batch, Engine
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.draw import write_image
 from landmark_onnx.errors import ExportError, ImageError, MissingExtraError, SessionError, shown
 from landmark_onnx.extras import extra
+from landmark_onnx.folders import SUFFIXES
 from landmark_onnx.images import MAX_PIXELS
 from landmark_onnx.session import Session
 from landmark_onnx.store import exported_path

@@ -1,4 +1,5 @@
 import base64
+import importlib.metadata
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper
 from landmark_onnx import doctor, installation, trials
 from landmark_onnx.cards import CARDS_VARIABLE
 from landmark_onnx.doctor import examine
+from landmark_onnx.extras import versions
 from landmark_onnx.installation import DISABLE_TELEMETRY, TENSORRT_LIBRARIES, cuda_libraries
 from landmark_onnx.providers import CPU, CUDA, OPENVINO_PACKAGE, TENSORRT, install_hint
 
@@ -158,7 +160,7 @@ def test_this_installation_as_json(tmp_path):
     (cpu,) = [trial for trial in diagnosis["trials"] if trial["provider"] == CPU]
     assert (cpu["state"], cpu["got"]) == ("runs", [CPU])
     assert finding(diagnosis, "flavours")["facts"]["providers"] == [trial["provider"] for trial in diagnosis["trials"]]
-    assert finding(diagnosis, "openvino")["facts"] == installation.versions("openvino")
+    assert finding(diagnosis, "openvino")["facts"] == versions("openvino")
     assert finding(diagnosis, "numpy")["facts"]["simd"]
     assert finding(diagnosis, "home")["facts"]["home"] == os.environ["LANDMARK_ONNX_HOME"]
     assert finding(diagnosis, "tools")["facts"]["onnx"] == onnx.__version__
@@ -179,8 +181,8 @@ def test_this_installation_as_a_table(capsys):
 def test_the_table_shows_remedies_and_the_verdict(capsys, monkeypatch):
     from landmark_onnx.cli import main
 
-    versions = installation.versions
-    monkeypatch.setattr(installation, "versions", lambda *names: {} if "openvino" in names else versions(*names))
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version(name if name != "openvino" else "none"))
     with pytest.raises(SystemExit) as left:
         main(["doctor", "--provider", "openvino"])
     output = capsys.readouterr().out
@@ -522,4 +524,4 @@ def test_a_card_that_stops_every_command(tmp_path, monkeypatch):
 
 
 def test_tools_that_are_not_there():
-    assert installation.versions("numpy", "no-such-thing").keys() == {"numpy"}
+    assert versions("numpy", "no-such-thing").keys() == {"numpy"}

@@ -56,7 +56,7 @@ def slow(work):
 
 convert.run_child = remembered
 convert.export_model = functools.partial(convert.export_model, check_parity=False)
-for module, name in (convert, "publish"), (convert, "append_metadata"), (download, "publish"), (trust, "write_record"):
+for module, name in (weights, "publish"), (weights, "append_metadata"), (download, "publish"), (trust, "write_record"):
     setattr(module, name, slow(getattr(module, name)))
 
 def live(environment, limit, *arguments):

@@ -1,11 +1,10 @@
 """A Paddle release -> one checked ONNX file that says what it is."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import onnx
 
 from landmark_onnx.agreement import Agreement
 from landmark_onnx.cards import ModelCard, shipped_cards, users_folder
-from landmark_onnx.errors import ExportError
-from landmark_onnx.files import publish, sync
+from landmark_onnx.errors import EXPORTERS, ExportError
+from landmark_onnx.extras import versions
 from landmark_onnx.labels import parse_labels, read_labels
-from landmark_onnx.seal import append_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind
 from landmark_onnx.workfolders import folder_beside
 from landmark_onnx_export import graph, parity, programs
@@ -27,11 +25,11 @@ from landmark_onnx_export.lowering import CUSTOM_OPS, lower
 from landmark_onnx_export.networks import build, write_binary_model
 from landmark_onnx_export.normalisation import check_card, take_pixels
 from landmark_onnx_export.sources import Source, open_source
-from landmark_onnx_export.weights import Written, write_model
+from landmark_onnx_export.weights import publish_model, write_model
 
 logger = logging.getLogger("landmark_onnx.export.convert")
 
-TOOLS = ("landmark-onnx", "paddlepaddle", "paddle2onnx", "onnx", "onnxscript", "onnxruntime")
+TOOLS = ("landmark-onnx", *EXPORTERS.values(), "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +101,7 @@ def export_model(
             files = write_binary_model(program, opened.variables, folder)
             paddle = parity.PaddleModel(*files, tensors.inputs, tensors.outputs)
             measured = parity.measure(card, paddle, written.model, folder, form.input_kind)
-        metadata = _metadata(card, opened, written, measured)
-        _seal(written.model, metadata | labels | form.metadata())
-        _publish(written, output)
+        publish_model(written, output, _metadata(card, opened, measured) | labels | form.metadata())
     agreed = measured.agreement if measured else None
     return ExportReport(path=output, card=card, seconds=time.perf_counter() - start, agreement=agreed, unused=unused)
 
@@ -138,17 +134,15 @@ def _convert(card: ModelCard, program: bytes, tensors: programs.Tensors, folder:
     return model
 
 
-def _metadata(card: ModelCard, source: Source, written: Written, measured: parity.Parity | None) -> dict[str, Any]:
+def _metadata(card: ModelCard, source: Source, measured: parity.Parity | None) -> dict[str, Any]:
     """What the file says of itself: see `landmark_onnx.seal`."""
     metadata: dict[str, Any] = {
         "card": card.to_dict(),
         "source": {"name": source.path.name, "kind": source.kind, "sha256": source.sha256},
-        "tools": {tool: version for tool in TOOLS for version in _version(tool)},
+        "tools": versions(*TOOLS),
     }
     if measured:
         metadata |= {"parity": measured.to_json(), "probe": measured.probe.to_json()}
-    if written.data:
-        metadata["data"] = {"file": written.data.name, "sha256": written.data_sha256}
     return metadata
 
 
@@ -171,21 +165,3 @@ def _labels(card: ModelCard, source: Source, beside: Path | None) -> dict[str, d
             return {}
         found = read_labels(file)
     return {"labels": {str(index): name for index, name in found.items()}}
-
-
-def _version(package: str) -> Iterator[str]:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        yield importlib.metadata.version(package)
-
-
-def _seal(model: Path, metadata: dict[str, Any]) -> None:
-    with model.open("r+b") as file:
-        append_metadata(file, metadata)
-        sync(file)
-
-
-def _publish(written: Written, output: Path) -> None:
-    """Move the files into place, the weights first: until the model itself is there, the old one stays whole."""
-    if written.data:
-        publish(written.data, output.with_name(written.data.name))
-    publish(written.model, output)

@@ -4,12 +4,15 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from landmark_onnx.errors import MissingExtraError
 from landmark_onnx.extras import extra
+from landmark_onnx.types import Array
 
 ENVIRONMENT: Mapping[str, str] = {"FLAGS_enable_pir_api": "0", "GLOG_minloglevel": "2"}
 """Paddle 3 builds another IR than ProgramDesc unless told otherwise before it is imported."""
@@ -30,3 +33,24 @@ def paddle_module() -> Any:
     with extra("export", what="paddlepaddle"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a missing ccache, which only its own C++ extensions would use
         return importlib.import_module("paddle")
+
+
+def inference_config(program: str, params: str, threads: int) -> Any:
+    """Paddle Inference's configuration for the CPU; what else it may do is for the caller to say.
+
+    Raises: MissingExtraError if Paddle is not installed.
+    """
+    config = paddle_module().inference.Config(program, params)
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.enable_memory_optim()
+    config.set_cpu_math_library_num_threads(threads)
+    return config
+
+
+def predict(predictor: Any, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    """What a predictor of Paddle Inference answers; all by the program's own names."""
+    for name, values in inputs.items():
+        predictor.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(values))
+    predictor.run()
+    return [predictor.get_output_handle(name).copy_to_cpu() for name in outputs]

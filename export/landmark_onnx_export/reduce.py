@@ -1,8 +1,6 @@
 """An exported fp32 file -> a file of reduced precision beside it, which says how far it agrees with fp32."""
 
-import contextlib
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,10 +11,10 @@ import onnx
 from landmark_onnx.answers import Likeness, floor_of, measure, runner
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.files import publish, sync
+from landmark_onnx.extras import versions
 from landmark_onnx.precision import FLOORS, Precision, precision_of
 from landmark_onnx.preprocess import preprocess
-from landmark_onnx.seal import append_metadata, check_seal, read_metadata, read_seal
+from landmark_onnx.seal import check_seal, read_metadata, read_seal
 from landmark_onnx.types import Task as TaskName
 from landmark_onnx.verify import Probe, check_external_data, probe_rule
 from landmark_onnx.workfolders import folder_beside
@@ -32,7 +30,7 @@ from landmark_onnx_export.recipe import Recipe, ReductionReport, Wish
 from landmark_onnx_export.saving import save_model
 from landmark_onnx_export.search import Task, search
 from landmark_onnx_export.steps import THREADS
-from landmark_onnx_export.weights import Written
+from landmark_onnx_export.weights import Written, publish_model
 
 MOST: Mapping[TaskName, tuple[int, int]] = {"retrieval": (480, 160), "cls": (480, 160), "det": (48, 16)}
 """Images at most, to calibrate with and to judge by: a detector takes seconds each, its head 1,000 rois."""
@@ -79,7 +77,10 @@ def reduce_model(
         shortfall = agreement.shortfall(card, floor)
         refused = None if wish.force else shortfall
         recipe = _recipe(source, wish, photos, made, floor, forced=wish.force and shortfall is not None)
-        size = 0 if refused else _publish(card, written, output, _kept(metadata), agreement, recipe)
+        size = 0
+        if not refused:
+            kept = {key: value for key, value in metadata.items() if key not in OWN}
+            size = publish_model(written, output, kept | _metadata(card, written, agreement, recipe))
     return ReductionReport(
         card=card,
         recipe=recipe,
@@ -156,37 +157,14 @@ def _recipe(source: Path, wish: Wish, photos: Split, made: Made, floor: float, *
     )
 
 
-def _kept(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in metadata.items() if key not in OWN}
-
-
-def _publish(
-    card: ModelCard, written: Written, output: Path, kept: dict[str, Any], agreement: Likeness, recipe: Recipe
-) -> int:
-    """Seal the file with what it is and what it answers to a picture, and move it into place; its size in bytes."""
+def _metadata(card: ModelCard, written: Written, agreement: Likeness, recipe: Recipe) -> dict[str, Any]:
+    """What the file says of itself, and what it answers to a picture."""
     picture = seeded_image(*PROBE_SIZE, seed=SEED)
     outputs = runner(card, written.model, threads=THREADS)(preprocess(probe_rule(card), picture))
-    metadata: dict[str, Any] = kept | {
+    return {
         "precision": recipe.precision,
         "recipe": dataclasses.asdict(recipe),
         "agreement": agreement.to_json(),
-        "tools": {tool: importlib.metadata.version(tool) for tool in TOOLS if _installed(tool)},
+        "tools": versions(*TOOLS),
         "probe": Probe.ask(picture, outputs).to_json(),
     }
-    size = written.model.stat().st_size
-    if written.data:
-        metadata["data"] = {"file": written.data.name, "sha256": written.data_sha256}
-        size += written.data.stat().st_size
-    with written.model.open("r+b") as file:
-        append_metadata(file, metadata)
-        sync(file)
-    if written.data:
-        publish(written.data, output.with_name(written.data.name))
-    publish(written.model, output)
-    return size
-
-
-def _installed(package: str) -> bool:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return bool(importlib.metadata.version(package))
-    return False

@@ -14,7 +14,7 @@ from landmark_onnx.onnx_runtime import FATAL
 from landmark_onnx.providers import CPU, ProviderRequest, onnxruntime
 from landmark_onnx.session import Session
 from landmark_onnx.types import INPUTS, OUTPUTS
-from landmark_onnx_export.paddle_runtime import paddle_module
+from landmark_onnx_export.paddle_runtime import inference_config, paddle_module, predict
 from landmark_onnx_export.programs import op_types
 
 OPSET = 17
@@ -25,7 +25,9 @@ THREADS = 2
 def infer_shapes(program: str) -> None:
     """Let Paddle infer every shape of the program file anew. Raises: ExportError if an op needs a fixed image size."""
     path = Path(program)
-    graph = _static_paddle().static.Program.parse_from_string(path.read_bytes())
+    paddle = paddle_module()
+    paddle.enable_static()
+    graph = paddle.static.Program.parse_from_string(path.read_bytes())
     block = graph.global_block()
     for op in block.ops:
         if op.type not in ("feed", "fetch"):
@@ -51,12 +53,6 @@ def convert(program: str, output: str, custom_ops: dict[str, str]) -> None:
     if not data:
         raise ExportError("paddle2onnx returned nothing")
     Path(output).write_bytes(data)
-
-
-def _static_paddle() -> Any:
-    paddle = paddle_module()
-    paddle.enable_static()
-    return paddle
 
 
 def _last_line(error: Exception) -> str:
@@ -86,24 +82,17 @@ def run_paddle(program: str, params: str, inputs: list[str], outputs: list[str],
 
     inputs, outputs: the program's names in the order of ours. Raises: ExportError with Paddle's reason.
     """
-    inference = _static_paddle().inference
-    config = inference.Config(program, params)
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.enable_memory_optim()
+    config = inference_config(program, params, THREADS)
     # The original ran the program as it is; fused ops add in another order.
     config.switch_ir_optim(False)
     # oneDNN keeps weights in a layout of its own for each input shape; the original ran on the plain kernels, too.
     config.disable_mkldnn()
-    config.set_cpu_math_library_num_threads(THREADS)
     try:
-        predictor = inference.create_predictor(config)
+        predictor = paddle_module().inference.create_predictor(config)
         for run in runs:
-            for position, name in enumerate(inputs):
-                predictor.get_input_handle(name).copy_from_cpu(np.load(f"{run}.{position}.npy"))
-            predictor.run()
-            for position, name in enumerate(outputs):
-                np.save(f"{run}.paddle.{position}.npy", predictor.get_output_handle(name).copy_to_cpu())
+            given = {name: np.load(f"{run}.{position}.npy") for position, name in enumerate(inputs)}
+            for position, values in enumerate(predict(predictor, given, outputs)):
+                np.save(f"{run}.paddle.{position}.npy", values)
     except Exception as error:  # Paddle's errors have no public base class
         raise ExportError(f"Paddle cannot run the program: {_last_line(error)}") from error
 

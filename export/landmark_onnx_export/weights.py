@@ -4,14 +4,15 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import onnx
 from onnx import TensorProto, helper
 
 from landmark_onnx import protobuf
 from landmark_onnx.errors import ExportError
-from landmark_onnx.files import sync
+from landmark_onnx.files import publish, sync
+from landmark_onnx.seal import append_metadata
 from landmark_onnx_export.fluid import Variable
 from landmark_onnx_export.graph import weight_names
 
@@ -121,3 +122,21 @@ def _tensor(variable: Variable) -> TensorProto:
     """The weight without its data; ONNX and Paddle both store little endian in C order."""
     kind = helper.np_dtype_to_tensor_dtype(variable.dtype)
     return TensorProto(name=variable.name, data_type=kind, dims=variable.shape)
+
+
+def publish_model(written: Written, output: Path, metadata: Mapping[str, Any]) -> int:
+    """Seal the files with what they say of themselves and move them to `output`; bytes of graph and weights.
+
+    The weights come first: until the model itself is there, the old one stays whole.
+    """
+    size = written.model.stat().st_size
+    if written.data:
+        size += written.data.stat().st_size
+        metadata = {**metadata, "data": {"file": written.data.name, "sha256": written.data_sha256}}
+    with written.model.open("r+b") as file:
+        append_metadata(file, metadata)
+        sync(file)
+    if written.data:
+        publish(written.data, output.with_name(written.data.name))
+    publish(written.model, output)
+    return size

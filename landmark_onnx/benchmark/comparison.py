@@ -1,7 +1,6 @@
 """Two reports beside each other: what became slower, what faster, and what is no more than noise."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,11 +47,6 @@ def apart(before: Sequence[float], after: Sequence[float]) -> bool:
     Of m and n windows of one distribution that happens with probability 2 / C(m + n, n): 1 in 10 for three and three.
     """
     return max(before) < min(after) or max(after) < min(before)
-
-
-def false_alarm(before: int, after: int) -> float:
-    """The probability of `apart` for so many windows if nothing changed."""
-    return 2 / math.comb(before + after, after)
 
 
 def tabulate(changes: Sequence[Change]) -> str:

@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from landmark_onnx.benchmark.contestants import Contestant
-from landmark_onnx.benchmark.shapes import same_shape, stacked
+from landmark_onnx.benchmark.shapes import same_shape
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import SessionError
 from landmark_onnx.extras import extra
 from landmark_onnx.images import read_image
 from landmark_onnx.model import Classifier
 from landmark_onnx.postprocess import to_classification, to_detections, to_embedding
-from landmark_onnx.preprocess import preprocess
+from landmark_onnx.preprocess import collate, resize
 from landmark_onnx.results import Result
 from landmark_onnx.seal import read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS, Tensors
@@ -42,11 +40,11 @@ class Peer(ABC):
         """As `Engine.answers`; photos of one shape run together."""
         for at in range(0, len(paths), self.batch_size):
             chunk = paths[at : at + self.batch_size]
-            prepared = [preprocess(self.card.preprocess, read_image(path), as_uint8=self.as_uint8) for path in chunk]
+            prepared = [resize(self.card.preprocess, read_image(path)) for path in chunk]
             found: dict[int, Result] = {}
             for positions in same_shape(prepared):
-                feeds = stacked([prepared[position] for position in positions])
-                outputs = self.run(feeds)
+                members = [prepared[position] for position in positions]
+                outputs = self.run(collate(self.card.preprocess, members, as_uint8=self.as_uint8))
                 for row, position in enumerate(positions):
                     own = outputs if len(positions) == 1 else {key: out[row : row + 1] for key, out in outputs.items()}
                     found[position] = decode(self.card, prepared[position], own)
@@ -106,31 +104,26 @@ class Paddle(Peer):
 
     def __init__(self, contestant: Contestant) -> None:
         """Create the predictor. Raises: MissingExtraError."""
-        from landmark_onnx_export.paddle_runtime import paddle_module
+        from landmark_onnx_export.paddle_runtime import inference_config, paddle_module
 
         super().__init__(contestant)
-        inference = paddle_module().inference
-        config = inference.Config(contestant.path, contestant.options["params"])
-        config.disable_gpu()
-        config.disable_glog_info()
-        config.enable_memory_optim()
-        config.set_cpu_math_library_num_threads(contestant.threads)
+        config = inference_config(contestant.path, contestant.options["params"], contestant.threads)
         onednn, bf16 = (bool(contestant.options.get(name)) for name in ("onednn", "bf16"))
         config.enable_onednn() if onednn else config.disable_onednn()
         if bf16:
             config.enable_onednn_bfloat16()
         if config.onednn_enabled() != onednn:
             raise SessionError(f"{contestant.label}: Paddle here is built without oneDNN")
-        self._predictor = inference.create_predictor(config)
+        self._predictor = paddle_module().inference.create_predictor(config)
         self.providers = (f"Paddle Inference {'oneDNN' if onednn else 'plain kernels'}{' bf16' if bf16 else ''}",)
 
     def run(self, feeds: Tensors) -> Tensors:
         """As `Engine.run`."""
+        from landmark_onnx_export.paddle_runtime import predict
+
         names = self._contestant.options
-        for ours, theirs in zip(INPUTS[self.card.task], names["inputs"], strict=True):
-            self._predictor.get_input_handle(theirs).copy_from_cpu(np.ascontiguousarray(feeds[ours]))
-        self._predictor.run()
-        values = [self._predictor.get_output_handle(name).copy_to_cpu() for name in names["outputs"]]
+        given = {theirs: feeds[ours] for ours, theirs in zip(INPUTS[self.card.task], names["inputs"], strict=True)}
+        values = predict(self._predictor, given, names["outputs"])
         return dict(zip(OUTPUTS[self.card.task], values, strict=True))
 
 

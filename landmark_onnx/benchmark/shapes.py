@@ -17,14 +17,10 @@ def same_shape(prepared: Sequence[Tensors]) -> list[list[int]]:
     return sorted(groups.values(), key=len, reverse=True)
 
 
-def stacked(members: Sequence[Tensors]) -> Tensors:
-    """Images of one shape as one batch."""
-    return {key: np.concatenate([feeds[key] for feeds in members]) for key in members[0]}
-
-
 def batches(prepared: Sequence[Tensors], batch_size: int) -> list[Tensors]:
     """Whole batches of the commonest shape, each image in one of them at least; images repeat to fill the last."""
     members = [prepared[position] for position in same_shape(prepared)[0]]
     count = -(-len(members) // batch_size)
     endless = itertools.cycle(members)
-    return [stacked(list(itertools.islice(endless, batch_size))) for _ in range(count)]
+    made = [list(itertools.islice(endless, batch_size)) for _ in range(count)]
+    return [{name: np.concatenate([feeds[name] for feeds in batch]) for name in members[0]} for batch in made]

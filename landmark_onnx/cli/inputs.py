@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 
 from landmark_onnx.errors import ImageError
-from landmark_onnx.folders import SUFFIXES, Walk
+from landmark_onnx.folders import Walk
 from landmark_onnx.lists import STDIN, read_list
-
-__all__ = ["IMAGES_HELP", "STDIN", "SUFFIXES", "ImageArguments", "expand", "matches"]
 
 IMAGES_HELP = "Files, folders (searched in depth, in order), 'patterns*.jpg', or - for a list on standard input."
 
@@ -25,7 +23,7 @@ def expand(
     """The images that `arguments` mean, in their order; folders and standard input are read as the images are used.
 
     A file need not exist: whoever opens it says so. In a folder the files come before the sub-folders, each sorted;
-    other suffixes than SUFFIXES, hidden names and, unless `follow_links`, linked folders are passed over. Lines of
+    other suffixes than an image's, hidden names and, unless `follow_links`, linked folders are passed over. Lines of
     standard input are taken as they are. tell: told at the end what folders have beside images.
     Raises: ImageError for a folder without any image, at once; and for no image at all, when that is known.
     """
