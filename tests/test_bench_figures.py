@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/, which are no part of the package."""
+"""The scripts in benchmarks/scripts/, which are no part of the package."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from landmark_onnx.cards import card
 from landmark_onnx.images import read_image
 from landmark_onnx.preprocess import preprocess
 
-SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "scripts"
 
 
 @pytest.fixture

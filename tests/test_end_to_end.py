@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "benchmarks" / "end_to_end.py"
+EXAMPLE = Path(__file__).parents[1] / "benchmarks" / "scripts" / "end_to_end.py"
 
 
 @pytest.mark.paddle

@@ -1,6 +1,6 @@
 """What `landmark-onnx embed` costs beside the model itself: file to shard against prepared batches, in turns.
 
-    python benchmarks/embedding.py res152_arcmargin.onnx --images 24 --rounds 3
+    python benchmarks/scripts/embedding.py res152_arcmargin.onnx --images 24 --rounds 3
 
 Prints one JSON object: of each round, of the model alone and of embed, images a second and images a second of processor
 time; the medians of their ratios, which alone are a claim; and bytes of the features for each image. Where other

@@ -1,6 +1,6 @@
 """From photos to scores: made-up views of sample photos through embed, index, search, recognize and evaluate.
 
-    python benchmarks/end_to_end.py --folder road
+    python benchmarks/scripts/end_to_end.py --folder road
 
 Each photo is a landmark; crops, turns and changes of light are its views, some in the index, some asked about. The
 model has random weights: its numbers are no measure of a released one, but far above those of answers in random

@@ -1,8 +1,8 @@
 """Every figure that the project has to reach, side by side with its rival, in one run that can be taken up again.
 
-    python benchmarks/must_hold.py -o benchmarks/results/MACHINE
-    python benchmarks/must_hold.py --only fp32 --models inceptionv4_arcmargin -o out/quick
-    python benchmarks/must_hold.py --width 0.0625 --windows 3 --seconds 0.3 --photos 20 -o out/dry   # a dry run
+    python benchmarks/scripts/must_hold.py -o benchmarks/results/MACHINE
+    python benchmarks/scripts/must_hold.py --only fp32 --models inceptionv4_arcmargin -o out/quick
+    python benchmarks/scripts/must_hold.py --width 0.0625 --windows 3 --seconds 0.3 --photos 20 -o out/dry   # a dry run
 
 What was measured stays in DIR/parts, and is not measured again without --again; what could not be had is. Models
 (random weights), photos and caches are made once in --work. Run it on a quiet machine: the load of the others is

@@ -1,6 +1,6 @@
 """Exact search by FAISS, usearch, LanceDB and blocked NumPy on one matrix, each beside the rate of sgemm.
 
-    python benchmarks/search/libraries.py --rows 762000 --queries 1000 --output benchmarks/search/results/NAME
+    python benchmarks/scripts/search_libraries.py --rows 762000 --queries 1000 --output benchmarks/results/search/NAME
 
 Each contestant runs in a process of its own: it maps the matrix, multiplies blocks of the same shapes with NumPy
 (sgemm), searches, and so on in turns; the rate of a round is given as a share of the sgemm just before it: by the
@@ -247,7 +247,7 @@ def report(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print a table; write it, and the numbers, where asked."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     sizes = f"{options.rows:,} x {options.dim} float32, {options.queries:,} queries, top {TOP}, {options.rounds} rounds"
-    command = f"python benchmarks/search/libraries.py --rows {options.rows} --dim {options.dim}"
+    command = f"python benchmarks/scripts/search_libraries.py --rows {options.rows} --dim {options.dim}"
     command += f" --queries {options.queries} --rounds {options.rounds}"
     lines = [
         f"# Exact search: {sizes}",
