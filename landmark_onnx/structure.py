@@ -17,11 +17,26 @@ import re
 import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from landmark_onnx.errors import LandmarkError, shown
 
 _T = TypeVar("_T")
+
+Reader: TypeAlias = Callable[[Any, str], Any]
+"""Takes a value and its place, which errors begin with; answers the value as its annotation has it."""
 
 
 class DocumentError(ValueError):
@@ -92,7 +107,7 @@ def structure(kind: type[_T], data: Any, where: str = "") -> _T:
     >>> structure(tuple[Count, ...], [1, 2])
     (1, 2)
     """
-    value: _T = _value(kind, data, where)
+    value: _T = _reader(cast(Any, kind))(data, where)
     return value
 
 
@@ -118,6 +133,32 @@ def _refused(where: str, text: str) -> DocumentError:
     return DocumentError(f"{where}: {text}" if where else text)
 
 
+@functools.cache
+def _reader(kind: Any) -> Reader:
+    """What checks a value against an annotation: lists become tuples, whole numbers floats where asked."""
+    if dataclasses.is_dataclass(kind):
+        return functools.partial(_build, kind)
+    origin = get_origin(kind) or kind
+    if origin in _MAKERS:
+        return _MAKERS[origin](*get_args(kind))
+    if origin is float:
+        return _float
+    if origin is Any:
+        return lambda value, where: value
+    return functools.partial(_plain, origin)
+
+
+@functools.cache
+def _fields(cls: Any) -> dict[str, tuple[Reader, bool]]:
+    """Name -> what reads it, and whether it has no default."""
+    hints = get_type_hints(cls, include_extras=True)
+    nothing = dataclasses.MISSING
+    return {
+        field.name: (_reader(hints[field.name]), field.default is nothing and field.default_factory is nothing)
+        for field in dataclasses.fields(cls)
+    }
+
+
 def _build(cls: Any, table: Any, where: str) -> Any:
     if isinstance(table, cls):
         return table
@@ -127,9 +168,9 @@ def _build(cls: Any, table: Any, where: str) -> Any:
     if unknown := sorted({str(key) for key in table} - set(fields)):
         raise _refused(where, f"unknown key {brief(unknown[0])}; there are: {', '.join(fields)}")
     values = {}
-    for name, (hint, needed) in fields.items():
+    for name, (read, needed) in fields.items():
         if name in table:
-            values[name] = _value(hint, table[name], within(where, name))
+            values[name] = read(table[name], within(where, name))
         elif needed:
             raise _refused(where, f"the key {name!r} is missing")
     try:
@@ -138,29 +179,10 @@ def _build(cls: Any, table: Any, where: str) -> Any:
         raise _refused(where, str(error)) from error
 
 
-@functools.cache
-def _fields(cls: Any) -> dict[str, tuple[Any, bool]]:
-    """Name -> annotation, and whether it has no default."""
-    hints = get_type_hints(cls, include_extras=True)
-    nothing = dataclasses.MISSING
-    return {
-        field.name: (hints[field.name], field.default is nothing and field.default_factory is nothing)
-        for field in dataclasses.fields(cls)
-    }
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """`value` checked against an annotation; lists become tuples, whole numbers floats where asked."""
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
-    origin, args = get_origin(kind) or kind, get_args(kind)
-    if origin in _MAKERS:
-        return _MAKERS[origin](args, value, where)
-    if origin is float:
-        return _float(value, where)
-    if origin is Any or type(value) is origin:
-        return value
-    raise _refused(where, f"wanted {origin.__name__}, got {brief(value)}")
+def _plain(kind: type, value: Any, where: str) -> Any:
+    if type(value) is not kind:
+        raise _refused(where, f"wanted {kind.__name__}, got {brief(value)}")
+    return value
 
 
 def _float(value: Any, where: str) -> float:
@@ -173,66 +195,93 @@ def _float(value: Any, where: str) -> float:
     return value
 
 
-def _annotated(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    value = _value(args[0], value, where)
-    for rule in args[1:]:
-        if not rule.holds(value):
-            raise _refused(where, f"wanted {rule}, got {brief(value)}")
-    return value
+def _annotated(kind: Any, *limits: Limit) -> Reader:
+    read = _reader(kind)
 
-
-def _literal(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    if any(type(value) is type(arg) and value == arg for arg in args):
+    def limited(value: Any, where: str) -> Any:
+        value = read(value, where)
+        for limit in limits:
+            if not limit.holds(value):
+                raise _refused(where, f"wanted {limit}, got {brief(value)}")
         return value
-    raise _refused(where, f"wanted one of {', '.join(map(repr, args))}, got {brief(value)}")
+
+    return limited
 
 
-def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:
+def _literal(*choices: Any) -> Reader:
+    def chosen(value: Any, where: str) -> Any:
+        if any(type(value) is type(choice) and value == choice for choice in choices):
+            return value
+        raise _refused(where, f"wanted one of {', '.join(map(repr, choices))}, got {brief(value)}")
+
+    return chosen
+
+
+def _union(*kinds: Any) -> Reader:
     """One type, or None; or one of some plain types."""
-    others = [arg for arg in args if arg is not types.NoneType]
-    if value is None and len(others) < len(args):
-        return None
-    if len(others) == 1:
-        return _value(others[0], value, where)
-    if type(value) in others:
-        return value
-    raise _refused(where, f"wanted {' or '.join(arg.__name__ for arg in others)}, got {brief(value)}")
+    others = [kind for kind in kinds if kind is not types.NoneType]
+    alone = _reader(others[0]) if len(others) == 1 else None
+
+    def one_of(value: Any, where: str) -> Any:
+        if value is None and len(others) < len(kinds):
+            return None
+        if alone:
+            return alone(value, where)
+        if type(value) in others:
+            return value
+        raise _refused(where, f"wanted {' or '.join(kind.__name__ for kind in others)}, got {brief(value)}")
+
+    return one_of
 
 
-def _tuple(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    if args[1:] == (...,):
-        return tuple(_listed(args[0], value, where))
-    if isinstance(value, list | tuple) and len(value) == len(args):
-        return tuple(_value(arg, item, where) for arg, item in zip(args, value, strict=True))
-    raise _refused(where, f"wanted {len(args)} values, got {brief(value)}")
+def _tuple(*kinds: Any) -> Reader:
+    if kinds[1:] == (...,):
+        return _listed(tuple, kinds[0])
+    readers = [_reader(kind) for kind in kinds]
+
+    def fixed(values: Any, where: str) -> Any:
+        if isinstance(values, list | tuple) and len(values) == len(readers):
+            return tuple(read(value, where) for read, value in zip(readers, values, strict=True))
+        raise _refused(where, f"wanted {len(readers)} values, got {brief(values)}")
+
+    return fixed
 
 
-def _frozenset(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    return frozenset(_listed(args[0], value, where))
+def _listed(make: Callable[[Iterable[Any]], Any], kind: Any) -> Reader:
+    read = _reader(kind)
+
+    def listed(values: Any, where: str) -> Any:
+        if not isinstance(values, list | tuple):
+            raise _refused(where, f"wanted a list, got {brief(values)}")
+        return make(
+            read(value, f"{where} {number}" if where else f"{number}") for number, value in enumerate(values, 1)
+        )
+
+    return listed
 
 
-def _listed(kind: Any, values: Any, where: str) -> Iterable[Any]:
-    if not isinstance(values, list | tuple):
-        raise _refused(where, f"wanted a list, got {brief(values)}")
-    return (
-        _value(kind, value, f"{where} {number}" if where else f"{number}") for number, value in enumerate(values, 1)
-    )
+def _mapping(key_kind: Any, kind: Any) -> Reader:
+    read_key, read = _reader(key_kind), _reader(kind)
+
+    def mapped(table: Any, where: str) -> Any:
+        if not isinstance(table, Mapping):
+            raise _refused(where, f"wanted a table, got {brief(table)}")
+        try:
+            # The place of each of 200,000 keys is made for the one that is refused alone.
+            return {read_key(key, ""): read(value, "") for key, value in table.items()}
+        except DocumentError:
+            return {read_key(key, at): read(table[key], at) for key in table for at in [within(where, key)]}
+
+    return mapped
 
 
-def _mapping(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise _refused(where, f"wanted a table, got {brief(value)}")
-    places = {key: within(where, key) for key in value}
-    return {_value(args[0], key, places[key]): _value(args[1], item, places[key]) for key, item in value.items()}
-
-
-_MAKERS: Mapping[Any, Callable[[tuple[Any, ...], Any, str], Any]] = {
+_MAKERS: Mapping[Any, Callable[..., Reader]] = {
     Annotated: _annotated,
     Literal: _literal,
     Union: _union,
     types.UnionType: _union,
     tuple: _tuple,
-    frozenset: _frozenset,
+    frozenset: functools.partial(_listed, frozenset),
     Mapping: _mapping,
 }
 
