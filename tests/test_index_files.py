@@ -132,6 +132,26 @@ def test_what_a_killed_change_has_left_goes(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == expected
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_a_killed_first_build_has_left_goes(tmp_path, replace):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(change, "_clear", lambda folder: None)
+        patch.setattr(writer, "_publish", killed)
+        with pytest.raises(Killed):
+            build(tmp_path, graph=GraphOptions(links=4))
+    (tmp_path / ".index.json.0123456789abcdef.tmp").touch()
+    with pytest.raises(SearchError, match="no index; make one"):
+        Index.open(tmp_path)
+    index = build(tmp_path, replace=replace)
+    assert {path.name for path in tmp_path.iterdir()} == index.manifest.names | {"index.json", "index.lock"}
+
+
 # --- Who changes it ---
 
 

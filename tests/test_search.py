@@ -290,6 +290,7 @@ def test_a_row_that_is_not_finite_is_left_out(tmp_path, run, monkeypatch):
         (("index", "build", "f", "-o", "p", "--pca", "2"), "p: holds"),
         (("index", "build", "f", "-o", "j", "--pca", "24"), "24 rows of 64 values allow 1 to 23"),
         (("retrieval", "p", "-m", A, "-o", "f/features.json/x.csv"), "f/features.json"),
+        (("retrieval", "p", "-m", A, "--save", "f/features.json/x.npz"), "f/features.json"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_work(embedded, run, monkeypatch, arguments, told):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.names import IDS_HELP
-from landmark_onnx.cli.options import Output, Quiet, unfolded
+from landmark_onnx.cli.options import Output, Quiet, check_destination, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import reporting
 from landmark_onnx.cli.sinks import Column, View, open_sink
@@ -58,6 +58,7 @@ PerQuery = Annotated[
         metavar="FILE",
         dir_okay=False,
         readable=False,
+        callback=check_destination,
         help="Also write the score of each query: .csv, .json, or ndjson for others.",
     ),
 ]

@@ -49,6 +49,15 @@ SUFFIXES = {".json": Format.JSON, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJ
 """The format that a file's name asks for."""
 
 
+def check_destination(path: Path | None) -> Path | None:
+    """Refuse what could not be written, before the work. Raises: OSError."""
+    if path:
+        from landmark_onnx.files import check_writable
+
+        check_writable(path)
+    return path
+
+
 def check_pairs(pairs: list[str] | None) -> list[str] | None:
     """Refuse what is not key=value, as a usage error."""
     for pair in pairs or []:

@@ -10,7 +10,7 @@ import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.names import IDS_HELP, complete_model
-from landmark_onnx.cli.options import ENGINE, Engine, Images, Output, Supply, unfolded
+from landmark_onnx.cli.options import ENGINE, Engine, Images, Output, Supply, check_destination, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
@@ -178,7 +178,6 @@ def recognize_images(
     All votes are in the answer, and the boxes of a veto.
     """
     from landmark_onnx.evaluation.submissions import submission_file
-    from landmark_onnx.files import check_writable
     from landmark_onnx.recognition.recognizer import Recognizer
     from landmark_onnx.search.opening import open_index
 
@@ -188,8 +187,7 @@ def recognize_images(
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         opened.check()
         class_names = voting.read_files()
-        if kaggle:
-            check_writable(kaggle)
+        check_destination(kaggle)
         landmark_of = _labelled(labels, opened, str(index), ids or IdRule.PATH, report) if labels else str
         sources = expand(images, report.note, follow_links=batch.follow_links)
         loading = Loading(engine, batch, report, offline)

@@ -9,7 +9,7 @@ import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.names import ModelName
-from landmark_onnx.cli.options import Batch, Engine, Output, Supply, unfolded
+from landmark_onnx.cli.options import Batch, Engine, Output, Supply, check_destination, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, View
@@ -28,7 +28,7 @@ def _check_suffix(path: Path | None) -> Path | None:
 
         if path.suffix.lower() not in FORMATS:
             raise typer.BadParameter(f"wanted a name that ends with {', '.join(FORMATS)}, got {path.name!r}")
-    return path
+    return check_destination(path)
 
 
 Query = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
-from landmark_onnx.cli.options import Engine, Images, Output, Supply
+from landmark_onnx.cli.options import Engine, Images, Output, Supply, check_destination
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.sinks import View, open_sink
 
@@ -32,10 +32,7 @@ def reporting(output: Output, *, bar: bool = False) -> Iterator[Reporter]:
     bar: show one even where answers appear on the terminal, which mostly are progress enough.
     Raises: OSError if the answers could not be written.
     """
-    if output.output:
-        from landmark_onnx.files import check_writable
-
-        check_writable(output.output)
+    check_destination(output.output)
     with Reporter(quiet=output.quiet, bar=bar or bool(output.output) or not sys.stdout.isatty()) as report:
         yield report
     if report.failures:

@@ -9,7 +9,7 @@ import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.names import MODEL_HELP, complete_model
-from landmark_onnx.cli.options import OUTPUT, Engine, Images, Output, Supply, unfolded
+from landmark_onnx.cli.options import OUTPUT, Engine, Images, Output, Supply, check_destination, unfolded
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.cli.sinks import Column, Record, View
@@ -96,7 +96,6 @@ def find(
     moved: Moved = None,
 ) -> None:
     """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
-    from landmark_onnx.files import check_writable
     from landmark_onnx.search.opening import open_index
 
     if bool(query) == bool(features):
@@ -111,8 +110,7 @@ def find(
     steps = _steps(step or [])
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         opened.check(steps=steps, approximate=approximate)
-        if html:
-            check_writable(html)
+        check_destination(html)
         queries: Iterator[Queries | Failure | None]
         if features:
             queries = _precomputed(features, opened.ensemble, index)
