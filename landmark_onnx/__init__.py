@@ -45,16 +45,18 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> "Any":
-    """Import a public name when it is first used: NumPy and OpenCV take longer than this package does."""
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
 
-        return version("landmark-onnx")
-    from landmark_onnx.lazy import lazy_names
+    def __getattr__(name: str) -> "Any":
+        """Import a public name when it is first used: NumPy and OpenCV take longer than this package does."""
+        if name == "__version__":
+            from importlib.metadata import version
 
-    find, _ = lazy_names(__name__, _HOMES)
-    return find(name)
+            return version("landmark-onnx")
+        from landmark_onnx.lazy import lazy_names
+
+        find, _ = lazy_names(__name__, _HOMES)
+        return find(name)
 
 
 def __dir__() -> "list[str]":

@@ -105,7 +105,7 @@ def test_public_names_are_listed_once_and_in_order(package):
 def test_checkers_of_types_see_each_public_name_where_it_is(package):
     package = importlib.import_module(package)
     tree = ast.parse(Path(package.__file__).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
         node.module: tuple(sorted(each.name for each in node.names))
         for node in block.body

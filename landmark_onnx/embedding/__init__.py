@@ -32,4 +32,5 @@ _HOMES = {
     "landmark_onnx.embedding.listing": ("list_items",),
     "landmark_onnx.embedding.manifest": ("ModelIdentity",),
 }
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

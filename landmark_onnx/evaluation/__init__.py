@@ -52,4 +52,5 @@ _HOMES = {
     ),
     "landmark_onnx.evaluation.submissions": ("submission_file",),
 }
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

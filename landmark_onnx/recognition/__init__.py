@@ -30,4 +30,5 @@ _HOMES = {
     "landmark_onnx.recognition.rules": ("Rule", "read_rules"),
     "landmark_onnx.recognition.votes": ("Candidate", "ClassVote", "NeighbourVote", "combine", "neighbour_vote"),
 }
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

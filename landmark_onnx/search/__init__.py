@@ -77,4 +77,5 @@ _HOMES = {
     "landmark_onnx.search.whitening": ("Whitening", "fit_whitening"),
     "landmark_onnx.search.writer": ("build",),
 }
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
