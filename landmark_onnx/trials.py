@@ -1,6 +1,6 @@
 """Questions for child processes: does a package load, does a provider start. What answers them may crash or hang.
 
-`python -m landmark_onnx.trials ANSWER QUESTION [ARGUMENT]` writes a JSON answer to the file ANSWER.
+See `landmark_onnx.child_process`.
 """
 
 import base64
@@ -8,17 +8,15 @@ import contextlib
 import ctypes
 import dataclasses
 import importlib
-import json
 import logging
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from landmark_onnx.child_process import ask_child, death, last_line, reply
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.providers import OPENVINO_PACKAGE, ProviderRequest, onnxruntime, openvino, plan, preload
 
@@ -73,29 +71,12 @@ class Trial:
 
 def ask(question: str, *arguments: str, timeout: float) -> Reply:
     """Put a question of `QUESTIONS` to a child process, for `timeout` seconds at most."""
-    from landmark_onnx.workfolders import temporary_folder
-
-    with temporary_folder() as folder:
-        answer, said = folder / "answer.json", folder / "words.txt"
-        # -P: what lies in the current folder is no part of the installation.
-        command = [sys.executable, "-P", "-m", "landmark_onnx.trials", str(answer), question, *arguments]
-        with said.open("wb") as output:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-            try:
-                code = child.wait(timeout)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                child.kill()
-                # A process that waits for a broken driver outlives even this.
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(5)
-        words = said.read_text(encoding="utf-8", errors="replace")
-        if answer.exists():
-            return Reply(json.loads(answer.read_text(encoding="utf-8")), "answered", words=words)
-    if code is None:
-        return Reply(None, "hung", f"no answer within {timeout:g} s", words)
-    return Reply(None, "crashed", f"the process died ({_death(code)}): {_last_line(words)}", words)
+    ended = ask_child("landmark_onnx.trials", question, *arguments, timeout=timeout)
+    if ended.answer is not None:
+        return Reply(ended.answer, "answered", words=ended.words)
+    if ended.code is None:
+        return Reply(None, "hung", f"no answer within {timeout:g} s", ended.words)
+    return Reply(None, "crashed", f"the process died ({death(ended.code)}): {last_line(ended.words)}", ended.words)
 
 
 def try_provider(provider: str, *, timeout: float) -> Trial:
@@ -113,18 +94,6 @@ def try_provider(provider: str, *, timeout: float) -> Trial:
     if found["state"] in ("replaced", "refused") and (lost := LOST_LIBRARY.search(reply.words)):
         found["reason"] = lost[1].strip()
     return Trial(provider=provider, **found)
-
-
-def _death(code: int) -> str:
-    with contextlib.suppress(ValueError):
-        if code < 0:
-            return signal.Signals(-code).name
-    return f"exit code {code}"
-
-
-def _last_line(words: str) -> str:
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "without a word"
 
 
 # The child's side.
@@ -237,13 +206,7 @@ QUESTIONS: Mapping[str, Callable[..., dict[str, Any]]] = {
 def main() -> None:
     """The child's side."""
     path, question, *arguments = sys.argv[1:]
-    try:
-        answer = QUESTIONS[question](*arguments)
-    except (LandmarkError, ImportError) as error:
-        answer = {"error": str(error)}
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(json.dumps(answer), encoding="utf-8")
-    temporary.replace(path)
+    reply(path, lambda: QUESTIONS[question](*arguments), (LandmarkError, ImportError))
 
 
 if __name__ == "__main__":

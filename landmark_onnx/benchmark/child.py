@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 from landmark_onnx.benchmark.contestants import Contestant, Target, Workload
 from landmark_onnx.benchmark.windows import Window
+from landmark_onnx.child_process import death, last_line
 from landmark_onnx.errors import SessionError
 
 PATIENCE = 10.0
@@ -91,8 +91,5 @@ class Child:
 
     def _last_words(self) -> str:
         code = self._process.wait()
-        end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._said.seek(0)
-        lines = self._said.read().decode("utf-8", errors="replace").split("\n")
-        words = [line.strip() for line in lines if line.strip()]
-        return f"{words[-1][:300] if words else 'without a word'} ({end})"
+        return f"{last_line(self._said.read().decode('utf-8', errors='replace'))} ({death(code)})"
