@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto, helper
 
+from landmark_onnx.errors import ExportError
+
 DIMS: Mapping[str, tuple[str | int, ...]] = {
     "image": ("batch", 3, "height", "width"),
     "im_info": ("batch", 3),
@@ -28,6 +30,14 @@ def name_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 def weight_names(graph: onnx.GraphProto) -> list[str]:
     """The inputs that are not ours: weights, which the converter saw as inputs."""
     return sorted(value.name for value in graph.input if value.name not in DIMS)
+
+
+def check(model: onnx.ModelProto, what: str) -> None:
+    """Raises: ExportError if `what`, as the message calls it, is not valid ONNX."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{what} is not valid ONNX: {error}") from error
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[str | int]:

@@ -10,6 +10,7 @@ from onnx import NodeProto, helper
 
 from landmark_onnx.errors import ExportError
 from landmark_onnx_export.fitting import PREFIX
+from landmark_onnx_export.graph import check
 from landmark_onnx_export.ops import FUNCTIONS, PADDLE
 from landmark_onnx_export.strides import skip_unread_bins
 
@@ -134,8 +135,5 @@ def lower(model: onnx.ModelProto, *, raw: bool = False) -> onnx.ModelProto:
     imports = [entry for entry in lowered.opset_import if entry.domain != PADDLE.domain]
     del lowered.opset_import[:]
     lowered.opset_import.extend(imports)
-    try:
-        onnx.checker.check_model(lowered, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the lowered graph is not valid ONNX: {error}") from error
+    check(lowered, "the lowered graph")
     return lowered

@@ -108,7 +108,7 @@ def observe(model: Path, tensors: Sequence[str], runs: Iterable[Tensors]) -> dic
     """
     graph_file = model.with_name("watched.onnx")
     outputs = _watch(model, tensors, graph_file)
-    session = _session(graph_file)
+    session = plain_session(graph_file)
     found = {name: Histogram() for name in tensors}
     for fed in runs:
         try:
@@ -153,11 +153,12 @@ def _watch(model: Path, tensors: Sequence[str], target: Path) -> list[str]:
     return names
 
 
-def _session(path: Path) -> Any:
+def plain_session(path: Path) -> Any:
+    """A session of ONNX Runtime on the CPU that keeps no memory from one image to the next."""
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     options.enable_mem_pattern = False
-    # An arena would keep the largest image's worth of every watched tensor.
+    # An arena would keep the largest image's worth of every tensor that is an output.
     options.enable_cpu_mem_arena = False
     return ort.InferenceSession(str(path), options, providers=[CPU])

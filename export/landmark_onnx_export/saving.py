@@ -1,13 +1,13 @@
 """Write a model that is in memory: inside one file, or with its weights beside it where they are too many."""
 
-import hashlib
+import functools
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 from onnx import TensorProto
 
-from landmark_onnx.files import sync
-from landmark_onnx_export.weights import ALIGNMENT, INLINE_LIMIT, Written
+from landmark_onnx_export.weights import INLINE_LIMIT, Written, store_beside, write_graph
 
 SMALL = 1024
 """Bytes of a tensor that stays in the graph's file whatever happens: shapes, scales, zero points."""
@@ -19,33 +19,12 @@ def save_model(model: onnx.ModelProto, path: Path) -> Written:
     `model` is used up.
     """
     large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= SMALL]
-    if sum(len(tensor.raw_data) for tensor in large) <= INLINE_LIMIT:
-        _write(model, path)
-        return Written(path)
-    unnamed = path.with_name(path.name + ".data")
-    digest = hashlib.sha256()
-    offsets = []
-    with unnamed.open("wb") as file:
-        for tensor in large:
-            padding = bytes(-file.tell() % ALIGNMENT)
-            offsets.append(file.tell() + len(padding))
-            for part in (padding, tensor.raw_data):
-                file.write(part)
-                digest.update(part)
-        sync(file)
-    sha256 = digest.hexdigest()
-    data = unnamed.rename(path.with_name(f"{path.stem}-{sha256[:12]}.onnx.data"))
-    for tensor, offset in zip(large, offsets, strict=True):
-        size = len(tensor.raw_data)
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in {"location": data.name, "offset": offset, "length": size}.items():
-            tensor.external_data.add(key=key, value=str(value))
-    _write(model, path)
-    return Written(path, data, sha256)
+    written = Written(path)
+    if sum(len(tensor.raw_data) for tensor in large) > INLINE_LIMIT:
+        written = store_beside(path, large, [functools.partial(_write_data, tensor) for tensor in large])
+    write_graph(model, path)
+    return written
 
 
-def _write(model: onnx.ModelProto, path: Path) -> None:
-    with path.open("wb") as file:
-        file.write(model.SerializeToString(deterministic=True))
-        sync(file)
+def _write_data(tensor: TensorProto, file: BinaryIO) -> None:
+    file.write(tensor.raw_data)

@@ -7,9 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from landmark_onnx.onnx_runtime import FATAL
-from landmark_onnx.providers import CPU, onnxruntime
 from landmark_onnx.types import Tensors
+from landmark_onnx_export.ranges import plain_session
 
 EIGHT = "eight."
 """Before the names of what belongs to the 8-bit copy of a layer."""
@@ -30,11 +29,7 @@ def noise(
     names = _compare(doubled.graph, outputs, copies)
     target = model.with_name("doubled.onnx")
     onnx.save(doubled, target)
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = FATAL
-    options.enable_mem_pattern = False
-    session = ort.InferenceSession(str(target), options, providers=[CPU])
+    session = plain_session(target)
     asked = [name for pair in names.values() for name in pair]
     energies = [np.array(session.run(asked, dict(fed)), np.float64).reshape(-1, 2) for fed in runs]
     shares = [np.divide(e, s, out=np.zeros_like(e), where=s > 0) for e, s in (pair.T for pair in energies)]

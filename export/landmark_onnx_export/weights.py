@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ from landmark_onnx.errors import ExportError
 from landmark_onnx.files import publish, sync
 from landmark_onnx.seal import append_metadata
 from landmark_onnx_export.fluid import Variable
-from landmark_onnx_export.graph import weight_names
+from landmark_onnx_export.graph import check, weight_names
 
 INLINE_LIMIT = 1 << 30
 """Bytes of weights beyond which they go to a file beside the model.
@@ -55,15 +55,16 @@ def write_model(
     names = [name for name in weight_names(model.graph) if name not in held]
     size = sum(weight_size(variables, name) for name in names)
     weights = [variables[name] for name in names]
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the converted graph is not valid ONNX: {error}") from error
+    check(model, "the converted graph")
     inputs = [value for value in model.graph.input if value.name not in names]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     if size > INLINE_LIMIT:
-        return _write_external(model, weights, path)
+        tensors = [_tensor(weight) for weight in weights]
+        written = store_beside(path, tensors, [weight.copy_data for weight in weights])
+        model.graph.initializer.extend(tensors)
+        write_graph(model, path)
+        return written
     _write_inline(model, weights, path)
     return Written(path)
 
@@ -85,31 +86,35 @@ def _write_inline(model: onnx.ModelProto, weights: Sequence[Variable], path: Pat
         sync(file)
 
 
-def _write_external(model: onnx.ModelProto, weights: Sequence[Variable], path: Path) -> Written:
-    """The model, and beside it a file of weights that has its digest in its name.
+def store_beside(path: Path, tensors: Sequence[TensorProto], writers: Sequence[Callable[[BinaryIO], Any]]) -> Written:
+    """Have each tensor's data written to one file beside the model `path`, and the tensors say where they lie.
 
-    So an old model keeps its own weights until the new one is in place.
+    The file has its digest in its name, so an old model keeps its own weights until the new one is in place.
     """
-    offsets = []
+    spans = []
     unnamed = path.with_name(path.name + ".data")
     with unnamed.open("wb") as file:
-        for weight in weights:
-            offsets.append(_align(file))
-            weight.copy_data(file)
+        for write in writers:
+            start = _align(file)
+            write(file)
+            spans.append((start, file.tell() - start))
         sync(file)
     with unnamed.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     data = unnamed.rename(path.with_name(f"{path.stem}-{digest[:12]}.onnx.data"))
-    for weight, offset in zip(weights, offsets, strict=True):
-        tensor = _tensor(weight)
+    for tensor, (offset, size) in zip(tensors, spans, strict=True):
+        tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
-        for key, value in {"location": data.name, "offset": offset, "length": weight.nbytes}.items():
+        for key, value in {"location": data.name, "offset": offset, "length": size}.items():
             tensor.external_data.add(key=key, value=str(value))
-        model.graph.initializer.append(tensor)
+    return Written(path, data, digest)
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write the message as it is; the same model gives the same bytes."""
     with path.open("wb") as file:
         file.write(model.SerializeToString(deterministic=True))
         sync(file)
-    return Written(path, data, digest)
 
 
 def _align(file: BinaryIO) -> int:
