@@ -117,7 +117,16 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], origin: str) -> Self:
-        """Build and validate. Raises: CardError that names `origin` and the key."""
+        """Build and validate. Raises: CardError that names `origin` and the key.
+
+        >>> preprocess = {"resize": "exact", "size": 224, "interpolation": "linear"}
+        >>> table = {"name": "shops", "task": "retrieval", "summary": "shop fronts", "preprocess": preprocess}
+        >>> ModelCard.from_dict(table, "shops.toml").input_names()
+        ('image',)
+        >>> ModelCard.from_dict(table | {"task": "search"}, "shops.toml")
+        Traceback (most recent call last):
+        landmark_onnx.errors.CardError: shops.toml: task: wanted one of 'retrieval', 'cls', 'det', got 'search'
+        """
         try:
             card = structure(cls, table, origin)
         except DocumentError as error:
@@ -166,7 +175,11 @@ def cards() -> Mapping[str, ModelCard]:
 
 
 def card(name: str) -> ModelCard:
-    """The card called `name`. Raises: UnknownModelError that lists the names there are."""
+    """The card called `name`. Raises: UnknownModelError that lists the names there are.
+
+    >>> card("res152_arcmargin").preprocess.size
+    448
+    """
     try:
         return cards()[name]
     except KeyError:

@@ -20,7 +20,15 @@ class IdRule(StrEnum):
 
 
 def image_id(name: str, rule: IdRule) -> str:
-    """The id of an image that is called `name` where it was found: below its folder, in its tar, or as it was given."""
+    """The id of an image that is called `name` where it was found: below its folder, in its tar, or as it was given.
+
+    >>> image_id("paris/0a1b2c3d4e5f6071.jpg", IdRule.AUTO)
+    '0a1b2c3d4e5f6071'
+    >>> image_id("paris/tower.jpg", IdRule.AUTO)
+    'paris/tower.jpg'
+    >>> image_id("paris/tower.jpg", IdRule.STEM)
+    'tower'
+    """
     if rule is not IdRule.PATH:
         stem = image_stem(name)
         if rule is IdRule.STEM or GLDV2_ID.fullmatch(stem):

@@ -101,6 +101,12 @@ def read_image(source: ImageSource, *, name: str | None = None, options: ReadOpt
     becomes three equal channels. A BGR array is checked and passed through.
     Raises: ImageError that names the image: unreadable, damaged, more than `max_pixels` pixels, a side below MIN_SIDE
     pixels, sides that differ more than MAX_RATIO times, or nothing of the above kinds.
+
+    >>> read_image(np.zeros((20, 30), np.uint8)).shape
+    (20, 30, 3)
+    >>> read_image(b"no image", name="a.jpg")
+    Traceback (most recent call last):
+    landmark_onnx.errors.ImageError: a.jpg: not an image: no ...
     """
     name = image_name(source) if name is None else name
     while isinstance(source, Named):

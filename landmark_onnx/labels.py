@@ -27,6 +27,9 @@ def parse_labels(text: str, origin: str) -> dict[int, str]:
 
     A header such as that of Google Landmarks' train_label_to_category.csv (landmark_id,category) is skipped; there the
     landmark id is taken for the index. Raises: ModelFileError that names the origin and the line.
+
+    >>> parse_labels("Eiffel Tower, Paris,17", "labels.csv")
+    {17: 'Eiffel Tower, Paris'}
     """
     names: dict[int, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):

@@ -21,10 +21,16 @@ _BOMS = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 def read_list(path: str) -> Iterator[str]:
-    """The names in a file, or on standard input for "-"; empty lines are passed over.
+    r"""The names in a file, or on standard input for "-"; empty lines are passed over.
 
     UTF-8, with a byte-order mark or without, or UTF-16 with one; other bytes are kept as `os.fsdecode` does.
     Raises: TableError that names the file and the line: it cannot be read, is other text, or a NUL is inside a line.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write("a.jpg\r\n\r\nb, c.jpg\n".encode("utf-16")), file.flush()
+    ...     list(read_list(file.name))
+    ['a.jpg', 'b, c.jpg']
     """
     name = "standard input" if path == STDIN else path
     try:

@@ -38,6 +38,11 @@ def cosine(a: Array, b: Array) -> float:
     """Cosine of two (D,) vectors, clamped to 0..1; 0 where one of them has no length.
 
     Source: infer_retrieval.py, `cosinedist`; here in float64.
+
+    >>> cosine(np.array([3, 4]), np.array([4, 3]))
+    0.96
+    >>> cosine(np.array([1, 0]), np.array([-1, 0]))
+    0.0
     """
     return min(max(float(cosines(a, b)), 0.0), 1.0)
 

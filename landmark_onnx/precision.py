@@ -41,7 +41,11 @@ MEASURES: Mapping[Task, str] = types.MappingProxyType({"retrieval": "cosine", "c
 
 
 def precision_file(path: Path, precision: Precision) -> Path:
-    """Where the file of a precision lies: `NAME.int8.onnx` beside `NAME.onnx`; fp32 and bf16 run NAME.onnx itself."""
+    """Where the file of a precision lies: `NAME.int8.onnx` beside `NAME.onnx`; fp32 and bf16 run NAME.onnx itself.
+
+    >>> precision_file(Path("store/shops.onnx"), "int8").name
+    'shops.int8.onnx'
+    """
     return path.with_name(f"{path.stem}.{precision}{path.suffix}") if precision in STORED else path
 
 

@@ -36,6 +36,13 @@ def preprocess(rule: Preprocess, image: Image, *, as_uint8: bool = False) -> Ten
     "short_side_capped" adds {"im_info": (1, 3) float32}: height, width of the scaled image in pixels, and the scale.
     as_uint8: for a file that normalises by itself, {"image": (1, H', W', 3) uint8}, BGR as resized and cropped.
     Raises: CardError if `as_uint8` is asked of "short_side_capped", which normalises before it resizes.
+
+    >>> from landmark_onnx.cards import card
+    >>> photo = np.zeros((600, 800, 3), np.uint8)
+    >>> preprocess(card("res152_arcmargin").preprocess, photo)["image"].shape
+    (1, 3, 448, 576)
+    >>> preprocess(card("res50_oid_v4_detector").preprocess, photo)["im_info"].tolist()
+    [[800.0, 1067.0, 1.3333333730697632]]
     """
     return collate(rule, [resize(rule, image)], as_uint8=as_uint8)
 

@@ -38,6 +38,8 @@ class ProviderRequest:
     """What the user asked for. name: "auto", a short name or ONNX Runtime's own; options go through unchanged.
 
     precision: fp16 and int8 run a file of their own; bf16 is a setting of TensorRT and OpenVINO.
+
+    >>> ProviderRequest(name="openvino", options={"PERFORMANCE_HINT": "THROUGHPUT"}, precision="bf16").device_id
     """
 
     name: str = "auto"
@@ -135,7 +137,13 @@ def _defaults(
 
 
 def chosen(request: ProviderRequest, available: Sequence[str]) -> str:
-    """The provider of ONNX Runtime that is to come first. Raises: SessionError if it is not compiled in."""
+    """The provider of ONNX Runtime that is to come first. Raises: SessionError if it is not compiled in.
+
+    >>> chosen(ProviderRequest(), ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    'CUDAExecutionProvider'
+    >>> chosen(ProviderRequest(name="cpu"), ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    'CPUExecutionProvider'
+    """
     if request.name.lower() == "auto":
         return CUDA if CUDA in available else CPU
     wanted = full_name(request.name, available)

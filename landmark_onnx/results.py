@@ -45,7 +45,11 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedding(Result):
-    """vector: (D,) float32, D = 512 in the releases, not L2-normalised unless the card says so."""
+    """vector: (D,) float32, D = 512 in the releases, not L2-normalised unless the card says so.
+
+    >>> Embedding(image="a.jpg", vector=np.array([0.5, 1], np.float32)).to_json()
+    {'image': 'a.jpg', 'embedding': [0.5, 1.0]}
+    """
 
     vector: Float32
 

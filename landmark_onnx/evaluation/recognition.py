@@ -36,13 +36,26 @@ def rank_guesses(guesses: Mapping[str, Guess], solution: Solution) -> list[Ranke
 
 
 def global_average_precision(guesses: Mapping[str, Guess], solution: Solution) -> float:
-    """Sum of the precision at each correct guess, by the number of images that have a landmark; at least one has."""
+    """Sum of the precision at each correct guess, by the number of images that have a landmark; at least one has.
+
+    >>> from landmark_onnx.evaluation import Truth
+    >>> solution = {"a": Truth("Public", frozenset({"tower"})), "b": Truth("Public", frozenset())}
+    >>> global_average_precision({"a": Guess("tower", 0.9), "b": Guess("tower", 0.1)}, solution)
+    1.0
+    >>> global_average_precision({"a": Guess("tower", 0.1), "b": Guess("tower", 0.9)}, solution)
+    0.5
+    """
     terms = [each.precision for each in rank_guesses(guesses, solution) if each.correct]
     return math.fsum(terms) / sum(bool(truth.right) for truth in solution.values())
 
 
 def accuracy(guesses: Mapping[str, Guess], solution: Solution) -> float:
-    """Share of correct guesses among the images that have a landmark; no guess is a wrong one."""
+    """Share of correct guesses among the images that have a landmark; no guess is a wrong one.
+
+    >>> from landmark_onnx.evaluation import Truth
+    >>> accuracy({"a": Guess("bridge", 1)}, {"a": Truth("Public", frozenset({"bridge", "river"}))})
+    1.0
+    """
     correct = sum(guess.landmark in solution[image].right for image, guess in guesses.items())
     return correct / sum(bool(truth.right) for truth in solution.values())
 

@@ -41,6 +41,9 @@ def average_precision(answers: Sequence[str], right: Collection[str], top: int =
     """Sum of precision at the place of each right answer among the first `top`, by the most there can be.
 
     A repeated answer counts once but keeps its places. right: at least one.
+
+    >>> average_precision(["right", "wrong", "also right"], {"right", "also right"})
+    0.8333333333333333
     """
     found = hits(answers[:top], right)
     counts = itertools.accumulate(found)
@@ -49,7 +52,11 @@ def average_precision(answers: Sequence[str], right: Collection[str], top: int =
 
 
 def precision(answers: Sequence[str], right: Collection[str], cut: int) -> float:
-    """Share of right ones among `cut` answers; one that is missing or repeated is wrong."""
+    """Share of right ones among `cut` answers; one that is missing or repeated is wrong.
+
+    >>> precision(["right", "wrong", "right"], {"right"}, 5)
+    0.2
+    """
     return sum(hits(answers[:cut], right)) / cut
 
 

@@ -120,6 +120,9 @@ def covered(boxes: npt.NDArray[np.float32], width: float, height: float) -> floa
     """(N, 4) x, y, width, height -> the share of the image that they cover together, 0..1.
 
     Exact: on the grid of all their edges, which is at most (2 N)^2 cells.
+
+    >>> covered(np.array([[0, 0, 50, 100], [25, 0, 50, 100]], np.float32), 100, 100)
+    0.75
     """
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float64)
     corners = np.clip(corners, 0, [width, height, width, height])

@@ -77,6 +77,10 @@ def combine(
     """All landmarks with a vote, the best first; of equal ones the lower label.
 
     score = neighbour_weight x (sum of its neighbours' votes) + sum of weight x (its classifiers' votes).
+
+    >>> votes = [neighbour_vote("1.jpg", "tower", 0.9), neighbour_vote("2.jpg", "bridge", 0.8)]
+    >>> [(best.landmark, round(best.score, 3)) for best in combine(votes, [], neighbour_weight=1)]
+    [('tower', 0.8), ('bridge', 0.6)]
     """
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for vote in neighbours:

@@ -40,6 +40,11 @@ def search_exact(database: Float32, queries: Float32, top: int) -> Neighbours:
     it. queries: (Q, D) float32. Scores are inner products summed in float64 and rounded to float32 once; of equal
     ones the lower position comes first.
     Raises: SearchError for other shapes, top < 1 or a query that is not finite; MissingExtraError without faiss.
+
+    >>> database = np.eye(3, dtype=np.float32)
+    >>> found = search_exact(database, database[1:2], 2)
+    >>> found.positions.tolist(), found.scores.tolist()
+    ([[1, 0]], [[1.0, 0.0]])
     """
     check_queries(queries, database.shape[1], top)
     wanted = min(top, len(database))

@@ -24,6 +24,12 @@ def parse_steps(specs: Iterable[str]) -> tuple[Step, ...]:
     """Each NAME or NAME:key=value,key=value -> a step; what is not given has its default.
 
     Raises: StepError that names the step or key, and what there is.
+
+    >>> parse_steps(["alpha-qe:k=5"])
+    (AlphaQueryExpansion(k=5, alpha=3.0),)
+    >>> parse_steps(["alpha-qe:n=5"])
+    Traceback (most recent call last):
+    landmark_onnx.errors.StepError: step 'alpha-qe:n=5': wanted key=value with a key of k, alpha; got 'n=5'
     """
     return tuple(map(parse_step, specs))
 
@@ -46,7 +52,11 @@ def parse_step(spec: str) -> Step:
 
 
 def spec(step: Step) -> str:
-    """The text that means this step, with every parameter."""
+    """The text that means this step, with every parameter.
+
+    >>> spec(parse_step("k-reciprocal:lambda=0.5"))
+    'k-reciprocal:k1=20,k2=6,lambda=0.5,candidates=1000'
+    """
     values = {_key(field): getattr(step, field.name) for field in dataclasses.fields(step)}
     return f"{step.name}:" + ",".join(f"{key}={str(value).lower()}" for key, value in values.items())
 

@@ -95,6 +95,10 @@ def fit_whitening(batches: Iterable[npt.NDArray[Any]], dims: int, *, floor: floa
     floor: eigenvalues below floor x the largest are raised to that. Mean and covariance are accumulated in float64.
     Raises: SearchError if dims is not 1..min(D, rows - 1), or rows do not vary at all.
     Source of the update: Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm, 1979, equation 2.1.
+
+    >>> rows = np.array([[1, 0], [-1, 0], [0, 2], [0, -2]])
+    >>> fit_whitening([rows], 2).explained.tolist()
+    [0.8, 0.2]
     """
     count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
     for batch in batches:
