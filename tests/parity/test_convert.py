@@ -25,6 +25,7 @@ from landmark_onnx_export.child import run_child
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.fluid import parse_program, read_params
 from landmark_onnx_export.networks import build, write_binary_model
+from landmark_onnx_export.paddle_runtime import paddle_module
 from landmark_onnx_export.sources import open_source
 from test_sources import stream
 
@@ -290,7 +291,7 @@ def test_disagreement_leaves_no_file(release, tmp_path, monkeypatch):
 
 def test_paddle_is_asked_as_the_original_ran_it(tmp_path, monkeypatch):
     """On the plain kernels, the program as it is: fused ops add in another order."""
-    inference = steps._static_paddle().inference
+    inference = paddle_module().inference
     seen = []
 
     def create(config):
