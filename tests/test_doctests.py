@@ -41,20 +41,6 @@ def with_examples():
             yield each.name
 
 
-def found(path):
-    """What a dotted path leads to."""
-    names = path.split(".")
-    for end in range(len(names) - 1, 0, -1):
-        try:
-            value = importlib.import_module(".".join(names[:end]))
-        except ModuleNotFoundError:
-            continue
-        for name in names[end:]:
-            value = getattr(value, name)
-        return value
-    raise AssertionError(path)
-
-
 @pytest.mark.parametrize("module", [*with_examples()])
 def test_examples_run(module):
     module = importlib.import_module(module)
@@ -65,4 +51,4 @@ def test_examples_run(module):
 
 @pytest.mark.parametrize("path", ENTRY_POINTS)
 def test_entry_points_have_an_example(path):
-    assert doctest.DocTestParser().get_examples(found(path).__doc__)
+    assert doctest.DocTestParser().get_examples(pkgutil.resolve_name(path).__doc__)

@@ -1,6 +1,7 @@
 """README and docs against what they speak of."""
 
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -130,6 +131,13 @@ def test_its_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_the_files_it_names_are_there(page):
     assert not [name for name in FILE.findall(LINK.sub("", TEXTS[page])) if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_the_python_names_it_names_are_there(page):
+    for name in SPAN.findall(prose(TEXTS[page])):
+        if re.fullmatch(r"landmark_onnx(\.\w+)+", name):
+            pkgutil.resolve_name(name)
 
 
 def test_every_page_is_in_the_table_of_contents():
