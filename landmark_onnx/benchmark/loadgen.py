@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from landmark_onnx.benchmark.contestants import Scenario, Workload
-from landmark_onnx.benchmark.single_stream import Answer
+from landmark_onnx.benchmark.single_stream import Responder
 from landmark_onnx.benchmark.windows import Window
 from landmark_onnx.errors import MissingExtraError
 from landmark_onnx.extras import extra
@@ -54,7 +54,7 @@ class Clock:
 class Batcher:
     """The serving side of scenario "server": one thread that runs together what waits, up to `batch_size` images."""
 
-    def __init__(self, answer: Answer, batch_size: int, done: Callable[[list[int]], None]) -> None:
+    def __init__(self, answer: Responder, batch_size: int, done: Callable[[list[int]], None]) -> None:
         """done: gets the queries of each batch when it is answered."""
         self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._answer, self._size, self._done = answer, batch_size, done
@@ -107,7 +107,7 @@ def check_scenario(scenario: Scenario) -> None:
         raise MissingExtraError(f"scenario {scenario} needs {PACKAGE}, which", "bench")
 
 
-def generate(work: Workload, answer: Answer, batch_size: int, samples: int, rate: float) -> Window:
+def generate(work: Workload, answer: Responder, batch_size: int, samples: int, rate: float) -> Window:
     """One window of the load generator, asking for `samples` samples by their index.
 
     rate: images per second of the warm-up, by which it makes its queries beforehand. Raises: MissingExtraError.
@@ -135,7 +135,7 @@ def generate(work: Workload, answer: Answer, batch_size: int, samples: int, rate
 
 @contextlib.contextmanager
 def _system(
-    lg: Any, scenario: Scenario, answer: Answer, batch_size: int, clock: Clock, complete: Callable[[list[int]], None]
+    lg: Any, scenario: Scenario, answer: Responder, batch_size: int, clock: Clock, complete: Callable[[list[int]], None]
 ) -> Iterator[Any]:
     """The system under test. Raises, at its end, what answering raised: an error must not cross the C++ between."""
     errors: list[Exception] = []

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,22 @@ def load_average() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _memory(key: str) -> int | None:
+def peak_bytes() -> int | None:
+    """The most memory that this process has had resident, None where the system does not tell.
+
+    ru_maxrss is no substitute on Linux: a child inherits its parent's.
+    """
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return _memory("VmHWM", Path("/proc/self/status"))
+
+
+def _memory(key: str, file: Path = Path("/proc/meminfo")) -> int | None:
     with contextlib.suppress(OSError):
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        if found := re.search(rf"^{key}:\s*(\d+) kB$", text, re.MULTILINE):
+        if found := re.search(
+            rf"^{key}:\s*(\d+) kB$", file.read_text(encoding="ascii", errors="replace"), re.MULTILINE
+        ):
             return int(found[1]) * 1024
     return None

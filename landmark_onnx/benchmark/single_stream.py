@@ -10,7 +10,7 @@ import numpy as np
 from landmark_onnx.benchmark.contestants import Workload
 from landmark_onnx.benchmark.windows import Window
 
-Answer: TypeAlias = Callable[[Sequence[int]], Iterator[int]]
+Responder: TypeAlias = Callable[[Sequence[int]], Iterator[int]]
 """Samples by their index -> how many of them have got their answer, each time some have; in their order."""
 
 SEED = 2019
@@ -18,7 +18,7 @@ DRAWN = 997
 """Queries whose samples are drawn; a longer window asks them once more."""
 
 
-def single_stream(work: Workload, answer: Answer, batch_size: int, samples: int) -> Window:
+def single_stream(work: Workload, answer: Responder, batch_size: int, samples: int) -> Window:
     """Query after query of `batch_size` images until the window's time, or number of queries, is reached.
 
     samples: how many there are; drawn with replacement, in every window the same ones.

@@ -4,14 +4,11 @@
 answer to each; its first order is the contestant. It leaves when its input ends.
 """
 
-import contextlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +16,9 @@ import numpy as np
 from landmark_onnx.benchmark.contestants import Contestant, Target, Workload
 from landmark_onnx.benchmark.engines import ENGINES, Engine
 from landmark_onnx.benchmark.loadgen import check_scenario, generate, harness, installed
+from landmark_onnx.benchmark.machine import peak_bytes
 from landmark_onnx.benchmark.shapes import batches
-from landmark_onnx.benchmark.single_stream import Answer, single_stream
+from landmark_onnx.benchmark.single_stream import Responder, single_stream
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images import read_image
 from landmark_onnx.preprocess import preprocess
@@ -96,7 +94,7 @@ class Worker:
     def _samples(self, target: Target) -> int:
         return len(self._batches) * self.engine.batch_size if target == "model" else len(self._paths)
 
-    def _answer(self, target: Target) -> Answer:
+    def _answer(self, target: Target) -> Responder:
         size = self.engine.batch_size
 
         def tensors(samples: Sequence[int]) -> Iterator[int]:
@@ -114,7 +112,7 @@ class Worker:
 
         return tensors if target == "model" else files
 
-    def _warm_up(self, answer: Answer, samples: int) -> float:
+    def _warm_up(self, answer: Responder, samples: int) -> float:
         """Images per second of the last of some batches; the first run of a shape is slower than the others."""
         begun = time.perf_counter()
         size = self.engine.batch_size
@@ -124,22 +122,6 @@ class Worker:
             now = time.perf_counter()
             if now - begun >= WARM_SECONDS:
                 return answered / (now - start)
-
-
-def peak_bytes() -> int | None:
-    """The most memory that this process has had resident, None where the system does not tell.
-
-    ru_maxrss is no substitute on Linux: a child inherits its parent's.
-    """
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        if found := re.search(r"VmHWM:\s*(\d+) kB", status):
-            return int(found[1]) * 1024
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None
 
 
 def obey(orders: Iterator[str], reply: Callable[[dict[str, Any]], None]) -> None:
