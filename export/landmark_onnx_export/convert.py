@@ -85,7 +85,6 @@ def export_model(
         labels = _labels(card, opened, beside)
         say("program")
         program, unused = _program(card, opened, folder)
-        logger.info("%s: variables that the network does not use: %s", card.name, ", ".join(unused) or "none")
         tensors = programs.tensors(parse_program(program), card.task)
         say("convert")
         model, weights = _convert(card, program, tensors, folder, raw=form.raw), opened.variables
@@ -117,8 +116,9 @@ def _program(card: ModelCard, source: Source, folder: Path) -> tuple[bytes, tupl
     resized.write_bytes(programs.with_open_sizes(data))
     run_child("shapes", {"program": str(resized)})
     data = resized.read_bytes()
-    used = set(persistable_names(parse_program(data)))
-    return data, tuple(sorted(set(source.variables) - used))
+    unused = tuple(sorted({*source.variables} - {*persistable_names(parse_program(data))}))
+    logger.info("%s: variables that the network does not use: %s", card.name, ", ".join(unused) or "none")
+    return data, unused
 
 
 def _convert(card: ModelCard, program: bytes, tensors: programs.Tensors, folder: Path, *, raw: bool) -> onnx.ModelProto:

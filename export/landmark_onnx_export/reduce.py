@@ -2,13 +2,13 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from landmark_onnx.answers import Likeness, floor_of, measure, runner
+from landmark_onnx.answers import Likeness, Photo, floor_of, measure, runner
 from landmark_onnx.cards import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.extras import versions
@@ -63,13 +63,11 @@ def reduce_model(
     metadata = fp32_metadata(source)
     card = ModelCard.from_dict(metadata["card"], f"{source}: card")
     say("images")
-    if wish.precision == "int8":
-        photos = split(wish.calibrate, wish.held_out, MOST[card.task], bad=bad)
-    else:
-        photos = Split((), judges(wish.held_out or wish.calibrate, MOST[card.task][1], bad=bad))
+    photos = _photos(card, wish, bad)
     floor = floor_of(card, FLOORS[wish.precision]) if wish.floor is None else wish.floor
     with folder_beside(output) as folder:
-        made = _make(card, source, folder, wish, photos, floor, say)
+        say("fold")
+        made = _make(card, _folded(source, folder), wish, photos.calibration, floor, say)
         written = save_model(made.model, folder / output.name)
         say("compare with fp32")
         exact = runner(card, source)
@@ -108,10 +106,15 @@ def fp32_metadata(source: Path) -> dict[str, Any]:
     return metadata
 
 
-def _make(
-    card: ModelCard, source: Path, folder: Path, wish: Wish, photos: Split, floor: float, say: Callable[[str], None]
-) -> Made:
-    say("fold")
+def _photos(card: ModelCard, wish: Wish, bad: Callable[[str], None]) -> Split:
+    most = MOST[card.task]
+    if wish.precision == "int8":
+        return split(wish.calibrate, wish.held_out, most, bad=bad)
+    return Split((), judges(wish.held_out or wish.calibrate, most[1], bad=bad))
+
+
+def _folded(source: Path, folder: Path) -> Path:
+    """The graph as ONNX Runtime folds it, without metadata, each node with a name; a file in `folder`."""
     folded = folder / "folded.onnx"
     plain = with_constants(source, folder)
     run_child("optimise", {"model": str(plain.absolute()), "output": str(folded), "data": "folded.data"})
@@ -120,17 +123,23 @@ def _make(
     del graph.metadata_props[:]
     standard_imports(graph)
     onnx.save(graph, folded)
+    return folded
+
+
+def _make(
+    card: ModelCard, folded: Path, wish: Wish, photos: Sequence[Photo], floor: float, say: Callable[[str], None]
+) -> Made:
     if wish.precision == "fp16":
         say("halve")
         return halve(folded, rois_of(card))
-    graph = modernise(graph)
+    graph = modernise(onnx.load(folded, load_external_data=False))
     name_nodes(graph.graph)
     onnx.save(graph, folded)
     return search(
         Task(
             card=card,
             model=folded,
-            photos=photos.calibration,
+            photos=photos,
             floor=floor,
             exclude=wish.exclude,
             spare=wish.spare,

@@ -47,9 +47,23 @@ def convert(program: str, output: str, custom_ops: dict[str, str]) -> None:
     known = {*converter.get_all_supported_operators(), *custom_ops}
     if unknown := sorted(op_types(Path(program).read_bytes()) - known):
         raise ExportError(f"no ONNX form is known of the Paddle ops: {', '.join(unknown)}")
-    data = converter.export(
-        program, "", OPSET, True, False, False, True, True, custom_ops, "onnxruntime", "", "", False
-    )
+    # The module takes them by position alone; these are its wrapper's names.
+    arguments = {
+        "model_filename": program,
+        "params_filename": "",
+        "opset_version": OPSET,
+        "auto_upgrade_opset": True,
+        "verbose": False,
+        "enable_onnx_checker": False,
+        "enable_experimental_op": True,
+        "enable_optimize": True,
+        "custom_op_info": custom_ops,
+        "deploy_backend": "onnxruntime",
+        "calibration_file": "",
+        "external_file": "",
+        "export_fp16_model": False,
+    }
+    data = converter.export(*arguments.values())
     if not data:
         raise ExportError("paddle2onnx returned nothing")
     Path(output).write_bytes(data)
