@@ -97,8 +97,7 @@ def export_model(
         measured = None
         if check_parity:
             say("parity")
-            files = write_binary_model(program, opened.variables, folder)
-            paddle = parity.PaddleModel(*files, tensors.inputs, tensors.outputs)
+            paddle = parity.PaddleModel(*write_binary_model(program, opened.variables, folder), tensors)
             measured = parity.measure(card, paddle, written.model, folder, form.input_kind)
         publish_model(written, output, _metadata(card, opened, measured) | labels | form.metadata())
     agreed = measured.agreement if measured else None

@@ -14,6 +14,7 @@ from landmark_onnx.errors import ExportError
 from landmark_onnx.preprocess import normalise, preprocess
 from landmark_onnx.types import INPUTS, OUTPUTS, Array, Image, InputKind, Task, Tensors
 from landmark_onnx.verify import Probe, probe_rule
+from landmark_onnx_export import programs
 from landmark_onnx_export.child import run_child
 
 SEED = 2019
@@ -46,8 +47,7 @@ class PaddleModel:
 
     program: Path
     params: Path
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    names: programs.Tensors
 
 
 def measure(
@@ -55,7 +55,7 @@ def measure(
 ) -> Parity:
     """Run both sides, each in a process of its own. Raises: ExportError if they do not agree."""
     asked = _ask(card, "float32", folder)
-    names = {"inputs": list(paddle.inputs), "outputs": list(paddle.outputs), "runs": list(asked.values())}
+    names = {**dataclasses.asdict(paddle.names), "runs": list(asked.values())}
     run_child("paddle", {"program": str(paddle.program), "params": str(paddle.params), **names})
     ours = asked if input_kind == "float32" else _ask(card, input_kind, folder)
     run_child("onnxruntime", {"model": str(model), "card": card.to_dict(), "runs": list(ours.values())})
