@@ -16,7 +16,7 @@ from landmark_onnx.benchmark.loadgen import MODULE, Batcher, generate
 from landmark_onnx.benchmark.single_stream import single_stream
 from landmark_onnx.benchmark.windows import Ratio, Window, percentile, settled, stable, summary
 from landmark_onnx.store import external_data
-from test_store import with_data
+from stored import with_data
 
 SECONDS = st.floats(1e-6, 1e3)
 LISTS = st.lists(SECONDS, min_size=1, max_size=60)

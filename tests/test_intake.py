@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import io
 import os
 import tarfile
 import threading
@@ -11,6 +10,7 @@ import onnx
 import pytest
 
 import fakes
+from adopted import NAME, make_foreign, make_tar, write_card
 from landmark_onnx import Classifier, Retriever, machine_cache
 from landmark_onnx.cards import CARDS_VARIABLE, card
 from landmark_onnx.draw import write_image
@@ -27,9 +27,7 @@ from landmark_onnx.store import (
     stored_model,
 )
 from landmark_onnx.verify import verify
-from test_store import with_data
-
-NAME = fakes.RETRIEVAL
+from stored import with_data
 
 
 @pytest.fixture(autouse=True)
@@ -39,29 +37,6 @@ def own_cards(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv(CARDS_VARIABLE, str(folder))
     return folder
-
-
-CARD = """name = "{name}"
-task = "{task}"
-summary = "somebody's"
-[preprocess]
-resize = "exact"
-size = 32
-interpolation = "linear"
-"""
-
-
-def write_card(path, name="mine", task="retrieval", more=""):
-    path.write_text(CARD.format(name=name, task=task) + more, encoding="utf-8")
-    return path
-
-
-def make_tar(path, name=NAME, mode="w"):
-    with tarfile.open(path, mode) as tar:
-        member = tarfile.TarInfo(f"{name}/fc_0.w_0")
-        member.size = 1000
-        tar.addfile(member, io.BytesIO(bytes(1000)))
-    return path
 
 
 def files(folder):
@@ -246,13 +221,6 @@ def test_weights_that_are_not_right(trouble, tmp_path, store):
 
 
 # --- ONNX models of others ---
-
-
-def make_foreign(path, seed=0, **settings):
-    """An ONNX model without a seal or a card."""
-    made = fakes.make_retrieval(path, model_card=fakes.small_card(NAME), dim=16, seed=seed)
-    onnx.save(fakes.unsealed(made), path, **settings)
-    return path
 
 
 def test_a_model_of_others_with_its_card(tmp_path, own_cards):

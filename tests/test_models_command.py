@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 import fakes
+from adopted import make_foreign, make_tar, write_card
 from landmark_onnx.cards import CARDS_VARIABLE, cards
 from landmark_onnx.cli.report import Reporter
 from landmark_onnx.draw import write_image
 from landmark_onnx.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.store import exported_path, source_path, stored_model
+from pulled import NAME, PULL, TAR, background, hold, host_is
 from servers import serving, slowly, status
-from test_intake import make_foreign, make_tar, write_card
-from test_pull import NAME, PULL, TAR, background, hold, host_is
-from test_store import touch
+from stored import touch
 
 
 @pytest.fixture

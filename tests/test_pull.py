@@ -1,12 +1,9 @@
 import contextlib
-import dataclasses
 import hashlib
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import threading
 import types
 from pathlib import Path
@@ -28,24 +25,12 @@ from landmark_onnx.errors import (
 from landmark_onnx.locks import file_locked, locked
 from landmark_onnx.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE, Watch, ensure, is_offline, pull
 from landmark_onnx.store import exported_path, read_record, source_path, stored_model, write_record
+from pulled import NAME, PULL, TAR, background, hold, host_is, make_tar
 from servers import cut, redirect, serving, slowly, status
 
-NAME = fakes.RETRIEVAL
 QUICK = Rules(attempts=2, backoff=0.001, connect=2.0, stall=1.0, margin=0)
 
 
-def make_tar(seed: int = 0, size: int = 50_000, mode: str = "w") -> bytes:
-    """A tar with a file of these bytes."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode) as tar:
-        for name in ("a", "b"):
-            member = tarfile.TarInfo(f"{NAME}/{name}")
-            member.size = size
-            tar.addfile(member, io.BytesIO(bytes([seed]) * size))
-    return file.getvalue()
-
-
-TAR = make_tar()
 SHA256 = hashlib.sha256(TAR).hexdigest()
 
 
@@ -55,17 +40,6 @@ def network(monkeypatch):
     monkeypatch.delenv(OFFLINE_VARIABLE)
     monkeypatch.setenv("NO_PROXY", "*")
     host_is(monkeypatch, "http://localhost:9/")
-
-
-def host_is(monkeypatch, prefix, sha256=""):
-    """Make every card's release be below this address."""
-
-    def moved(name):
-        found = card(name)
-        source = dataclasses.replace(found.source, url=f"{prefix}{name}.tar", sha256=sha256)
-        return dataclasses.replace(found, source=source)
-
-    monkeypatch.setattr(module, "card", moved)
 
 
 @pytest.fixture
@@ -354,23 +328,6 @@ def test_threads_that_pull_one_model_do_the_work_once(mirror, exports):
     assert waited == ["waiting for another process"] * 3
 
 
-PULL = """
-import sys, types
-import fakes
-from landmark_onnx.pull import pull
-
-def export_model(card, source, output, *, say):
-    with open(sys.argv[1], "a") as file:
-        file.write("exported\\n")
-    fakes.make_retrieval(output, model_card=fakes.small_card(card.name))
-
-fake = types.ModuleType("landmark_onnx_export.convert")
-fake.export_model = export_model
-sys.modules["landmark_onnx_export.convert"] = fake
-print(pull(fakes.RETRIEVAL))
-"""
-
-
 def start(log: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", PULL, str(log)]
@@ -400,18 +357,6 @@ def test_a_killed_pull_leaves_no_lock_and_the_next_goes_on(mirror, exports, tmp_
     pull(NAME, rules=QUICK)
     assert mirror.ranges == [None, f"bytes={size}-"]
     assert source_path(NAME).read_bytes() == TAR
-
-
-def background(work) -> threading.Thread:
-    """Start `work` in a thread that the tests do not wait for if it hangs."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def hold(entered: list[str], name: str = NAME) -> None:
-    with locked(name):
-        entered.append(name)
 
 
 def test_a_thread_may_nest_a_lock():

@@ -1,8 +1,8 @@
 import pytest
 
+from adopted import write_card
 from landmark_onnx.cards import CARDS_VARIABLE
 from landmark_onnx.releases import recognised, releases_in
-from test_intake import write_card
 
 NAME = "res152_arcmargin"
 

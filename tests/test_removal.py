@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import fakes
+from adopted import write_card
 from landmark_onnx.cards import CARDS_VARIABLE
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.locks import all_locked, locked
@@ -17,8 +18,7 @@ from landmark_onnx.store import (
     stored_model,
     write_record,
 )
-from test_intake import write_card
-from test_store import touch, with_data
+from stored import touch, with_data
 
 NAME = fakes.RETRIEVAL
 

@@ -6,7 +6,6 @@ import hashlib
 import io
 import lzma
 import shutil
-import struct
 import tarfile
 import tempfile
 
@@ -16,17 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark_onnx.errors import ExportError
+from streams_of import stream
 
 sources = pytest.importorskip("landmark_onnx_export.sources")
 archives = pytest.importorskip("landmark_onnx_export.archives")
 
 WEIGHTS = {"fc_0.w_0": np.arange(6, dtype="<f4").reshape(2, 3), "fc_0.b_0": np.ones(3, "<f4")}
 LABELS = "café\t1\nbridge\t2\n"
-
-
-def stream(array):
-    desc = b"\x08\x05" + b"".join(b"\x10" + bytes([size]) for size in array.shape)
-    return struct.pack("<IQIi", 0, 0, 0, len(desc)) + desc + array.tobytes()
 
 
 TRAIN = {f"model_a/{name}": stream(array) for name, array in WEIGHTS.items()} | {"model_a/labels.txt": LABELS.encode()}

@@ -29,8 +29,7 @@ from landmark_onnx.store import (
     stored_models,
 )
 from landmark_onnx.verify import verify
-
-NAME = "res152_arcmargin"
+from stored import NAME, touch, with_data
 
 
 @pytest.fixture
@@ -40,12 +39,6 @@ def here(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
-
-
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
 
 
 def test_the_variable_chooses_the_store(store, monkeypatch):
@@ -237,20 +230,6 @@ def test_a_model_that_is_cut_is_damaged(size):
     path = fakes.make_retrieval(exported_path(NAME))
     path.write_bytes(path.read_bytes()[:size])
     assert state() == "damaged"
-
-
-def with_data(path, *, name=None, keep=True, seed=0):
-    """A model that says its weights are beside it; they are not read here."""
-    data = b"weights" * 100
-    sha256 = hashlib.sha256(data).hexdigest()
-    model = fakes.unsealed(fakes.make_retrieval(path, seed=seed))
-    path.write_bytes(model.SerializeToString())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = name or f"{path.stem}-{sha256[:12]}.onnx.data"
-    fakes.write_sealed(path, {"card": fakes.small_card(NAME).to_dict(), "data": {"file": name, "sha256": sha256}})
-    if keep:
-        path.with_name(name).write_bytes(data)
-    return path
 
 
 def test_weights_beside_a_model_count():

@@ -27,7 +27,7 @@ from landmark_onnx_export.fluid import parse_program, read_params
 from landmark_onnx_export.networks import build, write_binary_model
 from landmark_onnx_export.paddle_runtime import paddle_module
 from landmark_onnx_export.sources import open_source
-from test_sources import stream
+from streams_of import stream
 
 pytestmark = pytest.mark.paddle
 
