@@ -10,11 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from landmark_onnx.cards import ModelCard, card, read_card
+    from landmark_onnx.cards.schema import ModelCard, card, read_card
     from landmark_onnx.errors import LandmarkError
     from landmark_onnx.model import Classifier, Detector, Retriever
-    from landmark_onnx.providers import ProviderRequest
     from landmark_onnx.results import Classification, Detections, Embedding, Failure, Similarity, Timing
+    from landmark_onnx.runtime.providers import ProviderRequest
 
     __version__: str
 
@@ -37,10 +37,10 @@ __all__ = [
 
 # `cards` and `verify` stay in the modules of these names: importing those would put the module in the function's place.
 _HOMES = {
-    "landmark_onnx.cards": ("ModelCard", "card", "read_card"),
+    "landmark_onnx.cards.schema": ("ModelCard", "card", "read_card"),
     "landmark_onnx.errors": ("LandmarkError",),
     "landmark_onnx.model": ("Classifier", "Detector", "Retriever"),
-    "landmark_onnx.providers": ("ProviderRequest",),
+    "landmark_onnx.runtime.providers": ("ProviderRequest",),
     "landmark_onnx.results": ("Classification", "Detections", "Embedding", "Failure", "Similarity", "Timing"),
 }
 

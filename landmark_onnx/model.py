@@ -7,19 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import ClassVar, Generic, TypeVar, cast, overload
 
-from landmark_onnx.cards import ModelCard
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.images import MAX_PIXELS, Damaged, ReadOptions, is_many
-from landmark_onnx.pipeline import Known, Pipeline
-from landmark_onnx.pixels import Colour
-from landmark_onnx.postprocess import cosine, to_classification, to_detections, to_embedding
+from landmark_onnx.hub.pull import ensure
+from landmark_onnx.images.decode import MAX_PIXELS, Damaged, ReadOptions, is_many
+from landmark_onnx.images.pixels import Colour
+from landmark_onnx.inference.pipeline import Known, Pipeline
+from landmark_onnx.inference.postprocess import cosine, to_classification, to_detections, to_embedding
+from landmark_onnx.modelfile.metadata import decode_metadata
 from landmark_onnx.precision import Precision
-from landmark_onnx.providers import ProviderRequest
-from landmark_onnx.pull import ensure
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
-from landmark_onnx.seal import decode_metadata
-from landmark_onnx.session import Session
-from landmark_onnx.store import stored_note
+from landmark_onnx.runtime.providers import ProviderRequest
+from landmark_onnx.runtime.session import Session
+from landmark_onnx.store.catalogue import stored_note
 from landmark_onnx.types import ImageSource, Task, Tensors
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Model(ABC, Generic[R]):
         """Load a model by name (from the store) or path.
 
         A known name that is not in the store yet is downloaded and exported first, which takes minutes and the extra
-        "export", unless `offline` or LANDMARK_ONNX_OFFLINE=1. `landmark_onnx.pull.pull` tells how far it is.
+        "export", unless `offline` or LANDMARK_ONNX_OFFLINE=1. `landmark_onnx.hub.pull.pull` tells how far it is.
 
         provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
         precision: "fp32", "fp16", "bf16" or "int8"; by default the request's, which is fp32. fp16 and int8 run a file

@@ -11,12 +11,12 @@ import hypothesis
 import pytest
 
 from commands import ENDING, Done
-from landmark_onnx.cards import CARDS_VARIABLE
+from landmark_onnx.cards.schema import CARDS_VARIABLE
 from landmark_onnx.cli import main
 from landmark_onnx.errors import NO_EXPORTER, can_export
-from landmark_onnx.pull import OFFLINE_VARIABLE
-from landmark_onnx.store import HOME_VARIABLE
-from landmark_onnx_export.paddle_runtime import ENVIRONMENT
+from landmark_onnx.hub.pull import OFFLINE_VARIABLE
+from landmark_onnx.store.catalogue import HOME_VARIABLE
+from landmark_onnx_export.paddle.runtime import ENVIRONMENT
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from landmark_onnx.cards import ModelCard, card
-from landmark_onnx.preprocess import preprocess
-from landmark_onnx.providers import ProviderRequest
-from landmark_onnx.seal import append_metadata, read_metadata, read_seal
-from landmark_onnx.session import Session
-from landmark_onnx.verify import Probe, probe_rule
+from landmark_onnx.cards.schema import ModelCard, card
+from landmark_onnx.inference.preprocess import preprocess
+from landmark_onnx.modelfile.metadata import append_metadata, read_metadata, read_seal
+from landmark_onnx.runtime.providers import ProviderRequest
+from landmark_onnx.runtime.session import Session
+from landmark_onnx.verification.verify import Probe, probe_rule
 
 RETRIEVAL, CLS, DET = "res152_arcmargin", "res152_softmax_v1", "res50_oid_v4_detector"
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from landmark_onnx.cards import card
-from landmark_onnx.images import ReadOptions, read_image
-from landmark_onnx.preprocess import preprocess
-from landmark_onnx_export.fluid import parse_program, read_params, read_variable
-from landmark_onnx_export.networks import build
-from landmark_onnx_export.programs import converter_input, op_types, tensors, with_open_sizes
-from landmark_onnx_export.sources import open_source
-from landmark_onnx_export.synthetic import write_release
+from landmark_onnx.cards.schema import card
+from landmark_onnx.images.decode import ReadOptions, read_image
+from landmark_onnx.inference.preprocess import preprocess
+from landmark_onnx_export.networks.build import build
+from landmark_onnx_export.paddle.edits import converter_input, op_types, tensors, with_open_sizes
+from landmark_onnx_export.paddle.variables import parse_program, read_params, read_variable
+from landmark_onnx_export.releases.source import open_source
+from landmark_onnx_export.synthetic.release import write_release
 from mutants import edited_bytes, edited_tar, either, random, run
 
 RETRIEVAL, CLS, DET = "res152_arcmargin", "res152_softmax_v1", "res50_oid_v4_detector"

@@ -22,15 +22,15 @@ import numpy as np
 
 import fakes
 import indexed
-from landmark_onnx import seal as seals
-from landmark_onnx.cards import CARDS_VARIABLE, ModelCard
+from landmark_onnx.cards.schema import CARDS_VARIABLE, ModelCard
 from landmark_onnx.cli import main
 from landmark_onnx.cli.root import TOO_MUCH
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.protobuf import field
-from landmark_onnx.pull import OFFLINE_VARIABLE
-from landmark_onnx.seal import PREFIX, read_metadata, read_seal
-from landmark_onnx.store import HOME_VARIABLE, exported_path
+from landmark_onnx.hub.pull import OFFLINE_VARIABLE
+from landmark_onnx.modelfile import metadata as seals
+from landmark_onnx.modelfile.metadata import PREFIX, read_metadata, read_seal
+from landmark_onnx.modelfile.protobuf import field
+from landmark_onnx.store.catalogue import HOME_VARIABLE, exported_path
 from mutants import edited_bytes, edited_json, edited_tar, edited_toml, edited_words, either, random, recoded, run
 
 IDS = [f"{number:016x}" for number in range(8)]
@@ -328,9 +328,9 @@ def rules(count: int, folder: Path) -> None:
 
 def manifests(count: int, folder: Path) -> None:
     """Those of a bundle, of an ensemble, of a store's record, and of an index that Qdrant keeps."""
-    from landmark_onnx.manifest import FILE as BUNDLE
+    from landmark_onnx.deploy.lockfile import FILE as BUNDLE
     from landmark_onnx.search.qdrant import Place
-    from landmark_onnx.store import read_record, record_path
+    from landmark_onnx.store.catalogue import read_record, record_path
 
     indexed.folder(folder / "f", IDS)
     model = fakes.make_retrieval(exported_path(fakes.RETRIEVAL))

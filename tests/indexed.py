@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from landmark_onnx.embedding.folder import Batch, Features, ModelIdentity, write_features
+from landmark_onnx.embedding.feature_folder import Batch, Features, ModelIdentity, write_features
 from landmark_onnx.search.ensemble import Ensemble, Member
 
 DIM = 16

@@ -6,9 +6,9 @@ import tarfile
 import threading
 
 import fakes
-import landmark_onnx.pull as module
-from landmark_onnx.cards import card
-from landmark_onnx.locks import locked
+import landmark_onnx.hub.pull as module
+from landmark_onnx.cards.schema import card
+from landmark_onnx.store.locks import locked
 
 NAME = fakes.RETRIEVAL
 
@@ -41,7 +41,7 @@ def host_is(monkeypatch, prefix, sha256=""):
 PULL = """
 import sys, types
 import fakes
-from landmark_onnx.pull import pull
+from landmark_onnx.hub.pull import pull
 
 def export_model(card, source, output, *, say):
     with open(sys.argv[1], "a") as file:

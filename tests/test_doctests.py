@@ -10,27 +10,27 @@ import landmark_onnx
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 ENTRY_POINTS = [
-    "landmark_onnx.cards.ModelCard.from_dict",
-    "landmark_onnx.cards.card",
+    "landmark_onnx.cards.schema.ModelCard.from_dict",
+    "landmark_onnx.cards.schema.card",
     "landmark_onnx.evaluation.accuracy",
     "landmark_onnx.evaluation.average_precision",
     "landmark_onnx.evaluation.global_average_precision",
     "landmark_onnx.evaluation.precision",
-    "landmark_onnx.ids.image_id",
-    "landmark_onnx.images.read_image",
-    "landmark_onnx.labels.parse_labels",
-    "landmark_onnx.lists.read_list",
-    "landmark_onnx.postprocess.cosine",
+    "landmark_onnx.images.ids.image_id",
+    "landmark_onnx.images.decode.read_image",
+    "landmark_onnx.modelfile.labels.parse_labels",
+    "landmark_onnx.files.lists.read_list",
+    "landmark_onnx.inference.postprocess.cosine",
     "landmark_onnx.precision.precision_file",
-    "landmark_onnx.preprocess.preprocess",
-    "landmark_onnx.providers.ProviderRequest",
+    "landmark_onnx.inference.preprocess.preprocess",
+    "landmark_onnx.runtime.providers.ProviderRequest",
     "landmark_onnx.recognition.combine",
     "landmark_onnx.results.Embedding",
     "landmark_onnx.search.fit_whitening",
     "landmark_onnx.search.parse_steps",
     "landmark_onnx.search.search_exact",
     "landmark_onnx.search.spec",
-    "landmark_onnx.structure.structure",
+    "landmark_onnx.files.structure.structure",
 ]
 
 

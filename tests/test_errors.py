@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from landmark_onnx import installation
+from landmark_onnx.doctor import environment as installation
 from landmark_onnx.errors import ExportError, MissingExtraError
 
 

@@ -56,7 +56,7 @@ import sys
 import landmark_onnx, numpy
 model = landmark_onnx.{kind}(sys.argv[1], threads=1)
 model(numpy.zeros((40, 50, 3), numpy.uint8))
-from landmark_onnx.verify import verify
+from landmark_onnx.verification.verify import verify
 verify(sys.argv[1], threads=1)
 {LOADED}"""
     loaded = set(fresh(code, path))

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from landmark_onnx.cards import card
-from landmark_onnx.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
-from landmark_onnx.removal import prune
-from landmark_onnx.seal import check_seal
-from landmark_onnx.store import exported_path, source_path, stored_model
+from landmark_onnx.cards.schema import card
+from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
+from landmark_onnx.hub.remove import prune
+from landmark_onnx.modelfile.metadata import check_seal
+from landmark_onnx.store.catalogue import exported_path, source_path, stored_model
 from servers import serving, slowly
 
 pytestmark = [
@@ -32,9 +32,12 @@ NAME = "res200_arcmargin"
 
 NURSERY = """
 import functools, json, os, pathlib, shutil, sys, time
-from landmark_onnx import download, trust
+from landmark_onnx.hub import download
+from landmark_onnx.hub import checksums as trust
 from landmark_onnx.cli import main
-from landmark_onnx_export import convert, fluid, weights
+from landmark_onnx_export import convert
+from landmark_onnx_export.paddle import variables as fluid
+from landmark_onnx_export.graphs import write as weights
 
 fluid.framework_pb2()
 run_child = convert.run_child
@@ -88,7 +91,7 @@ moments that matter last longer."""
 def release(tmp_path_factory) -> Path:
     """A small release."""
     pytest.importorskip("paddle")
-    from landmark_onnx_export.synthetic import write_release
+    from landmark_onnx_export.synthetic.release import write_release
 
     return write_release(card(NAME), tmp_path_factory.mktemp("release"), width=Fraction(1, 32), embedding=32)
 

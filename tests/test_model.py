@@ -9,11 +9,11 @@ import pytest
 
 import fakes
 from landmark_onnx.errors import CardError, ImageError, ModelFileError, SessionError, UnknownModelError
+from landmark_onnx.inference.postprocess import cosine
 from landmark_onnx.model import Classifier, Detector, Retriever, similarity
-from landmark_onnx.postprocess import cosine
-from landmark_onnx.providers import CPU, ProviderRequest
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Similarity
-from landmark_onnx.store import exported_path
+from landmark_onnx.runtime.providers import CPU, ProviderRequest
+from landmark_onnx.store.catalogue import exported_path
 
 MAKE = {Retriever: fakes.make_retrieval, Classifier: fakes.make_cls, Detector: fakes.make_det}
 RESULT = {Retriever: Embedding, Classifier: Classification, Detector: Detections}
@@ -261,7 +261,7 @@ def test_precision_and_notes_on_the_command_line(tmp_path, photos, monkeypatch, 
     assert left.value.code == 1
     assert f"make it once: landmark-onnx quantize {path} --precision int8" in capsys.readouterr().err
     fakes.make_reduced(path, make=fakes.make_cls)
-    monkeypatch.setattr("landmark_onnx.machine_cache.LEAST_BYTES", 0)
+    monkeypatch.setattr("landmark_onnx.runtime.compiled_cache.LEAST_BYTES", 0)
     store.write_text("a file where the folder should be")
     with pytest.raises(SystemExit) as left:
         main(command)

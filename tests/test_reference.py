@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hin
 
 import pytest
 
-from landmark_onnx.cards import ModelCard, Postprocess, Preprocess, Scores, Source, shipped_cards
+from landmark_onnx.cards.schema import ModelCard, Postprocess, Preprocess, Scores, Source, shipped_cards
 
 REFERENCE = Path(__file__).parents[1] / "docs/reference"
 CARDS = (REFERENCE / "cards.md").read_text(encoding="utf-8")
@@ -106,7 +106,7 @@ def test_there_is_an_example_for_each_kind_of_model():
 
 
 def test_every_network_is_named():
-    networks = pytest.importorskip("landmark_onnx_export.networks").NETWORKS
+    networks = pytest.importorskip("landmark_onnx_export.networks.build").NETWORKS
     named = set(re.findall(r"`(\w+)`", section(CARDS, "`[source]`").split("Networks:")[1]))
     assert named >= {name for name in networks if not name.endswith(("_auto", "_fc"))}
     assert {name for name in named if "net" in name or "inception" in name} <= set(networks)

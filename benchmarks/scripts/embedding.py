@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from landmark_onnx import Retriever
-from landmark_onnx.draw import write_image
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.embedding.job import embed, here
 from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.manifest import ModelIdentity
-from landmark_onnx.preprocess import preprocess
+from landmark_onnx.images.contact_sheet import write_image
+from landmark_onnx.inference.preprocess import preprocess
 
 
 def write_photos(folder: Path, count: int) -> Path:

@@ -18,13 +18,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from landmark_onnx.cards import card
-from landmark_onnx.draw import write_image
+from landmark_onnx.cards.schema import card
 from landmark_onnx.evaluation.submissions import submission_file
-from landmark_onnx.images import read_image
+from landmark_onnx.images.contact_sheet import write_image
+from landmark_onnx.images.decode import read_image
 from landmark_onnx.types import Image
 from landmark_onnx_export.convert import export_model
-from landmark_onnx_export.synthetic import write_release
+from landmark_onnx_export.synthetic.release import write_release
 
 MODEL = "res152_arcmargin"
 PHOTOS = {

@@ -12,15 +12,15 @@ from held import Bench, Figure, Held
 from made import PROGRAM, say
 from original import original_chain
 
-from landmark_onnx.benchmark.child import Child
-from landmark_onnx.benchmark.contestants import OWN, Scenario, Workload
-from landmark_onnx.benchmark.roster import own, peer
-from landmark_onnx.benchmark.windows import Ratio, digits
-from landmark_onnx.cards import card, shipped_cards
+from landmark_onnx.cards.schema import card, shipped_cards
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.images import read_image
+from landmark_onnx.images.decode import read_image
+from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.precision import FLOORS, MEASURES
-from landmark_onnx.preprocess import preprocess
+from landmark_onnx_bench.resolve import own, peer
+from landmark_onnx_bench.statistics import Ratio, digits
+from landmark_onnx_bench.targets import OWN, Scenario, Workload
+from landmark_onnx_bench.worker_process import Child
 
 RETRIEVAL = tuple(name for name, each in shipped_cards().items() if each.task == "retrieval")
 CLS = tuple(name for name, each in shipped_cards().items() if each.task == "cls")

@@ -10,13 +10,13 @@ from typing import Any
 
 from made import Workshop, say
 
-from landmark_onnx.benchmark.accuracy import likeness_json
-from landmark_onnx.benchmark.contest import Contest, Rules, Standing
-from landmark_onnx.benchmark.contestants import OWN, Contestant, Workload
-from landmark_onnx.benchmark.roster import Entry, own, peer
-from landmark_onnx.benchmark.windows import Ratio, digits, stable
-from landmark_onnx.benchmark.worker import MAX_FEEDS
 from landmark_onnx.errors import LandmarkError
+from landmark_onnx_bench.accuracy import likeness_json
+from landmark_onnx_bench.interleaved import Contest, Rules, Standing
+from landmark_onnx_bench.resolve import Entry, own, peer
+from landmark_onnx_bench.statistics import Ratio, digits, stable
+from landmark_onnx_bench.targets import OWN, Contestant, Workload
+from landmark_onnx_bench.worker import MAX_FEEDS
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from landmark_onnx.benchmark.roster import Entry, entry
-from landmark_onnx.cards import card
+from landmark_onnx.cards.schema import card
 from landmark_onnx.precision import precision_file
-from landmark_onnx.store import HOME_VARIABLE
+from landmark_onnx.store.catalogue import HOME_VARIABLE
 from landmark_onnx.types import Image
+from landmark_onnx_bench.resolve import Entry, entry
 from landmark_onnx_export.convert import Form, export_model
-from landmark_onnx_export.synthetic import write_release
+from landmark_onnx_export.synthetic.release import write_release
 
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "landmark-onnx"))
 

@@ -23,11 +23,11 @@ from figures import PHOTOS, RUNS
 from held import Bench, Figure, read_part
 from made import Workshop, say
 
-from landmark_onnx.benchmark.machine import load_average, machine
-from landmark_onnx.benchmark.report import markdown_table
-from landmark_onnx.cores import available_cores
-from landmark_onnx.files import atomic_write
-from landmark_onnx.store import HOME_VARIABLE
+from landmark_onnx.files.atomic import atomic_write
+from landmark_onnx.runtime.cpu import available_cores
+from landmark_onnx.store.catalogue import HOME_VARIABLE
+from landmark_onnx_bench.environment import load_average, machine
+from landmark_onnx_bench.report import markdown_table
 
 
 def main() -> None:

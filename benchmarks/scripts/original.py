@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.cards import Preprocess
-from landmark_onnx.preprocess import floored_size
+from landmark_onnx.cards.schema import Preprocess
+from landmark_onnx.inference.preprocess import floored_size
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

@@ -10,22 +10,24 @@ from typing import Any
 
 import onnx
 
-from landmark_onnx.agreement import Agreement
-from landmark_onnx.cards import ModelCard, shipped_cards, users_folder
+from landmark_onnx.cards.schema import ModelCard, shipped_cards, users_folder
 from landmark_onnx.errors import EXPORTERS, ExportError
 from landmark_onnx.extras import versions
-from landmark_onnx.labels import parse_labels, read_labels
+from landmark_onnx.files.workfolders import folder_beside
+from landmark_onnx.modelfile.labels import parse_labels, read_labels
 from landmark_onnx.types import INPUTS, OUTPUTS, InputKind
-from landmark_onnx.workfolders import folder_beside
-from landmark_onnx_export import graph, parity, programs
-from landmark_onnx_export.child import run_child
-from landmark_onnx_export.fluid import parse_program, persistable_names
-from landmark_onnx_export.lean import lean_model
-from landmark_onnx_export.lowering import CUSTOM_OPS, lower
-from landmark_onnx_export.networks import build, write_binary_model
-from landmark_onnx_export.normalisation import check_card, take_pixels
-from landmark_onnx_export.sources import Source, open_source
-from landmark_onnx_export.weights import publish_model, write_model
+from landmark_onnx.verification.tolerance import Agreement
+from landmark_onnx_export import parity
+from landmark_onnx_export.graphs import io as graph
+from landmark_onnx_export.graphs.fold import lean_model
+from landmark_onnx_export.graphs.uint8_input import check_card, take_pixels
+from landmark_onnx_export.graphs.write import publish_model, write_model
+from landmark_onnx_export.networks.build import build, write_binary_model
+from landmark_onnx_export.ops.lower import CUSTOM_OPS, lower
+from landmark_onnx_export.paddle import edits as programs
+from landmark_onnx_export.paddle.variables import parse_program, persistable_names
+from landmark_onnx_export.releases.source import Source, open_source
+from landmark_onnx_export.workers.run import run_child
 
 logger = logging.getLogger("landmark_onnx.export.convert")
 
@@ -37,7 +39,7 @@ class Form:
     """What file is made of a release.
 
     raw: every op as the program has it, weights the released bits; else `lean` for any machine.
-    input_kind: "uint8" for a graph that normalises by itself, see `landmark_onnx_export.normalisation`.
+    input_kind: "uint8" for a graph that normalises by itself, see `landmark_onnx_export.graphs.uint8_input`.
     """
 
     raw: bool = False
@@ -134,7 +136,7 @@ def _convert(card: ModelCard, program: bytes, tensors: programs.Tensors, folder:
 
 
 def _metadata(card: ModelCard, source: Source, measured: parity.Parity | None) -> dict[str, Any]:
-    """What the file says of itself: see `landmark_onnx.seal`."""
+    """What the file says of itself: see `landmark_onnx.modelfile.metadata`."""
     metadata: dict[str, Any] = {
         "card": card.to_dict(),
         "source": {"name": source.path.name, "kind": source.kind, "sha256": source.sha256},

@@ -8,14 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from landmark_onnx.agreement import Agreement, agreement, worst
-from landmark_onnx.cards import ModelCard
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
-from landmark_onnx.preprocess import normalise, preprocess
+from landmark_onnx.inference.preprocess import normalise, preprocess
 from landmark_onnx.types import INPUTS, OUTPUTS, Array, Image, InputKind, Task, Tensors
-from landmark_onnx.verify import Probe, probe_rule
-from landmark_onnx_export import programs
-from landmark_onnx_export.child import run_child
+from landmark_onnx.verification.tolerance import Agreement, agreement, worst
+from landmark_onnx.verification.verify import Probe, probe_rule
+from landmark_onnx_export.paddle import edits as programs
+from landmark_onnx_export.workers.run import run_child
 
 SEED = 2019
 SIZES: Mapping[Task, tuple[tuple[int, int], ...]] = {

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from landmark_onnx.errors import ImageError
-from landmark_onnx.folders import Walk
-from landmark_onnx.lists import STDIN, read_list
+from landmark_onnx.files.lists import STDIN, read_list
+from landmark_onnx.images.walk import Walk
 
 IMAGES_HELP = "Files, folders (searched in depth, in order), 'patterns*.jpg', or - for a list on standard input."
 

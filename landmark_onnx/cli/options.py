@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from landmark_onnx.providers import ProviderRequest
+from landmark_onnx.runtime.providers import ProviderRequest
 
 if TYPE_CHECKING:
-    from landmark_onnx.cards import ModelCard
-    from landmark_onnx.images import ReadOptions
+    from landmark_onnx.cards.schema import ModelCard
+    from landmark_onnx.images.decode import ReadOptions
     from landmark_onnx.precision import Precision
 
 ENGINE, IMAGES, OUTPUT = "Where it runs", "Images", "Output"
@@ -30,7 +30,7 @@ class Format(enum.StrEnum):
 
 
 class DamagedImages(enum.StrEnum):
-    """`landmark_onnx.images.Damaged`, as typer takes it."""
+    """`landmark_onnx.images.decode.Damaged`, as typer takes it."""
 
     REFUSE = "refuse"
     ACCEPT = "accept"
@@ -52,7 +52,7 @@ SUFFIXES = {".json": Format.JSON, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJ
 def check_destination(path: Path | None) -> Path | None:
     """Refuse what could not be written, before the work. Raises: OSError."""
     if path:
-        from landmark_onnx.files import check_writable
+        from landmark_onnx.files.atomic import check_writable
 
         check_writable(path)
     return path
@@ -136,7 +136,7 @@ class Supply:
 
     def read_card(self) -> "ModelCard | None":
         """The card, if one was given. Raises: CardError."""
-        from landmark_onnx.cards import read_card
+        from landmark_onnx.cards.schema import read_card
 
         return read_card(self.card) if self.card else None
 
@@ -169,7 +169,7 @@ class Images:
 
     def reading(self) -> "ReadOptions":
         """The same, as images are read."""
-        from landmark_onnx.images import ReadOptions
+        from landmark_onnx.images.decode import ReadOptions
 
         return ReadOptions(max_pixels=self.max_pixels, damaged=self.damaged.value)
 

@@ -13,27 +13,27 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from landmark_onnx.cli.bench import benchmark
-from landmark_onnx.cli.bundle import make_bundle
-from landmark_onnx.cli.cls import classify
-from landmark_onnx.cli.demo import show
-from landmark_onnx.cli.det import detect
-from landmark_onnx.cli.doctor import examine_installation
-from landmark_onnx.cli.embed import embed_images
-from landmark_onnx.cli.evaluate import app as evaluate
-from landmark_onnx.cli.export import export_releases
-from landmark_onnx.cli.index import app as index
-from landmark_onnx.cli.models import app as models
-from landmark_onnx.cli.names import listing
-from landmark_onnx.cli.quantize import reduce_precision
-from landmark_onnx.cli.recognize import recognize_images
-from landmark_onnx.cli.report import complain, lines_shown
-from landmark_onnx.cli.retrieval import compare
-from landmark_onnx.cli.search import find
+from landmark_onnx.cli.commands.bench import benchmark
+from landmark_onnx.cli.commands.bundle import make_bundle
+from landmark_onnx.cli.commands.cls import classify
+from landmark_onnx.cli.commands.demo import show
+from landmark_onnx.cli.commands.det import detect
+from landmark_onnx.cli.commands.doctor import examine_installation
+from landmark_onnx.cli.commands.embed import embed_images
+from landmark_onnx.cli.commands.evaluate import app as evaluate
+from landmark_onnx.cli.commands.export import export_releases
+from landmark_onnx.cli.commands.index import app as index
+from landmark_onnx.cli.commands.models import app as models
+from landmark_onnx.cli.commands.quantize import reduce_precision
+from landmark_onnx.cli.commands.recognize import recognize_images
+from landmark_onnx.cli.commands.retrieval import compare
+from landmark_onnx.cli.commands.search import find
+from landmark_onnx.cli.commands.verify import check
+from landmark_onnx.cli.model_names import listing
+from landmark_onnx.cli.progress import complain, lines_shown
 from landmark_onnx.cli.signals import interrupted
 from landmark_onnx.cli.streams import READER_LEFT, drop_output, reader_left
 from landmark_onnx.cli.verbose import logged, say_more
-from landmark_onnx.cli.verify import check
 from landmark_onnx.errors import LandmarkError
 
 logger = logging.getLogger(__name__)

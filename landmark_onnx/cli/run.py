@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import typer
 
 from landmark_onnx.cli.options import Engine, Images, Output, Supply, check_destination
-from landmark_onnx.cli.report import Reporter
-from landmark_onnx.cli.sinks import View, open_sink
+from landmark_onnx.cli.output import View, open_sink
+from landmark_onnx.cli.progress import Reporter
 
 if TYPE_CHECKING:
+    from landmark_onnx.hub.pull import Watch
     from landmark_onnx.model import Model
-    from landmark_onnx.pull import Watch
 
     M = TypeVar("M", bound=Model[Any])
 
@@ -43,7 +43,7 @@ def load(
     kind: "type[M]", name: str, engine: Engine, batch: Images, report: Reporter, supply: Supply | None = None
 ) -> "M":
     """The model `name` as a `kind`, pulled first if need be, and a note on the provider that "auto" took."""
-    from landmark_onnx.pull import ensure
+    from landmark_onnx.hub.pull import ensure
 
     supply = supply or Supply()
     card = supply.read_card()
@@ -66,7 +66,7 @@ def load(
 
 def watching(name: str, report: Reporter) -> "Watch":
     """What `pull` tells of a model, for the progress bar."""
-    from landmark_onnx.pull import Watch
+    from landmark_onnx.hub.pull import Watch
 
     return Watch(
         stage=lambda text: report.stage(f"{name}: {text}"),

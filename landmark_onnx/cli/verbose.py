@@ -30,7 +30,7 @@ def logged() -> Iterator[None]:
 class _Lines(logging.Handler):
     """Seconds since the start, the module that speaks, and what it says, a traceback included.
 
-    Warnings are left to `landmark_onnx.cli.report`, which shows them to everybody.
+    Warnings are left to `landmark_onnx.cli.progress`, which shows them to everybody.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -4,9 +4,9 @@ from landmark_onnx.lazy import lazy_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from landmark_onnx.embedding.folder import Batch, Features, open_features, write_features
+    from landmark_onnx.embedding.feature_folder import Batch, Features, open_features, write_features
     from landmark_onnx.embedding.identity import identify
-    from landmark_onnx.embedding.items import Item
+    from landmark_onnx.embedding.item import Item
     from landmark_onnx.embedding.job import embed, here
     from landmark_onnx.embedding.listing import list_items
     from landmark_onnx.embedding.manifest import ModelIdentity
@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "landmark_onnx.embedding.folder": ("Batch", "Features", "open_features", "write_features"),
+    "landmark_onnx.embedding.feature_folder": ("Batch", "Features", "open_features", "write_features"),
     "landmark_onnx.embedding.identity": ("identify",),
-    "landmark_onnx.embedding.items": ("Item",),
+    "landmark_onnx.embedding.item": ("Item",),
     "landmark_onnx.embedding.job": ("embed", "here"),
     "landmark_onnx.embedding.listing": ("list_items",),
     "landmark_onnx.embedding.manifest": ("ModelIdentity",),

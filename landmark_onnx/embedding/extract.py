@@ -11,17 +11,17 @@ from typing import TypeAlias
 
 import numpy as np
 
-from landmark_onnx.cores import available_cores
-from landmark_onnx.embedding.fan import Fan
-from landmark_onnx.embedding.items import Item
+from landmark_onnx.embedding.item import Item
 from landmark_onnx.embedding.manifest import Manifest
 from landmark_onnx.embedding.shards import Shard, Vectors
 from landmark_onnx.errors import FeatureError, ImageError, LandmarkError, SessionError
-from landmark_onnx.ids import as_text
-from landmark_onnx.images import ReadOptions, read_image
+from landmark_onnx.images.decode import ReadOptions, read_image
+from landmark_onnx.images.ids import as_text
+from landmark_onnx.images.pixels import Colour
+from landmark_onnx.inference.tee import Fan
 from landmark_onnx.model import Retriever
-from landmark_onnx.pixels import Colour
 from landmark_onnx.results import Embedding, Failure
+from landmark_onnx.runtime.cpu import available_cores
 from landmark_onnx.types import Image, ImageSource, Named
 
 HOPELESS = 16

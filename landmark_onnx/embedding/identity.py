@@ -6,7 +6,7 @@ import numpy as np
 
 from landmark_onnx.embedding.manifest import ModelIdentity, card_digest
 from landmark_onnx.model import Retriever
-from landmark_onnx.seal import check_seal, read_seal
+from landmark_onnx.modelfile.metadata import check_seal, read_seal
 
 _SIDE = 64
 

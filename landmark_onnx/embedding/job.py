@@ -15,19 +15,19 @@ from typing import TypeAlias
 
 import filelock
 
-from landmark_onnx.documents import read_json
 from landmark_onnx.embedding.extract import Extractor
-from landmark_onnx.embedding.folder import SHARD_SIZE, Features
-from landmark_onnx.embedding.items import Item
+from landmark_onnx.embedding.feature_folder import SHARD_SIZE, Features
+from landmark_onnx.embedding.item import Item
 from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
 from landmark_onnx.embedding.parts import PARTS, begun_shards, is_of, joined, kept_parts, part_path, remove_parts
-from landmark_onnx.embedding.plan import FILE as PLAN
-from landmark_onnx.embedding.plan import read_items, remove_plan, write_plan
 from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, shard_path, write_shard
+from landmark_onnx.embedding.worklist import FILE as PLAN
+from landmark_onnx.embedding.worklist import read_items, remove_plan, write_plan
 from landmark_onnx.errors import FeatureError
-from landmark_onnx.files import temporaries
-from landmark_onnx.ids import as_text
-from landmark_onnx.images import Damaged, ReadOptions
+from landmark_onnx.files.atomic import temporaries
+from landmark_onnx.files.documents import read_json
+from landmark_onnx.images.decode import Damaged, ReadOptions
+from landmark_onnx.images.ids import as_text
 from landmark_onnx.model import Retriever
 
 logger = logging.getLogger(__name__)

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from landmark_onnx.embedding.items import Item
+from landmark_onnx.embedding.item import Item
 from landmark_onnx.embedding.tars import tar_items
 from landmark_onnx.errors import FeatureError
-from landmark_onnx.folders import SUFFIXES, Walk
-from landmark_onnx.ids import IdRule, as_text, image_id
-from landmark_onnx.lists import STDIN, read_list
+from landmark_onnx.files.lists import STDIN, read_list
+from landmark_onnx.images.ids import IdRule, as_text, image_id
+from landmark_onnx.images.walk import SUFFIXES, Walk
 
 TAR = ".tar"
 LISTS = frozenset({".txt", ".lst", ".list"})

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from landmark_onnx.documents import VersionError, read_versioned
 from landmark_onnx.errors import FeatureError
-from landmark_onnx.files import atomic_write
+from landmark_onnx.files.atomic import atomic_write
+from landmark_onnx.files.documents import VersionError, read_versioned
+from landmark_onnx.files.structure import Count, DocumentError, Sha256, Within, structure
 from landmark_onnx.precision import Precision
-from landmark_onnx.structure import Count, DocumentError, Sha256, Within, structure
 
 if TYPE_CHECKING:
-    from landmark_onnx.cards import ModelCard
+    from landmark_onnx.cards.schema import ModelCard
 
 FILE = "features.json"
 VERSION = 2

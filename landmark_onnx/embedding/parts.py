@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from landmark_onnx.embedding.items import Item
+from landmark_onnx.embedding.item import Item
 from landmark_onnx.embedding.manifest import Manifest
 from landmark_onnx.embedding.shards import Shard, read_shard
 from landmark_onnx.errors import FeatureError

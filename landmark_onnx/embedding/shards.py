@@ -18,12 +18,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.documents import parse_json
 from landmark_onnx.embedding.manifest import ROW_COLUMNS, Manifest
 from landmark_onnx.errors import FeatureError, reason_of
 from landmark_onnx.extras import extra
-from landmark_onnx.files import atomic_write
-from landmark_onnx.structure import Sha256, structure
+from landmark_onnx.files.atomic import atomic_write
+from landmark_onnx.files.documents import parse_json
+from landmark_onnx.files.structure import Sha256, structure
 
 Vectors: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 

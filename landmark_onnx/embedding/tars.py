@@ -10,12 +10,12 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from landmark_onnx.embedding.items import Item
+from landmark_onnx.embedding.item import Item
 from landmark_onnx.errors import FeatureError, shown
-from landmark_onnx.folders import SUFFIXES, Walk
-from landmark_onnx.ids import IdRule, as_text, image_id
-from landmark_onnx.images import MAX_BYTES
-from landmark_onnx.tars import TarError, TarMember, members
+from landmark_onnx.files.tars import TarError, TarMember, members
+from landmark_onnx.images.decode import MAX_BYTES
+from landmark_onnx.images.ids import IdRule, as_text, image_id
+from landmark_onnx.images.walk import SUFFIXES, Walk
 
 _BLOCK = 1 << 20
 

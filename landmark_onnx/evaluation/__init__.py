@@ -4,12 +4,12 @@ from landmark_onnx.lazy import lazy_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from landmark_onnx.evaluation.crops import crop_queries
+    from landmark_onnx.evaluation.gap import accuracy, evaluate_recognition, global_average_precision
     from landmark_onnx.evaluation.ground_truth import GroundTruth, Query, read_ground_truth
-    from landmark_onnx.evaluation.recognition import accuracy, evaluate_recognition, global_average_precision
-    from landmark_onnx.evaluation.retrieval import average_precision, evaluate_retrieval, precision
+    from landmark_onnx.evaluation.mean_ap import average_precision, evaluate_retrieval, precision
+    from landmark_onnx.evaluation.query_crops import crop_queries
+    from landmark_onnx.evaluation.report import Report
     from landmark_onnx.evaluation.revisited import evaluate_revisited
-    from landmark_onnx.evaluation.scores import Report
     from landmark_onnx.evaluation.solutions import Guess, Solution, Truth, read_guesses, read_images, read_solution
     from landmark_onnx.evaluation.submissions import submission_file
 
@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "landmark_onnx.evaluation.crops": ("crop_queries",),
+    "landmark_onnx.evaluation.query_crops": ("crop_queries",),
     "landmark_onnx.evaluation.ground_truth": ("GroundTruth", "Query", "read_ground_truth"),
-    "landmark_onnx.evaluation.recognition": ("accuracy", "evaluate_recognition", "global_average_precision"),
-    "landmark_onnx.evaluation.retrieval": ("average_precision", "evaluate_retrieval", "precision"),
+    "landmark_onnx.evaluation.gap": ("accuracy", "evaluate_recognition", "global_average_precision"),
+    "landmark_onnx.evaluation.mean_ap": ("average_precision", "evaluate_retrieval", "precision"),
     "landmark_onnx.evaluation.revisited": ("evaluate_revisited",),
-    "landmark_onnx.evaluation.scores": ("Report",),
+    "landmark_onnx.evaluation.report": ("Report",),
     "landmark_onnx.evaluation.solutions": (
         "Guess",
         "Solution",

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.documents import read_bytes
 from landmark_onnx.errors import TableError
-from landmark_onnx.pickles import NUMPY, PickledArray, RefusedPickleError, load_pickle
-from landmark_onnx.structure import DocumentError
+from landmark_onnx.files.documents import read_bytes
+from landmark_onnx.files.pickles import NUMPY, PickledArray, RefusedPickleError, load_pickle
+from landmark_onnx.files.structure import DocumentError
 
 MAX_BYTES = 16 << 20
 """The real files have 0.1 to 0.3 MB."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from landmark_onnx.errors import TableError
 from landmark_onnx.evaluation.ground_truth import GroundTruth, Query
-from landmark_onnx.evaluation.scores import Report, Row, mean
+from landmark_onnx.evaluation.report import Report, Row, mean
 from landmark_onnx.evaluation.solutions import read_images
 
 CUTS = (1, 5, 10)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 from landmark_onnx.errors import TableError
-from landmark_onnx.evaluation.tables import read_rows, shown_name
+from landmark_onnx.evaluation.csv_rows import read_rows, shown_name
 
 T = TypeVar("T")
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from landmark_onnx.documents import parse_json
 from landmark_onnx.errors import TableError
-from landmark_onnx.files import streaming_write
-from landmark_onnx.ids import IdRule, image_id, image_stem
+from landmark_onnx.files.atomic import streaming_write
+from landmark_onnx.files.documents import parse_json
+from landmark_onnx.images.ids import IdRule, image_id, image_stem
 
 Column: TypeAlias = Literal["images", "landmarks"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from landmark_onnx.images import reusable
+from landmark_onnx.images.decode import reusable
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.recognition.rules import Hit, Rule, apply_rules
 from landmark_onnx.recognition.votes import (
@@ -19,7 +19,7 @@ from landmark_onnx.recognition.votes import (
     neighbour_vote,
 )
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result
-from landmark_onnx.search.opening import AnyIndex
+from landmark_onnx.search.open import AnyIndex
 from landmark_onnx.search.pace import grouped, in_step
 from landmark_onnx.search.queries import Queries
 from landmark_onnx.types import ImageSource, Tensors

@@ -9,10 +9,10 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.documents import parse_toml, read_toml
 from landmark_onnx.errors import RuleError
+from landmark_onnx.files.documents import parse_toml, read_toml
+from landmark_onnx.files.structure import DocumentError, Some, Within, structure
 from landmark_onnx.results import Detections
-from landmark_onnx.structure import DocumentError, Some, Within, structure
 
 DEFAULT = "no_landmark.toml"
 """Beside this file: rules of our own."""

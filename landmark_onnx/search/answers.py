@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.ids import as_text
+from landmark_onnx.images.ids import as_text
 from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.queries import Queries
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import filelock
 
-from landmark_onnx.documents import read_json
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files import atomic_write, temporaries
+from landmark_onnx.files.atomic import atomic_write, temporaries
+from landmark_onnx.files.documents import read_json
+from landmark_onnx.files.structure import DocumentError, structure
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.manifest import FILE, OURS, Manifest, column_files, known_names
-from landmark_onnx.structure import DocumentError, structure
 
 LOCK, PENDING = "index.lock", "index.pending"
 _WRITTEN = re.compile(rf"{re.escape(FILE)}|{re.escape(PENDING)}|{OURS.pattern}")

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from landmark_onnx.blocks import BLOCK, blocks, intact
-from landmark_onnx.cores import available_cores
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files import atomic_write, sync
-from landmark_onnx.structure import Count, Sha256
+from landmark_onnx.files.atomic import atomic_write, sync
+from landmark_onnx.files.hashing import BLOCK, blocks, intact
+from landmark_onnx.files.structure import Count, Sha256
+from landmark_onnx.runtime.cpu import available_cores
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

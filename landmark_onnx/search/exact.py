@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.cores import available_cores
 from landmark_onnx.errors import SearchError, reason_of
 from landmark_onnx.extras import extra
+from landmark_onnx.runtime.cpu import available_cores
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
 
 Float64: TypeAlias = npt.NDArray[np.float64]

@@ -6,23 +6,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from landmark_onnx.embedding.folder import Batch
+from landmark_onnx.embedding.feature_folder import Batch
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search.answers import Answer, answers
-from landmark_onnx.search.approximate import GraphSearch
 from landmark_onnx.search.change import check_sizes
+from landmark_onnx.search.columns import mapped
 from landmark_onnx.search.contents import check_contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import load_faiss, search_exact
+from landmark_onnx.search.hnsw import GraphSearch
 from landmark_onnx.search.manifest import FILE, Manifest
-from landmark_onnx.search.mapping import mapped
 from landmark_onnx.search.neighbours import Float32, Neighbours
 from landmark_onnx.search.queries import Queries
 from landmark_onnx.search.texts import Texts, check_ends, text_files
 
 if TYPE_CHECKING:
-    from landmark_onnx.search.state import Step
-    from landmark_onnx.search.steps import Chain
+    from landmark_onnx.search.rerank.chain import Chain
+    from landmark_onnx.search.rerank.state import Step
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Index:
 
     def _chain(self, steps: "tuple[Step, ...]") -> "Chain":
         """What the last steps have made of the database is kept for the queries that come next."""
-        from landmark_onnx.search.steps import Chain
+        from landmark_onnx.search.rerank.chain import Chain
 
         if self._last is None or self._last[0] != steps:
             self._last = (steps, Chain(steps, self.vectors))

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from landmark_onnx.blocks import blocks
-from landmark_onnx.documents import VersionError, read_json
 from landmark_onnx.errors import SearchError
+from landmark_onnx.files.documents import VersionError, read_json
+from landmark_onnx.files.hashing import blocks
+from landmark_onnx.files.structure import Count, DocumentError, FileName, brief, structure
 from landmark_onnx.search.contents import EMPTY, Contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.sealed import Sealed, write_sealed
 from landmark_onnx.search.texts import ENDS, TEXT, text_files
-from landmark_onnx.structure import Count, DocumentError, FileName, brief, structure
 
 FILE = "index.json"
 FORMAT = 2

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from landmark_onnx.embedding.fan import Fan
+from landmark_onnx.inference.tee import Fan
 from landmark_onnx.model import Model
 from landmark_onnx.results import Failure, Result
 from landmark_onnx.types import ImageSource

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from landmark_onnx.documents import VersionError, read_json
 from landmark_onnx.errors import SearchError
+from landmark_onnx.files.documents import VersionError, read_json
+from landmark_onnx.files.structure import Count, DocumentError, structure
 from landmark_onnx.search.answers import Answer, Hit
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
@@ -24,14 +25,13 @@ from landmark_onnx.search.neighbours import Float32
 from landmark_onnx.search.qdrant_server import asking, connect
 from landmark_onnx.search.sealed import Sealed, write_sealed
 from landmark_onnx.search.texts import absent
-from landmark_onnx.structure import Count, DocumentError, structure
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-    from landmark_onnx.embedding.folder import Batch
+    from landmark_onnx.embedding.feature_folder import Batch
     from landmark_onnx.search.queries import Queries
-    from landmark_onnx.search.state import Step
+    from landmark_onnx.search.rerank.state import Step
 
 FILE = "qdrant.json"
 FORMAT = 2

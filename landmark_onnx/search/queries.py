@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from landmark_onnx.embedding.folder import Features
+from landmark_onnx.embedding.feature_folder import Features
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.errors import SearchError
 from landmark_onnx.model import Retriever
 from landmark_onnx.results import Failure
 from landmark_onnx.search.ensemble import Ensemble
-from landmark_onnx.search.feed import Feed
+from landmark_onnx.search.feature_rows import Feed
 from landmark_onnx.search.neighbours import Float32
 from landmark_onnx.search.pace import grouped, in_step
 

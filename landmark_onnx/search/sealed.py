@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.documents import read_versioned
-from landmark_onnx.files import atomic_write
-from landmark_onnx.structure import DocumentError
+from landmark_onnx.files.atomic import atomic_write
+from landmark_onnx.files.documents import read_versioned
+from landmark_onnx.files.structure import DocumentError
 
 FORMAT, SEAL = "format", "sha256"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 
 from landmark_onnx.errors import ImageError
-from landmark_onnx.images import MAX_BYTES, ReadOptions, read_image
-from landmark_onnx.tars import TarError, members
+from landmark_onnx.files.tars import TarError, members
+from landmark_onnx.images.decode import MAX_BYTES, ReadOptions, read_image
 
 SIDE = 180
 QUALITY = 80
@@ -54,7 +54,7 @@ def _moved(source: str, moved: Sequence[tuple[str, str]]) -> str:
 
 
 def _raw(source: str) -> str:
-    """The name of a file before `landmark_onnx.ids.as_text` wrote its bytes that are no text as escapes."""
+    """The name of a file before `landmark_onnx.images.ids.as_text` wrote its bytes that are no text as escapes."""
     return re.sub(r"\\udc([89a-f][0-9a-f])", lambda escape: chr(0xDC00 + int(escape[1], 16)), source)
 
 

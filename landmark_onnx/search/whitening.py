@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.errors import SearchError, reason_of
-from landmark_onnx.files import atomic_write
+from landmark_onnx.files.atomic import atomic_write
 
 Float64: TypeAlias = npt.NDArray[np.float64]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.embedding.folder import Batch
+from landmark_onnx.embedding.feature_folder import Batch
 from landmark_onnx.errors import SearchError
-from landmark_onnx.search.approximate import GraphOptions, make_graph, renewed_graph
 from landmark_onnx.search.change import Change, changing, check_free
 from landmark_onnx.search.contents import Appended, check_contents
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import load_faiss
+from landmark_onnx.search.hnsw import GraphOptions, make_graph, renewed_graph
 from landmark_onnx.search.index import Index
 from landmark_onnx.search.manifest import COLUMNS, Manifest, vectors_file
 from landmark_onnx.search.neighbours import Float32, Int64

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from landmark_onnx.cards import ModelCard, card
+from landmark_onnx.cards.schema import ModelCard, card
 
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory):
     """Name of a card -> its tar with narrow random weights."""
     pytest.importorskip("paddle")
-    from landmark_onnx_export.synthetic import write_release
+    from landmark_onnx_export.synthetic.release import write_release
 
     folder = tmp_path_factory.mktemp("releases")
 

@@ -9,15 +9,15 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards import CARDS_VARIABLE, ModelCard, card, read_card
+from landmark_onnx.cards.schema import CARDS_VARIABLE, ModelCard, card, read_card
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.intake import add
+from landmark_onnx.hub.add import add
+from landmark_onnx.hub.pull import pull
+from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.model import Classifier, Retriever
-from landmark_onnx.preprocess import preprocess
-from landmark_onnx.pull import pull
-from landmark_onnx.verify import verify
+from landmark_onnx.verification.verify import verify
 from landmark_onnx_export.parity import seeded_image
-from landmark_onnx_export.synthetic import write_release
+from landmark_onnx_export.synthetic.release import write_release
 
 pytestmark = pytest.mark.paddle
 

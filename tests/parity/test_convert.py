@@ -12,21 +12,23 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards import CARDS_VARIABLE, ModelCard, Source, card
+from landmark_onnx.cards.schema import CARDS_VARIABLE, ModelCard, Source, card
 from landmark_onnx.errors import ExportError, ModelFileError
+from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.model import Classifier, Detector, Retriever
-from landmark_onnx.preprocess import preprocess
+from landmark_onnx.modelfile.metadata import check_seal, read_metadata
 from landmark_onnx.results import Failure
-from landmark_onnx.seal import check_seal, read_metadata
 from landmark_onnx.types import INPUTS, OUTPUTS
-from landmark_onnx.verify import verify
-from landmark_onnx_export import convert, parity, steps, weights
-from landmark_onnx_export.child import run_child
+from landmark_onnx.verification.verify import verify
+from landmark_onnx_export import convert, parity
 from landmark_onnx_export.convert import export_model
-from landmark_onnx_export.fluid import parse_program, read_params
-from landmark_onnx_export.networks import build, write_binary_model
-from landmark_onnx_export.paddle_runtime import paddle_module
-from landmark_onnx_export.sources import open_source
+from landmark_onnx_export.graphs import write as weights
+from landmark_onnx_export.networks.build import build, write_binary_model
+from landmark_onnx_export.paddle.runtime import paddle_module
+from landmark_onnx_export.paddle.variables import parse_program, read_params
+from landmark_onnx_export.releases.source import open_source
+from landmark_onnx_export.workers import tasks as steps
+from landmark_onnx_export.workers.run import run_child
 from streams_of import stream
 
 pytestmark = pytest.mark.paddle

@@ -11,12 +11,13 @@ pytest.importorskip("paddle")
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from cuda_kernels import KERNELS, UNLISTED
-from landmark_onnx.cards import card, cards
-from landmark_onnx_export import convert, qdq
+from landmark_onnx.cards.schema import card, cards
+from landmark_onnx_export import convert
 from landmark_onnx_export.convert import export_model
-from landmark_onnx_export.geometry import name_nodes
-from landmark_onnx_export.half import halve
-from landmark_onnx_export.normalisation import take_pixels
+from landmark_onnx_export.graphs.detector import name_nodes
+from landmark_onnx_export.graphs.uint8_input import take_pixels
+from landmark_onnx_export.quantization import qdq
+from landmark_onnx_export.quantization.fp16 import halve
 from placement import shape_computations, typed, waits, without_kernel
 
 pytestmark = pytest.mark.paddle

@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards import Source, card
+from landmark_onnx.cards.schema import Source, card
 from landmark_onnx.errors import ExportError
-from landmark_onnx_export.calibration import pictures
-from landmark_onnx_export.fluid import Variable, declared_shapes, parse_program, persistable_names
-from landmark_onnx_export.networks import NETWORKS, build, plan, write_binary_model
-from landmark_onnx_export.paddle_runtime import paddle_module
-from landmark_onnx_export.sources import open_source
-from landmark_onnx_export.synthetic import write_release
+from landmark_onnx_export.networks.build import NETWORKS, build, plan, write_binary_model
+from landmark_onnx_export.paddle.runtime import paddle_module
+from landmark_onnx_export.paddle.variables import Variable, declared_shapes, parse_program, persistable_names
+from landmark_onnx_export.releases.source import open_source
+from landmark_onnx_export.synthetic.release import write_release
+from landmark_onnx_export.synthetic.weights import pictures
 
 pytestmark = pytest.mark.paddle
 

@@ -16,9 +16,9 @@ paddle = pytest.importorskip("paddle")
 framework_pb2 = pytest.importorskip("paddle.base.proto.framework_pb2")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-fitting = pytest.importorskip("landmark_onnx_export.fitting")
-lowering = pytest.importorskip("landmark_onnx_export.lowering")
-steps = pytest.importorskip("landmark_onnx_export.steps")
+fitting = pytest.importorskip("landmark_onnx_export.ops.signatures")
+lowering = pytest.importorskip("landmark_onnx_export.ops.lower")
+steps = pytest.importorskip("landmark_onnx_export.workers.tasks")
 
 pytestmark = pytest.mark.paddle
 few = settings(max_examples=10, deadline=None, derandomize=True, database=None)

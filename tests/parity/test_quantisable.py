@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx_export.geometry import name_nodes
-from landmark_onnx_export.qdq import candidates
+from landmark_onnx_export.graphs.detector import name_nodes
+from landmark_onnx_export.quantization.qdq import candidates
 
 pytestmark = pytest.mark.paddle
 

@@ -9,15 +9,16 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards import Source, card
-from landmark_onnx_export import calibration, synthetic
-from landmark_onnx_export.detectors import CLASSES, faster_rcnn_c4
-from landmark_onnx_export.fluid import declared_shapes, parse_program
-from landmark_onnx_export.networks import write_binary_model
-from landmark_onnx_export.paddle_runtime import paddle_module
-from landmark_onnx_export.program_builder import attributes
-from landmark_onnx_export.sources import open_source
-from landmark_onnx_export.synthetic import write_release
+from landmark_onnx.cards.schema import Source, card
+from landmark_onnx_export.networks.build import write_binary_model
+from landmark_onnx_export.paddle.builder import attributes
+from landmark_onnx_export.paddle.runtime import paddle_module
+from landmark_onnx_export.paddle.variables import declared_shapes, parse_program
+from landmark_onnx_export.releases.source import open_source
+from landmark_onnx_export.synthetic import release as synthetic
+from landmark_onnx_export.synthetic import weights as calibration
+from landmark_onnx_export.synthetic.detectors import CLASSES, faster_rcnn_c4
+from landmark_onnx_export.synthetic.release import write_release
 
 pytestmark = pytest.mark.paddle
 

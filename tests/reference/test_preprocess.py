@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from landmark_onnx.cards import card
-from landmark_onnx.images import read_image
-from landmark_onnx.preprocess import preprocess
+from landmark_onnx.cards.schema import card
+from landmark_onnx.images.decode import read_image
+from landmark_onnx.inference.preprocess import preprocess
 
 pytestmark = pytest.mark.reference
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from landmark_onnx import Classifier, Detector, Retriever
-from landmark_onnx.cards import cards
-from landmark_onnx.postprocess import cosine
-from landmark_onnx.verify import verify
+from landmark_onnx.cards.schema import cards
+from landmark_onnx.inference.postprocess import cosine
+from landmark_onnx.verification.verify import verify
 
 # These narrow networks amplify the order of float32 sums, which differs between CPUs. Paddle 1.8.5 itself, run again on
 # another CPU than that which wrote the answers, is off by up to 4e-5 (cosines of res200_arcmargin) and 4.5e-4 (scores);

@@ -1,0 +1,1 @@
+"""ONNX graphs: read, folded, made smaller, written with their weights."""

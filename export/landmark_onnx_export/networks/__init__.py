@@ -1,0 +1,1 @@
+"""The released networks, built from the shapes of their variables."""

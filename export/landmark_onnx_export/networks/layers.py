@@ -1,0 +1,297 @@
+"""The layers that the four networks are made of: parameters asked for by name, checked, and appended to a program.
+
+A walk over a network calls these layers. Where the widths come from is the one thing that differs between walks:
+`FoundShapes` takes them from a train model's files, `PlannedShapes` from the published network, scaled.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from landmark_onnx.errors import ExportError
+from landmark_onnx_export.paddle.builder import ProgramBuilder
+from landmark_onnx_export.paddle.variables import Variable
+
+EPSILON = 1e-5
+MAX_PROBLEMS = 10
+
+Dims = tuple[int | None, ...]
+"""None: not known, any size will do."""
+
+
+class Tensor(NamedTuple):
+    """A value of the program: (N, channels, H, W), or (N, channels) once flat. channels: None after a problem."""
+
+    name: str
+    channels: int | None
+    flat: bool = False
+
+    @property
+    def dims(self) -> list[int]:
+        """The shape as a program declares it, -1 where it is open."""
+        channels = -1 if self.channels is None else self.channels
+        return [-1, channels] if self.flat else [-1, channels, -1, -1]
+
+
+class ConvNames(NamedTuple):
+    """The five parameters of a convolution with its batch norm."""
+
+    weights: str
+    scale: str
+    offset: str
+    mean: str
+    variance: str
+
+
+Naming = Callable[[str, int], ConvNames]
+"""Name and position of a convolution -> names of its parameters."""
+
+
+class Shapes(Protocol):
+    """Where a walk's widths come from."""
+
+    def usual(self, size: int) -> int:
+        """What to plan for a dimension published as `size`."""
+
+    def take(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
+        """The shape of parameter `name`, which has to fit `wanted`; `usual` where the walk decides."""
+
+    def refuse(self, problem: str) -> None:
+        """Note what rules the files out."""
+
+
+class PlannedShapes:
+    """The published widths times `width`."""
+
+    def __init__(self, width: Fraction) -> None:
+        self._width = width
+
+    def usual(self, size: int) -> int:
+        """Scaled, and at least 1."""
+        return max(1, round(size * self._width))
+
+    def take(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
+        """What is wanted, else usual."""
+        return tuple(size if want is None else want for want, size in zip(wanted, usual, strict=True))
+
+    def refuse(self, problem: str) -> None:
+        """A plan that does not fit itself is a mistake in the network."""
+        raise AssertionError(problem)
+
+
+class FoundShapes:
+    """The shapes in the files, checked; goes on after a problem, so as to find them all."""
+
+    def __init__(self, variables: Mapping[str, Variable]) -> None:
+        self._variables = variables
+        self._used: set[str] = set()
+        self._problems: list[str] = []
+
+    def usual(self, size: int) -> int:
+        """Unused: the files decide."""
+        return size
+
+    def take(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
+        """The shape in the files, if it has the rank that is wanted."""
+        self._used.add(name)
+        found = self._variables.get(name)
+        if found is None:
+            self.refuse(f"{name} is missing, wanted float32 {_text(wanted)}")
+            return wanted
+        same_rank = len(found.shape) == len(wanted)
+        fits = same_rank and all(
+            size > 0 and want in (None, size) for want, size in zip(wanted, found.shape, strict=True)
+        )
+        if not fits or found.dtype != np.float32:
+            self.refuse(f"{name}: wanted float32 {_text(wanted)}, got {found.dtype} {_text(found.shape)}")
+        return found.shape if same_rank else wanted
+
+    def refuse(self, problem: str) -> None:
+        """Keep for `check`."""
+        self._problems.append(problem)
+
+    def check(self, network: str) -> None:
+        """Raises: ExportError listing the problems, or the convolutions in the files that the network lacks."""
+        problems = self._problems or [
+            f"{name} {_text(self._variables[name].shape)} has no place in it"
+            for name in sorted(self._variables)
+            if name not in self._used and self._is_convolution(name)
+        ]
+        if problems:
+            listed = "; ".join(problems[:MAX_PROBLEMS])
+            more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+            raise ExportError(f"the variables do not fit the network {network}: {listed}{more}")
+
+    def _is_convolution(self, name: str) -> bool:
+        # An optimizer's state has a longer name, a loss's matrix two dimensions.
+        return len(self._variables[name].shape) == 4 and bool(re.fullmatch(r"conv2d_\d+\.w_0|\w+_weights", name))
+
+
+class Layers:
+    """Appends layers to `program` as its methods are called."""
+
+    def __init__(self, shapes: Shapes, naming: Naming) -> None:
+        self.program = ProgramBuilder()
+        self.shapes = shapes
+        self._naming = naming
+        self._convs = 0
+
+    def feed(self, name: str, channels: int) -> Tensor:
+        """An input of any batch, height and width."""
+        return Tensor(self.program.feed(name, [-1, channels, -1, -1]), channels)
+
+    def conv(
+        self,
+        x: Tensor,
+        name: str,
+        filters: int,
+        kernel: tuple[int, int] = (1, 1),
+        *,
+        stride: int = 1,
+        same: bool = True,
+        groups: int = 1,
+        relu: bool = True,
+        like: Tensor | None = None,
+    ) -> Tensor:
+        """Convolution without bias, batch norm, ReLU. filters, groups: as published. like: has the same channels."""
+        names = self._naming(name, self._convs)
+        self._convs += 1
+        channels, groups = self._weights(x, names.weights, (filters, *kernel), groups, like)
+        for norm in names[1:]:
+            (channels,) = self._parameter(norm, (channels,), (channels or 0,))
+        y = Tensor("", channels)
+        y = self._op(
+            "conv2d",
+            {"Input": x.name, "Filter": names.weights},
+            y,
+            slot="Output",
+            strides=[stride, stride],
+            paddings=[side // 2 if same else 0 for side in kernel],
+            dilations=[1, 1],
+            groups=groups,
+            padding_algorithm="EXPLICIT",
+            data_format="NCHW",
+        )
+        y = self._batch_norm(y, names)
+        return self._op("relu", {"X": y.name}, y) if relu else y
+
+    def fc(self, x: Tensor, weights: str, bias: str, size: int, like: Tensor | None = None) -> Tensor:
+        """Product with weights [in, out] plus bias. size: of the output, where planned. like: has the same channels."""
+        wanted = (x.channels, like.channels if like else None)
+        channels = self._parameter(weights, wanted, (x.channels or 0, size))[1]
+        (channels,) = self._parameter(bias, (channels,), (channels or 0,))
+        y = Tensor("", channels, flat=True)
+        y = self._op("mul", {"X": x.name, "Y": weights}, y, x_num_col_dims=1, y_num_col_dims=1)
+        return self._op("elementwise_add", {"X": y.name, "Y": bias}, y, axis=1)
+
+    def pool(self, x: Tensor, kind: str, size: int, stride: int, padding: int = 0) -> Tensor:
+        """Max or average ("avg") pooling of size x size pixels; padding is not counted."""
+        return self._pool(x, kind, size, stride, padding, everywhere=False)
+
+    def global_mean(self, x: Tensor) -> Tensor:
+        """Mean over height and width, which become 1."""
+        return self._pool(x, "avg", 1, 1, 0, everywhere=True)
+
+    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+        """The channels of all parts, in order."""
+        known = [part.channels for part in parts if part.channels is not None]
+        y = Tensor("", sum(known) if len(known) == len(parts) else None)
+        return self._op("concat", {"X": [part.name for part in parts]}, y, axis=1) if len(parts) > 1 else parts[0]
+
+    def add_relu(self, x: Tensor, y: Tensor) -> Tensor:
+        """ReLU of the sum."""
+        total = self._op("elementwise_add", {"X": x.name, "Y": y.name}, x, axis=-1)
+        return self._op("relu", {"X": total.name}, x)
+
+    def squeeze_excite(self, x: Tensor, name: str, reduction: int) -> Tensor:
+        """Each channel times a factor in 0..1 that two FCs make of the means of all channels."""
+        size = max(1, (x.channels or 0) // reduction)
+        y = self.fc(self.global_mean(x), f"{name}_sqz_weights", f"{name}_sqz_offset", size)
+        y = self._op("relu", {"X": y.name}, y)
+        y = self.fc(y, f"{name}_exc_weights", f"{name}_exc_offset", x.channels or 0, like=x)
+        y = self._op("sigmoid", {"X": y.name}, y)
+        return self._op("elementwise_mul", {"X": x.name, "Y": y.name}, x, axis=0)
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Probabilities over the channels."""
+        return self._op("softmax", {"X": x.name}, x, axis=-1)
+
+    def _weights(
+        self, x: Tensor, name: str, usual: tuple[int, int, int], groups: int, like: Tensor | None
+    ) -> tuple[int | None, int]:
+        """Output channels and groups. usual: published filters, kernel height and width."""
+        filters, *kernel = usual
+        usual_groups = math.gcd(x.channels or 1, self.shapes.usual(groups)) if groups > 1 else 1
+        wanted = (like.channels if like else None, x.channels if groups == 1 else None, *kernel)
+        planned = (self.shapes.usual(filters), (x.channels or 0) // usual_groups, *kernel)
+        channels, per_group = self._parameter(name, wanted, planned)[:2]
+        if groups == 1 or not x.channels or not per_group or not channels:
+            return channels, 1
+        if x.channels % per_group or channels % (x.channels // per_group):
+            self.shapes.refuse(f"{name}: wanted groups that divide {x.channels} channels, got {per_group} in a group")
+            return channels, 1
+        return channels, x.channels // per_group
+
+    def _batch_norm(self, x: Tensor, names: ConvNames) -> Tensor:
+        channels = x.dims[1]
+        saved = [self.program.variable(f"{x.name}.{end}", [channels]) for end in ("saved_mean", "saved_variance")]
+        out = self.program.variable(f"{x.name}.norm", x.dims)
+        self.program.bare_op(
+            "batch_norm",
+            {
+                "X": x.name,
+                "Scale": names.scale,
+                "Bias": names.offset,
+                "Mean": names.mean,
+                "Variance": names.variance,
+            },
+            {
+                "Y": out,
+                "MeanOut": names.mean,
+                "VarianceOut": names.variance,
+                "SavedMean": saved[0],
+                "SavedVariance": saved[1],
+            },
+            epsilon=EPSILON,
+            momentum=0.9,
+            is_test=True,
+            use_global_stats=False,
+            data_layout="NCHW",
+        )
+        return x._replace(name=out)
+
+    def _pool(self, x: Tensor, kind: str, size: int, stride: int, padding: int, *, everywhere: bool) -> Tensor:
+        name = self.program.op(
+            "pool2d",
+            {"X": x.name},
+            {"Out": [*x.dims[:2], 1, 1] if everywhere else x.dims},
+            pooling_type=kind,
+            ksize=[size, size],
+            strides=[stride, stride],
+            paddings=[padding, padding],
+            global_pooling=everywhere,
+            exclusive=True,
+            adaptive=False,
+            ceil_mode=False,
+            padding_algorithm="EXPLICIT",
+            data_format="NCHW",
+        )
+        return x._replace(name=name)
+
+    def _parameter(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
+        dims = self.shapes.take(name, wanted, usual)
+        self.program.variable(name, [size or -1 for size in dims], persistable=True)
+        return dims
+
+    def _op(
+        self, kind: str, inputs: Mapping[str, str | Sequence[str]], y: Tensor, slot: str = "Out", **attributes: Any
+    ) -> Tensor:
+        return y._replace(name=self.program.op(kind, inputs, {slot: y.dims}, **attributes))
+
+
+def _text(dims: Sequence[int | None]) -> str:
+    return "[" + ", ".join("?" if size is None else str(size) for size in dims) + "]"

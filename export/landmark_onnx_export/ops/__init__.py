@@ -1,0 +1,1 @@
+"""Paddle's detection ops as plain ONNX."""

@@ -1,0 +1,1 @@
+"""Paddle's side: variables, programs, and Paddle itself."""

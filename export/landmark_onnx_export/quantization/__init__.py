@@ -1,0 +1,1 @@
+"""Files of reduced precision, and how well they agree with fp32."""

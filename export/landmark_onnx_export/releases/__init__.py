@@ -1,0 +1,1 @@
+"""Released files: tars and folders, read in place."""

@@ -1,0 +1,1 @@
+"""Releases with random weights, for tests and the demo."""

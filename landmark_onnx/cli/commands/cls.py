@@ -1,0 +1,56 @@
+"""`landmark-onnx cls`: the most probable landmark classes of images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landmark_onnx.cli.inputs import ImageArguments, expand
+from landmark_onnx.cli.model_names import ModelName
+from landmark_onnx.cli.options import Batch, Engine, Output, Supply, unfolded
+from landmark_onnx.cli.output import Column, Record, View
+from landmark_onnx.cli.run import emit, load, reporting
+
+
+def _rows(record: Record) -> list[Record]:
+    return [{"image": record["image"], **label} for label in record["labels"]]
+
+
+VIEW = View((Column("image", once=True), Column("index", "d"), Column("score", ".4f"), Column("name")), _rows)
+
+
+Top = Annotated[int, typer.Option(min=1, help="How many classes of each image.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Names of the classes: index and name a line, in either order, or Kaggle's train_label_to_category.csv.",
+    ),
+]
+
+
+@unfolded
+def classify(
+    images: ImageArguments,
+    model: ModelName,
+    supply: Supply,
+    engine: Engine,
+    batch: Batch,
+    output: Output,
+    top: Top = 5,
+    labels: Labels = None,
+) -> None:
+    """Name the most probable landmark classes of each image."""
+    from landmark_onnx.model import Classifier
+    from landmark_onnx.modelfile.labels import read_labels
+
+    names = read_labels(labels) if labels else None
+    with reporting(output) as report:
+        sources = expand(images, report.note, follow_links=batch.follow_links)
+        classifier = load(Classifier, model, engine, batch, report, supply)
+        classifier.top = top
+        if names is not None:
+            classifier.names = names
+        emit(classifier.paced(sources), VIEW, output, report, timed=batch.time)

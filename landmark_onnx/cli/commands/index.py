@@ -1,0 +1,281 @@
+"""`landmark-onnx index`: make an index of embedded images, change it, and say what it is."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.model_names import IDS_HELP
+from landmark_onnx.cli.options import Output, Quiet, unfolded
+from landmark_onnx.cli.output import Column, View
+from landmark_onnx.cli.progress import Reporter
+from landmark_onnx.cli.run import emit, reporting
+from landmark_onnx.files.lists import STDIN, read_list
+from landmark_onnx.images.ids import IdRule, image_id
+
+if TYPE_CHECKING:
+    from landmark_onnx.embedding.feature_folder import Batch, Features
+    from landmark_onnx.search.ensemble import Ensemble
+    from landmark_onnx.search.feature_rows import Feed
+    from landmark_onnx.search.hnsw import GraphOptions
+    from landmark_onnx.search.open import AnyIndex
+
+    Make = Callable[[Ensemble, Iterator[Batch]], object]
+
+app = typer.Typer(name="index", help="Make, change and describe an index to search.", no_args_is_help=True)
+
+MADE, WHERE = "What vectors are made of", "Where they go"
+FACTS = View(
+    (Column("fact"), Column("value")),
+    lambda record: [{"fact": key, "value": value} for key, value in record.items()],
+)
+
+Folders = Annotated[
+    list[Path],
+    typer.Argument(metavar="FEATURES", help="Folders that landmark-onnx embed has made.", show_default=False),
+]
+There = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
+Described = Annotated[
+    Path, typer.Argument(metavar="INDEX", help="Folder of an index, or of features.", show_default=False)
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Take the place of what is there; those who read it keep what they opened.")
+]
+Destination = Annotated[
+    Path, typer.Option("--output", "-o", metavar="INDEX", file_okay=False, help="Folder of the index.")
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A model of the features; repeat for an ensemble. By default all of them.",
+        rich_help_panel=MADE,
+    ),
+]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--weight",
+        "-w",
+        help="Of each --model, in their order; counts squared in scores. By default 1.",
+        rich_help_panel=MADE,
+    ),
+]
+Pca = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="DIMS", help="Whiten to so many dimensions by PCA.", rich_help_panel=MADE),
+]
+PcaFrom = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FEATURES", help="Fit the PCA to these; by default to what is indexed.", rich_help_panel=MADE),
+]
+Known = Annotated[
+    Path | None,
+    typer.Option(
+        "--ensemble",
+        metavar="FOLDER",
+        help="Take models, weights and PCA from here: another index, or a folder with ensemble.json.",
+        rich_help_panel=MADE,
+    ),
+]
+Approximate = Annotated[
+    bool,
+    typer.Option("--approximate", help="Make an HNSW graph too, and measure its recall.", rich_help_panel=WHERE),
+]
+Links = Annotated[
+    int | None, typer.Option(min=4, max=256, help="Of a node of the graph. Default: 32.", rich_help_panel=WHERE)
+]
+Building = Annotated[
+    int | None,
+    typer.Option(min=1, help="Candidates held while a node is placed. Default: 128.", rich_help_panel=WHERE),
+]
+Effort = Annotated[
+    int | None,
+    typer.Option(min=1, help="Candidates held while a query is answered. Default: 256.", rich_help_panel=WHERE),
+]
+Qdrant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Keep vectors, ids and sources in this Qdrant server (or folder, with file://); INDEX says where. Its key "
+        "is taken from the environment, by all commands: QDRANT_API_KEY.",
+        rich_help_panel=WHERE,
+    ),
+]
+Collection = Annotated[
+    str | None, typer.Option(help="Its name there; by default the name of INDEX.", rich_help_panel=WHERE)
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read all files first: does each still have the SHA-256 it was written with?")
+]
+Unwanted = Annotated[
+    list[str], typer.Argument(metavar="ID", help="Ids, or - for a list on standard input.", show_default=False)
+]
+Ids = Annotated[IdRule, typer.Option(help=f"{IDS_HELP} Here: what is made of each ID before it is looked for.")]
+
+
+@app.command("build")
+def build_index(
+    features: Folders,
+    output: Destination,
+    model: Names = None,
+    weight: Weights = None,
+    pca: Pca = None,
+    pca_from: PcaFrom = None,
+    ensemble: Known = None,
+    approximate: Approximate = False,
+    links: Links = None,
+    building: Building = None,
+    effort: Effort = None,
+    qdrant: Qdrant = None,
+    collection: Collection = None,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an index of embedded images. Killed at any moment, what was there before is there still."""
+    from landmark_onnx.search.hnsw import GraphOptions
+
+    if ensemble and (model or weight or pca):
+        raise typer.BadParameter("has models, weights and PCA already", param_hint="--ensemble")
+    if pca_from and not pca:
+        raise typer.BadParameter("says what --pca DIMS is fitted to", param_hint="--pca-from")
+    if qdrant and approximate:
+        raise typer.BadParameter("Qdrant makes a graph by itself: search --approximate", param_hint="--approximate")
+    if collection and not qdrant:
+        raise typer.BadParameter("is of a server: give --qdrant URL too", param_hint="--collection")
+    options = {"links": links, "building": building, "effort": effort}
+    given = {key: value for key, value in options.items() if value is not None}
+    if given and not approximate:
+        raise typer.BadParameter("is of the graph: give --approximate too", param_hint=f"--{next(iter(given))}")
+    with Reporter(quiet=quiet) as report:
+        if qdrant:
+            make = _qdrant_builder(output, qdrant, collection or output.resolve().name, replace=replace)
+        else:
+            make = _builder(output, GraphOptions(**given) if approximate else None, replace=replace)
+        feed = _feed(features)
+        chosen = _ensemble(feed, ensemble, model or [], weight or [], pca, pca_from or [])
+        make(chosen, feed.batches(chosen, _refusing(report)))
+        _finish(output, report)
+
+
+@app.command("add")
+def add_rows(index: There, features: Folders, replace: Replace = False, quiet: Quiet = False) -> None:
+    """Add embedded images to an index. --replace: images of ids that are there take their place."""
+    from landmark_onnx.search.open import open_index
+
+    with Reporter(quiet=quiet) as report:
+        feed = _feed(features)
+        with contextlib.closing(open_index(index)) as opened:
+            feed.check(opened.ensemble, str(index))
+            before, known = len(opened), next(iter(opened.ids), "")
+            opened.add(feed.batches(opened.ensemble, _refusing(report)), replace=replace)
+        if replace and before:
+            _tell_replaced(index, feed, before, known, report)
+        _finish(index, report)
+
+
+@app.command("remove")
+def remove_rows(index: There, unwanted: Unwanted, ids: Ids = IdRule.PATH, quiet: Quiet = False) -> None:
+    """Remove images from an index by their ids: all of them, or none if one is not there."""
+    from landmark_onnx.search.open import open_index
+
+    names = [image_id(name, ids) for each in unwanted for name in (read_list(STDIN) if each == STDIN else [each])]
+    with Reporter(quiet=quiet) as report:
+        with contextlib.closing(open_index(index)) as opened:
+            opened.remove(names)
+        _finish(index, report)
+
+
+@app.command("info")
+@unfolded
+def describe_index(index: Described, output: Output, verify: Verify = False) -> None:
+    """Say what an index holds, or a folder of features: rows, models, whitening, recall of the approximate index."""
+    with reporting(output, bar=verify) as report, contextlib.closing(_any_folder(index)) as opened:
+        if verify:
+            opened.verify(lambda done, total: report.progress(f"{done:,} of {total:,} bytes", done, total))
+            report.note(f"{index}: every byte is as it was written")
+        emit([opened], FACTS, output, report)
+
+
+def _any_folder(folder: Path) -> "AnyIndex | Features":
+    from landmark_onnx.embedding.feature_folder import open_features
+    from landmark_onnx.embedding.manifest import FILE
+    from landmark_onnx.search.open import open_index
+
+    return open_features(folder) if (folder / FILE).exists() else open_index(folder)
+
+
+def _feed(folders: list[Path]) -> "Feed":
+    from landmark_onnx.embedding.feature_folder import open_features
+    from landmark_onnx.search.feature_rows import Feed
+
+    return Feed([open_features(folder) for folder in folders])
+
+
+def _ensemble(
+    feed: "Feed", known: Path | None, names: list[str], weights: list[float], pca: int | None, fitted_to: list[Path]
+) -> "Ensemble":
+    from landmark_onnx.search.feature_rows import choose
+    from landmark_onnx.search.open import open_ensemble
+    from landmark_onnx.search.whitening import check_dims
+
+    ensemble = open_ensemble(known) if known else choose(feed.folders[0], names, weights)
+    feed.check(ensemble, str(known or feed.folders[0].folder))
+    if pca is None:
+        return ensemble
+    source = _feed(fitted_to) if fitted_to else feed
+    source.check(ensemble, str(feed.folders[0].folder))
+    check_dims(pca, source.count, ensemble.width)
+    return ensemble.fit((batch.vectors for batch in source.batches(ensemble)), pca)
+
+
+def _builder(folder: Path, graph: "GraphOptions | None", *, replace: bool) -> "Make":
+    """What makes the index. What it refuses, it refuses now, before the features are read."""
+    from landmark_onnx.search import writer
+
+    writer.check_build(folder, replace=replace, graph=graph)
+    return lambda ensemble, batches: writer.build(folder, ensemble, batches, replace=replace, graph=graph)
+
+
+def _qdrant_builder(folder: Path, url: str, collection: str, *, replace: bool) -> "Make":
+    """The same, for one that a server keeps."""
+    from landmark_onnx.search import qdrant
+    from landmark_onnx.search.qdrant_server import connect
+
+    with contextlib.closing(connect(url)) as client:
+        qdrant.check_build(folder, client, url=url, collection=collection, replace=replace)
+    return lambda ensemble, batches: qdrant.build(
+        folder, ensemble, batches, url=url, collection=collection, replace=replace
+    ).close()
+
+
+def _refusing(report: Reporter) -> Callable[[str, str], None]:
+    return lambda name, reason: report.failure(f"{name}: left out: {reason}")
+
+
+def _tell_replaced(folder: Path, feed: "Feed", before: int, known: str, report: Reporter) -> None:
+    """Say how many rows gave way; if none did, ids may be of another form. before, known: rows, and the id of one."""
+    from landmark_onnx.search.open import open_index
+
+    added = feed.count - report.failures
+    with contextlib.closing(open_index(folder)) as index:
+        replaced = before + added - len(index)
+    text = f"{replaced:,} of {added:,} images took the place of those of their ids"
+    if added and not replaced:
+        new = next(name for features in feed.folders for name in features.ids())
+        text += f"; an id of the new ones is {new!r}, and one that was there {known!r}"
+    report.note(text)
+
+
+def _finish(folder: Path, report: Reporter) -> None:
+    """Say what the index is now; a row that was left out makes the exit code 1."""
+    from landmark_onnx.search.open import open_index
+
+    with contextlib.closing(open_index(folder)) as index:
+        report.note(f"{folder}: {index.describe()}")
+    if report.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,216 @@
+"""`landmark-onnx search`: the nearest images of an index to each query."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.inputs import IMAGES_HELP, expand
+from landmark_onnx.cli.model_names import MODEL_HELP, complete_model
+from landmark_onnx.cli.options import OUTPUT, Engine, Images, Output, Supply, check_destination, unfolded
+from landmark_onnx.cli.output import Column, Record, View
+from landmark_onnx.cli.progress import Reporter
+from landmark_onnx.cli.run import emit, load, reporting
+
+if TYPE_CHECKING:
+    from landmark_onnx.results import Failure
+    from landmark_onnx.search.answers import Answer
+    from landmark_onnx.search.ensemble import Ensemble
+    from landmark_onnx.search.open import AnyIndex
+    from landmark_onnx.search.queries import Queries
+    from landmark_onnx.search.rerank.state import Step
+
+
+def _rows(record: Record) -> list[Record]:
+    return [{"image": record["image"], **neighbour} for neighbour in record["neighbours"]]
+
+
+COLUMNS = (Column("image", once=True), Column("rank", "d"), Column("score", ".6f"), Column("id"), Column("source"))
+VIEW = View(COLUMNS, _rows)
+
+Queried = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help=IMAGES_HELP, show_default=False)]
+Folder = Annotated[Path, typer.Option("--index", "-i", metavar="INDEX", help="Folder of the index.")]
+Top = Annotated[int, typer.Option(min=1, help="Neighbours of each query.")]
+Features = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Queries that landmark-onnx embed has embedded already, in place of images."),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME_OR_PATH",
+        help=f"{MODEL_HELP} By default those that the index names; anything else must be the same files.",
+        autocompletion=complete_model,
+    ),
+]
+Approximate = Annotated[
+    bool, typer.Option("--approximate", help="By the approximate index: faster, but neighbours may be missed.")
+]
+Steps = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STEP",
+        help="What is done around the search, in this order; repeat for more: dba, alpha-qe, k-reciprocal, diffusion, "
+        "superglobal; NAME:key=value,key=value.",
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        dir_okay=False,
+        readable=False,
+        help="Also write a contact sheet: one self-contained page with thumbnails of the 50 nearest of each query.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OLD=NEW",
+        help="Of --html: what was in folder OLD when it was embedded is in folder NEW now; repeat for more.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@unfolded
+def find(
+    index: Folder,
+    supply: Supply,
+    engine: Engine,
+    batch: Images,
+    output: Output,
+    query: Queried = None,
+    top: Top = 100,
+    features: Features = None,
+    model: Models = None,
+    approximate: Approximate = False,
+    step: Steps = None,
+    html: Html = None,
+    moved: Moved = None,
+) -> None:
+    """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
+    from landmark_onnx.search.open import open_index
+
+    if bool(query) == bool(features):
+        raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
+    if step and approximate:
+        raise typer.BadParameter("steps search exactly", param_hint="--approximate")
+    if features and model:
+        raise typer.BadParameter("queries of --features have been embedded already", param_hint="--model")
+    if moved and not html:
+        raise typer.BadParameter("is of --html", param_hint="--moved")
+    moves = _moves(moved or [])
+    steps = _steps(step or [])
+    with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
+        opened.check(steps=steps, approximate=approximate)
+        check_destination(html)
+        queries: Iterator[Queries | Failure | None]
+        if features:
+            queries = _precomputed(features, opened.ensemble, index)
+        else:
+            images = expand(query or [], report.note, follow_links=batch.follow_links)
+            queries = _embedded(images, opened.ensemble, index, (model or []), engine, batch, supply, report)
+        answers = _answered(queries, opened, top, steps, approximate=approximate)
+        if html:
+            answers = _shown(answers, html, index, moves, report)
+        emit(answers, VIEW, output, report)
+
+
+def _steps(specs: list[str]) -> "tuple[Step, ...]":
+    from landmark_onnx.search.rerank.chain import parse_steps
+
+    return parse_steps(specs)
+
+
+def _precomputed(folder: Path, ensemble: "Ensemble", index: Path) -> "Iterator[Queries | Failure]":
+    from landmark_onnx.embedding.feature_folder import open_features
+    from landmark_onnx.search.queries import precomputed
+
+    features = open_features(folder)
+    ensemble.check(features.models, str(index), str(folder))
+    return precomputed(features, ensemble)
+
+
+def _embedded(
+    images: Iterator[str],
+    ensemble: "Ensemble",
+    index: Path,
+    names: list[str],
+    engine: Engine,
+    batch: Images,
+    supply: Supply,
+    report: Reporter,
+) -> "Iterator[Queries | Failure | None]":
+    from landmark_onnx.model import Retriever
+    from landmark_onnx.search.queries import check_retrievers, embedded
+
+    loaded = [
+        load(Retriever, name, engine, batch, report, supply)
+        for name in names or [model.name for model in ensemble.models]
+    ]
+    retrievers = {retriever.card.name: retriever for retriever in loaded}
+    check_retrievers(ensemble, retrievers, str(index))
+    return embedded(images, ensemble, retrievers)
+
+
+def _answered(
+    queries: "Iterator[Queries | Failure | None]",
+    index: "AnyIndex",
+    top: int,
+    steps: "tuple[Step, ...]",
+    *,
+    approximate: bool,
+) -> "Iterator[Answer | Failure | None]":
+    from landmark_onnx.search.queries import Queries
+
+    for part in queries:
+        if isinstance(part, Queries):
+            yield from index.answer(part, top, steps=steps, approximate=approximate)
+        else:
+            yield part
+
+
+def _moves(pairs: list[str]) -> list[tuple[str, str]]:
+    """OLD=NEW, where a name may have = in it: NEW is what is a folder."""
+    moves = []
+    for pair in pairs:
+        splits = [(pair[:at], pair[at + 1 :]) for at, sign in enumerate(pair) if sign == "="]
+        found = next((split for split in splits if Path(split[1]).is_dir()), None)
+        if found is None:
+            raise typer.BadParameter(f"wanted OLD=NEW, NEW a folder that is there, got {pair!r}", param_hint="--moved")
+        moves.append(found)
+    return moves
+
+
+def _shown(
+    answers: "Iterator[Answer | Failure | None]",
+    html: Path,
+    index: Path,
+    moves: list[tuple[str, str]],
+    report: Reporter,
+) -> "Iterator[Answer | Failure | None]":
+    """The answers, each on its way onto the contact sheet; notes at the end on what is not on it."""
+    from landmark_onnx.search.html_report import MAX_BYTES, contact_sheet
+
+    with contact_sheet(html, f"Neighbours in {index}", moves) as sheet:
+        for answer in answers:
+            if answer is not None:
+                sheet.show(answer)
+            yield answer
+    report.note(f"the contact sheet is {html}")
+    if sheet.missing:
+        report.note(
+            f"{len(sheet.missing):,} of its {sheet.pictures:,} pictures are missing, such as {sheet.missing[0]}; "
+            "if their folder is elsewhere now: --moved OLD=NEW"
+        )
+    if sheet.unreadable:
+        report.note(f"{len(sheet.unreadable):,} of its pictures cannot be read, such as {sheet.unreadable[0]}")
+    if sheet.left_out:
+        report.note(f"{sheet.left_out:,} queries are not on it: it would be larger than {MAX_BYTES >> 20} MiB")

@@ -1,0 +1,1 @@
+"""Models for other machines: bundles and Triton repositories."""

@@ -1,0 +1,106 @@
+"""The list of all images, written down before the first is embedded: shard by shard, in a file beside the shards.
+
+So the end is known from the start, a run that goes on can tell that the list is the same, and every machine that
+works on a shard knows its images. The file is hidden, and gone when the features are complete.
+"""
+
+import array
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landmark_onnx.embedding.item import Item
+from landmark_onnx.embedding.shards import arrow
+from landmark_onnx.errors import FeatureError, reason_of
+from landmark_onnx.files.atomic import atomic_write
+
+FILE = ".inputs.parquet"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """path: of the file. rows: images. sha256: of the list. duplicates: id -> sources, where there are several."""
+
+    path: Path
+    rows: int
+    sha256: str
+    duplicates: Mapping[str, list[str]]
+
+
+def write_plan(
+    folder: Path, items: Iterable[Item], shard_size: int, found: Callable[[int], None] = lambda count: None
+) -> Plan:
+    """Write the list down. Memory: 8 bytes for each image. found: told how many there are, a shard at a time.
+
+    Raises: FeatureError for no image at all.
+    """
+    pa, pq = arrow()
+    path = folder / FILE
+    digest = hashlib.sha256()
+    hashes = array.array("q")
+    rest = iter(items)
+    schema = _schema()
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as out:
+        while rows := [_row(item) for item in itertools.islice(rest, shard_size)]:
+            digest.update("".join(f"{json.dumps(row[:2] + row[3:])}\n" for row in rows).encode())
+            hashes.extend(hash(row[0]) for row in rows)
+            columns = [
+                pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+            ]
+            out.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=shard_size)
+            found(len(hashes))
+        if not hashes:
+            raise FeatureError("no image was given")
+    return Plan(path=path, rows=len(hashes), sha256=digest.hexdigest(), duplicates=_duplicates(path, hashes))
+
+
+def read_items(path: Path, shard: int) -> list[Item]:
+    """The images of a shard. Raises: FeatureError if the list is gone or damaged."""
+    pa, pq = arrow()
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = file.read_row_group(shard, use_threads=False).to_pylist()
+        return [Item(**(row | {"path": os.fsdecode(row["path"])})) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
+        raise FeatureError(f"{path}: {reason_of(error)}; run the same landmark-onnx embed again") from error
+
+
+def remove_plan(folder: Path) -> None:
+    """The features are complete: the list is theirs."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / FILE).unlink()
+
+
+def _row(item: Item) -> tuple[str, str, bytes, int, int, str]:
+    return item.id, item.source, os.fsencode(item.path), item.offset, item.size, item.refusal
+
+
+def _schema() -> Any:
+    pa, _ = arrow()
+    kinds = (pa.string(), pa.string(), pa.binary(), pa.int64(), pa.int64(), pa.string())
+    return pa.schema([(field.name, kind) for field, kind in zip(dataclasses.fields(Item), kinds, strict=True)])
+
+
+def _duplicates(path: Path, hashes: "array.array[int]") -> dict[str, list[str]]:
+    """Ids that several images have. Equal hashes are suspects; the list itself is asked then, and only then."""
+    values = np.sort(np.frombuffer(hashes, np.int64))
+    suspects = set(values[1:][values[1:] == values[:-1]].tolist())
+    if not suspects:
+        return {}
+    _, pq = arrow()
+    found: dict[str, list[str]] = collections.defaultdict(list)
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            for row in file.read_row_group(number, columns=["id", "source"], use_threads=False).to_pylist():
+                if hash(row["id"]) in suspects:
+                    found[row["id"]].append(row["source"])
+    return {name: sources for name, sources in found.items() if len(sources) > 1}

@@ -1,0 +1,1 @@
+"""Photos: found in folders, judged by their headers, decoded, drawn on."""

@@ -1,0 +1,1 @@
+"""From images to answers: preprocessing, batching, the pipeline, postprocessing."""

@@ -1,0 +1,186 @@
+"""What an exported ONNX file says of itself, and the seal that shows it is whole.
+
+Metadata are `metadata_props` of the ModelProto, one JSON text per key, appended as protobuf fields at the end of the
+file: a protobuf message may be extended by concatenation. The last field is the seal: the offset where the metadata
+begin, and the SHA-256 of every byte before that hash. So they are read and checked without onnx, and in no time.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+from landmark_onnx.errors import ModelFileError
+from landmark_onnx.files.documents import parse_json
+from landmark_onnx.files.structure import DocumentError, Matches, Sha256, structure
+from landmark_onnx.modelfile.protobuf import field
+
+PREFIX = "landmark_onnx."
+SEAL_KEY = PREFIX + "seal"
+MAX_METADATA = 24 << 20
+"""The names of Google Landmarks' 203,094 classes take 16 MB."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DataFile:
+    """The file beside that holds them, whose name has a part of its hash."""
+
+    file: Annotated[str, Matches(r"[^./\\\0][^/\\\0]*-[0-9a-f]{12}\.onnx\.data", "NAME-HASH.onnx.data")]
+    sha256: Sha256
+
+
+KINDS: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "card": Mapping[str, Any],
+        "labels": Mapping[Annotated[str, Matches("[0-9]{1,9}", "a class index")], str],
+        "data": DataFile,
+        "agreement": Mapping[str, float | None],
+    }
+)
+"""Keys whose values are used as they are, and what these must be. `Probe` and `Recipe` check their own."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seal:
+    """sha256: of the bytes before it. offset: where the metadata begin. size: bytes before the seal."""
+
+    sha256: str
+    offset: int
+    size: int
+
+
+def append_metadata(file: BinaryIO, metadata: Mapping[str, Any]) -> None:
+    """Append `metadata` and the seal to an ONNX file open for reading and writing, which must have neither yet."""
+    offset = file.seek(0, 2)
+    for key, value in metadata.items():
+        file.write(_entry(PREFIX + key, json.dumps(value, sort_keys=True, separators=(",", ":"))))
+    file.write(_seal_head(offset))
+    file.write(_hash(file, file.tell()).encode())
+
+
+def read_seal(path: Path) -> Seal | None:
+    """The seal of an ONNX file, or None if it has none. Raises: ModelFileError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2) - _SEAL_BYTES
+            if size < 0:
+                return None
+            file.seek(size)
+            tail = file.read(_SEAL_BYTES)
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror}") from error
+    found = _SEAL.fullmatch(tail)
+    if not found or int(found[1]) > size:
+        return None
+    return Seal(found[2].decode(), int(found[1]), size)
+
+
+def network_digest(path: Path) -> str:
+    """SHA-256 of the ONNX model itself, without what was appended to it. Raises: ModelFileError."""
+    seal = read_seal(path)
+    with path.open("rb") as file:
+        return _hash(file, seal.offset if seal else file.seek(0, 2))
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """The metadata of an exported file without loading it, or None if it has no seal. Raises: ModelFileError."""
+    seal = read_seal(path)
+    if seal is None:
+        return None
+    if seal.size - seal.offset > MAX_METADATA:
+        raise ModelFileError(f"{path}: its metadata claim {seal.size - seal.offset} bytes: the file is damaged")
+    with path.open("rb") as file:
+        file.seek(seal.offset)
+        data = file.read(seal.size - seal.offset)
+    try:
+        return decode_metadata(dict(_entries(data)), str(path))
+    except (ValueError, IndexError) as error:
+        raise ModelFileError(f"{path}: its metadata are damaged: {error}") from error
+
+
+def decode_metadata(strings: Mapping[str, str], origin: str) -> dict[str, Any]:
+    """Our keys among a file's metadata strings, decoded and of `KINDS`.
+
+    Raises: ModelFileError naming `origin` and the key.
+    """
+    metadata = {}
+    for key, text in strings.items():
+        if key.startswith(PREFIX) and key != SEAL_KEY:
+            name = key.removeprefix(PREFIX)
+            try:
+                metadata[name] = parse_json(text)
+                structure(KINDS.get(name, Any), metadata[name])
+            except DocumentError as error:
+                raise ModelFileError(f"{origin}: its metadata {key} are damaged: {error}; export it again") from error
+    return metadata
+
+
+def check_seal(path: Path) -> Seal:
+    """Hash the file. Raises: ModelFileError if it has no seal, or its bytes are not those that were sealed."""
+    seal = read_seal(path)
+    if seal is None:
+        raise ModelFileError(f"{path}: no seal at its end: truncated, changed, or not exported by landmark-onnx")
+    with path.open("rb") as file:
+        digest = _hash(file, seal.size + _SEAL_BYTES - _DIGEST)
+    if digest != seal.sha256:
+        raise ModelFileError(f"{path}: damaged: wanted sha256 {seal.sha256}, got {digest}; export it again")
+    return seal
+
+
+def _hash(file: BinaryIO, size: int) -> str:
+    """SHA-256 of the first `size` bytes; leaves the file there."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size and (block := file.read(min(1 << 20, size))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+def _entry(key: str, value: str) -> bytes:
+    """ModelProto.metadata_props (14) of one StringStringEntryProto: key (1), value (2)."""
+    return field(14, field(1, key.encode()) + field(2, value.encode()))
+
+
+def _seal_head(offset: int) -> bytes:
+    """All of the seal that comes before its digest."""
+    return _entry(SEAL_KEY, f"{offset:016d}:{'0' * _DIGEST}")[:-_DIGEST]
+
+
+def _entries(data: bytes) -> list[tuple[str, str]]:
+    """The reverse of a run of `_entry`."""
+    found = []
+    at = 0
+    while at < len(data):
+        entry, at = _read_field(data, at, 14)
+        key, middle = _read_field(entry, 0, 1)
+        value, _ = _read_field(entry, middle, 2)
+        found.append((key.decode(), value.decode()))
+    return found
+
+
+def _read_field(data: bytes, at: int, number: int) -> tuple[bytes, int]:
+    if data[at] != number << 3 | 2:
+        raise ValueError(f"field {data[at] >> 3} at byte {at}, wanted {number}")
+    size = shift = 0
+    while True:
+        at += 1
+        size |= (data[at] & 0x7F) << shift
+        shift += 7
+        if not data[at] & 0x80:
+            break
+        if shift > 63:
+            raise ValueError(f"a size without end before byte {at}")
+    end = at + 1 + size
+    if end > len(data):
+        raise ValueError(f"field {number} claims {size} bytes of {len(data) - at - 1}")
+    return data[at + 1 : end], end
+
+
+_DIGEST = 64
+_SEAL_BYTES = len(_seal_head(0)) + _DIGEST
+_SEAL = re.compile(re.escape(_seal_head(0)[:-17]) + rb"(\d{16}):([0-9a-f]{64})")

@@ -1,0 +1,1 @@
+"""Sessions: the execution providers, their options, and what runs a model."""

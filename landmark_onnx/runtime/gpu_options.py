@@ -1,0 +1,113 @@
+"""What ONNX Runtime's CUDA and TensorRT providers are told of a model: its shapes decide.
+
+Source: ONNX Runtime docs, execution-providers/CUDA-ExecutionProvider.md and TensorRT-ExecutionProvider.md.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from landmark_onnx.cards.schema import ModelCard, Preprocess
+from landmark_onnx.precision import Precision
+from landmark_onnx.types import InputKind
+
+LEAST_SIDE = 32
+"""Pixels: the stride of every network here; a side below it leaves nothing of an image."""
+
+TRUE = ("1", "true", "True", "TRUE")
+"""What ONNX Runtime takes for yes."""
+
+FLAGS: Mapping[Precision, str] = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_enable", "int8": "trt_int8_enable"}
+"""TensorRT's switch for each reduced precision. int8 takes its scales from the file's QuantizeLinear nodes."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What a session will be fed. batch_size: the most images at once. input_kind: what "image" is in the file."""
+
+    card: ModelCard
+    batch_size: int = 1
+    input_kind: InputKind = "float32"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every image has one size."""
+        return fixed_sides(self.card.preprocess) is not None
+
+
+def fixed_sides(rule: Preprocess) -> tuple[int, int] | None:
+    """Height and width in pixels of every preprocessed image, None where they follow the image."""
+    if rule.crop:
+        return rule.crop, rule.crop
+    if rule.resize == "exact":
+        return rule.size, rule.width or rule.size
+    return None
+
+
+def side_bounds(rule: Preprocess) -> tuple[int, int] | None:
+    """The shortest and the longest side in pixels, where they vary within bounds; None without bounds."""
+    if rule.resize == "short_side_capped":
+        longest = math.ceil(rule.max_side / rule.multiple) * rule.multiple
+    elif rule.max_ratio:
+        longest = math.ceil(rule.size * rule.max_ratio)
+    else:
+        return None
+    least = max(LEAST_SIDE, rule.min_side)
+    return least, max(least, longest)
+
+
+def cuda_options(workload: Workload | None) -> dict[str, str]:
+    """An exhaustive search for each new shape costs more than it saves, and one for a single shape is soon paid for.
+
+    kSameAsRequested: doubled arenas would hold up to twice what varying shapes need.
+    """
+    search = "EXHAUSTIVE" if workload and workload.fixed else "HEURISTIC"
+    return {"cudnn_conv_algo_search": search, "arena_extend_strategy": "kSameAsRequested"}
+
+
+def tensorrt_options(workload: Workload | None, precision: Precision, engines: Path | None) -> dict[str, str]:
+    """Caches in the folder `engines`, the precision's switch, and shape profiles where the card bounds the shapes."""
+    options = {FLAGS[precision]: "1"} if precision in FLAGS else {}
+    if engines:
+        options |= {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(engines),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(engines),
+        }
+    return options | (shape_profiles(workload) if workload else {})
+
+
+def shape_profiles(workload: Workload) -> dict[str, str]:
+    """The smallest, usual and largest shapes of every input; nothing where the card does not bound them.
+
+    Without profiles ONNX Runtime builds an engine anew whenever a shape leaves the range seen so far.
+    """
+    rule = workload.card.preprocess
+    fixed, bounds = fixed_sides(rule), side_bounds(rule)
+    most = 1 if workload.card.task == "det" else workload.batch_size
+    if fixed:
+        shapes = {"min": (1, *fixed), "opt": (most, *fixed), "max": (most, *fixed)}
+    elif bounds:
+        least, longest = bounds
+        usual = min(longest, rule.size * 4 // 3)
+        shapes = {"min": (1, least, least), "opt": (most, rule.size, usual), "max": (most, longest, longest)}
+    else:
+        return {}
+    return {f"trt_profile_{name}_shapes": _profile(workload, *shape) for name, shape in shapes.items()}
+
+
+def graph_refusal(options: Mapping[str, str], workload: Workload | None) -> str:
+    """Why a CUDA graph that was asked for cannot be had, or nothing: it replays one shape from fixed addresses."""
+    wanted = [name for name in ("enable_cuda_graph", "trt_cuda_graph_enable") if options.get(name) in TRUE]
+    if not wanted or not workload or workload.fixed:
+        return ""
+    return f"{wanted[0]}: a CUDA graph replays one shape, and {workload.card.name} takes images of many"
+
+
+def _profile(workload: Workload, batch: int, height: int, width: int) -> str:
+    image, *others = workload.card.input_names()
+    sides = (height, width, 3) if workload.input_kind == "uint8" else (3, height, width)
+    shapes = {image: (batch, *sides)} | dict.fromkeys(others, (batch, 3))
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())

@@ -1,0 +1,159 @@
+"""How the answers of one model compare with those of another, photo by photo: what a precision or a runtime costs."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from landmark_onnx.cards.schema import ModelCard
+from landmark_onnx.images.decode import read_image
+from landmark_onnx.inference.postprocess import cosines, to_detections
+from landmark_onnx.inference.preprocess import preprocess
+from landmark_onnx.precision import MEASURES, Floor
+from landmark_onnx.results import Detections
+from landmark_onnx.runtime.providers import ProviderRequest
+from landmark_onnx.runtime.session import Session
+from landmark_onnx.types import OUTPUTS, Array, Tensors
+
+ON_CPU = ProviderRequest(name="cpu")
+
+Run: TypeAlias = Callable[[Tensors], Tensors]
+"""Our named tensors in, our named tensors out."""
+
+Answer: TypeAlias = Array | Detections
+"""What is kept of a run: the embedding, the probabilities, or the boxes."""
+
+SAME_BOX = 0.5
+"""Intersection over union from which two boxes of a class are the same."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Photo:
+    """A readable image file. sha256: of its bytes."""
+
+    path: Path
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """Agreement with fp32 over `images` photos, 0 where a file tells its own; a figure that is not known is None.
+
+    cosine, cosine_min: mean and least of the embeddings', or of the rows of probabilities. top1: share of photos with
+    the same best class. matched: share of the `boxes` that fp32 finds which are found again, same class and IoU of at
+    least 0.5; extra: boxes that fp32 does not have, as a share of `boxes`.
+    """
+
+    images: int
+    cosine: float | None = None
+    cosine_min: float | None = None
+    top1: float | None = None
+    matched: float | None = None
+    extra: float | None = None
+    boxes: int | None = None
+
+    def value(self, card: ModelCard) -> float:
+        """The figure that counts for the card's task; 0 if there was nothing to compare."""
+        return float(getattr(self, MEASURES[card.task]) or 0.0)
+
+    def shortfall(self, card: ModelCard, floor: float) -> str | None:
+        """Why this is not good enough, or None. A figure that is no number is not good."""
+        if self.boxes == 0:
+            return "fp32 finds no box on any held-out image, so there is nothing to compare"
+        measure = MEASURES[card.task]
+        return (
+            None if self.value(card) >= floor else f"{measure} {self.value(card):.5f} is below the floor of {floor:g}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data of the figures there are."""
+        return {key: _rounded(value) for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def floor_of(card: ModelCard, floor: Floor) -> float:
+    """The one that counts for the card's task."""
+    return float(getattr(floor, MEASURES[card.task]))
+
+
+def runner(card: ModelCard, model: Path, request: ProviderRequest = ON_CPU, *, threads: int = 0) -> Run:
+    """What answers for a file. Raises: SessionError if the provider does not run it."""
+    session = Session(model, request, threads=threads, machine_cache=False)
+    return lambda fed: session.run(card, fed)
+
+
+def feeds(card: ModelCard, photos: Sequence[Photo]) -> Iterator[Tensors]:
+    """Each photo as the card's own preprocessing makes it, one at a time in memory."""
+    for photo in photos:
+        yield preprocess(card.preprocess, read_image(photo.path))
+
+
+def answers(card: ModelCard, photos: Sequence[Photo], run: Run) -> list[Answer]:
+    """What `run` answers to each photo."""
+    return [answer(card, fed, run(fed)) for fed in feeds(card, photos)]
+
+
+def answer(card: ModelCard, fed: Tensors, outputs: Tensors) -> Answer:
+    """What is kept of a run that was fed `fed`."""
+    if card.task == "det":
+        return to_detections(card.postprocess, fed, outputs, {})
+    (name,) = OUTPUTS[card.task]
+    return np.asarray(outputs[name]).reshape(-1)
+
+
+def compare(card: ModelCard, wanted: Sequence[Answer], got: Sequence[Answer]) -> Likeness:
+    """Compare two lists of answers to the same photos."""
+    pairs = list(zip(wanted, got, strict=True))
+    boxes = [(a, b) for a, b in pairs if isinstance(a, Detections) and isinstance(b, Detections)]
+    rows = [(a, b) for a, b in pairs if not isinstance(a, Detections) and not isinstance(b, Detections)]
+    figures = _boxes(boxes) if card.task == "det" else _rows(rows)
+    if card.task == "retrieval":
+        figures.pop("top1")
+    return Likeness(images=len(pairs), **figures)
+
+
+def measure(card: ModelCard, photos: Sequence[Photo], exact: Run, reduced: Run) -> Likeness:
+    """Compare what two models answer to the photos, one photo in memory at a time."""
+    wanted, got = [], []
+    for fed in feeds(card, photos):
+        wanted.append(answer(card, fed, exact(fed)))
+        got.append(answer(card, fed, reduced(fed)))
+    return compare(card, wanted, got)
+
+
+def matches(wanted: Detections, got: Detections) -> int:
+    """How many of the wanted boxes were found again: same class, and no box of `got` taken twice, best scores first."""
+    free = np.ones(len(got.boxes), bool)
+    count = 0
+    for index in np.argsort(-wanted.scores, kind="stable"):
+        overlap = np.where(free & (got.classes == wanted.classes[index]), iou(wanted.boxes[index], got.boxes), 0)
+        if overlap.size and overlap.max() >= SAME_BOX:
+            free[overlap.argmax()] = False
+            count += 1
+    return count
+
+
+def iou(box: Array, boxes: Array) -> Array:
+    """(4,) against (N, 4), each x, y, width, height -> (N,) intersection over union."""
+    left_top = np.maximum(box[:2], boxes[:, :2])
+    right_bottom = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    common = np.clip(right_bottom - left_top, 0, None).prod(axis=1)
+    return np.asarray(common / (box[2:].prod() + boxes[:, 2:].prod(axis=1) - common))
+
+
+def _boxes(pairs: Sequence[tuple[Detections, Detections]]) -> dict[str, Any]:
+    boxes = sum(len(a.boxes) for a, _ in pairs)
+    same = sum(matches(a, b) for a, b in pairs)
+    extra = sum(len(b.boxes) for _, b in pairs) - same
+    return {"matched": same / max(boxes, 1), "extra": extra / max(boxes, 1), "boxes": boxes}
+
+
+def _rows(pairs: Sequence[tuple[Array, Array]]) -> dict[str, Any]:
+    each = [cosines(a, b) for a, b in pairs]
+    top1 = float(np.mean([a.argmax() == b.argmax() for a, b in pairs]))
+    return {"cosine": float(np.mean(each)), "cosine_min": float(np.min(each)), "top1": top1}
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else round(value, 6)

@@ -1,0 +1,80 @@
+"""The scripts in benchmarks/scripts/, which are no part of the package."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landmark_onnx.cards.schema import card
+from landmark_onnx.images.decode import read_image
+from landmark_onnx.inference.preprocess import preprocess
+from landmark_onnx_bench.sample_photos import write_photos
+from landmark_onnx_bench.statistics import Window
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "scripts"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    for name in ("made", "original", "held", "figures", "must_hold"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parametrize(("height", "width"), [(533, 800), (90, 640), (700, 420)])
+def test_the_originals_chain_gives_our_tensor_to_the_bit(scripts, tmp_path, height, width):
+    from original import original_chain
+
+    (path,) = write_photos(tmp_path, 1, height, width)
+    rule = card("res152_arcmargin").preprocess
+    np.testing.assert_array_equal(original_chain(rule, path), preprocess(rule, read_image(path))["image"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "measured", "holds"),
+    [
+        ("<= 1.00", 1.0, True),
+        ("<= 1.00", 1.001, False),
+        (">= 0.95", 0.96, True),
+        (">= 0.95", 0.94, False),
+        ("<= 1.00", None, False),
+        (">= 0.95", None, False),
+    ],
+)
+def test_a_figure_holds_or_not(scripts, wanted, measured, holds):
+    from held import Figure
+
+    assert Figure(name="x", model="m", wanted=wanted, measured=measured).holds is holds
+
+
+def test_what_was_measured_stays_and_what_failed_is_tried_again(scripts, tmp_path, monkeypatch):
+    import figures
+    import held
+    import must_hold
+
+    calls = []
+
+    def measure(bench, name):
+        calls.append(name)
+        if name == "bad" and len(calls) < 3:
+            raise RuntimeError("broken")
+        figure = held.Figure(name="speed", model=name, wanted="<= 1.00", measured=0.5, by="us")
+        return [figure], [Window(images=1, seconds=1.0, latencies=(1.0,)).to_json()]
+
+    monkeypatch.setattr(must_hold, "RUNS", {"speed": figures.Measure(measure, ("good", "bad"))})
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["must_hold.py", "-o", str(out), "--work", str(tmp_path / "work")])
+    must_hold.main()
+    assert calls == ["good", "bad"]
+    assert "RuntimeError: broken" in (out / "must_hold.md").read_text()
+    must_hold.main()
+    assert calls == ["good", "bad", "bad"]
+    table = (out / "must_hold.md").read_text()
+    assert "- 2 of 2 hold" in table
+    assert "| speed | bad | <= 1.00 | 0.5 | yes | us |" in table
+    assert [figure["holds"] for figure in json.loads((out / "must_hold.json").read_text())["figures"]] == [True] * 2
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--again", "--models", "good"])
+    must_hold.main()
+    assert calls == ["good", "bad", "bad", "good"]
