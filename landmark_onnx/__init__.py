@@ -10,7 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from landmark_onnx.cards.schema import ModelCard, card, read_card
+    from landmark_onnx.cards.catalogue import card, read_card
+    from landmark_onnx.cards.schema import ModelCard
     from landmark_onnx.errors import LandmarkError
     from landmark_onnx.model import Classifier, Detector, Retriever
     from landmark_onnx.results import Classification, Detections, Embedding, Failure, Similarity, Timing

@@ -20,7 +20,8 @@ from landmark_onnx.results import Classification, Detections, Embedding, Failure
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.runtime.session import Session
 from landmark_onnx.store.catalogue import stored_note
-from landmark_onnx.types import ImageSource, Task, Tensors
+from landmark_onnx.tasks import Task
+from landmark_onnx.types import ImageSource, Tensors
 
 logger = logging.getLogger(__name__)
 

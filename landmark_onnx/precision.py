@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from landmark_onnx.errors import ModelFileError
-from landmark_onnx.types import Task
+from landmark_onnx.tasks import Task
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
 

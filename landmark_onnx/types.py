@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -52,20 +52,3 @@ ImageSource: TypeAlias = str | PathLike[str] | bytes | bytearray | memoryview | 
 
 Tensors: TypeAlias = Mapping[str, Array]
 """Named tensors: what preprocessing feeds and what a network answers."""
-
-Task: TypeAlias = Literal["retrieval", "cls", "det"]
-
-InputKind: TypeAlias = Literal["float32", "uint8"]
-"""What a file's "image" is: (N, 3, H, W) float32 as preprocessing makes it, or (N, H, W, 3) uint8 BGR as resized."""
-
-INPUTS: Mapping[Task, tuple[str, ...]] = {
-    "retrieval": ("image",),
-    "cls": ("image",),
-    "det": ("image", "im_info"),
-}
-OUTPUTS: Mapping[Task, tuple[str, ...]] = {
-    "retrieval": ("embedding",),
-    "cls": ("probability",),
-    "det": ("rois", "probability", "deltas"),
-}
-"""The tensors of each task, in the order of the original program: these are the names in our ONNX files."""

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from commands import ENDING, Done
-from landmark_onnx.cards.schema import CARDS_VARIABLE
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.cli import main
 from landmark_onnx.errors import NO_EXPORTER, can_export
 from landmark_onnx.hub.pull import OFFLINE_VARIABLE

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from landmark_onnx.cards.schema import ModelCard, card
+from landmark_onnx.cards.catalogue import card
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.modelfile.metadata import append_metadata, read_metadata, read_seal
 from landmark_onnx.runtime.providers import ProviderRequest

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.images.decode import ReadOptions, read_image
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx_export.networks.build import build

@@ -22,7 +22,8 @@ import numpy as np
 
 import fakes
 import indexed
-from landmark_onnx.cards.schema import CARDS_VARIABLE, ModelCard
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.cli import main
 from landmark_onnx.cli.root import TOO_MUCH
 from landmark_onnx.errors import LandmarkError

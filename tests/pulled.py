@@ -7,7 +7,7 @@ import threading
 
 import fakes
 import landmark_onnx.hub.pull as module
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.store.locks import locked
 
 NAME = fakes.RETRIEVAL

@@ -11,7 +11,7 @@ import landmark_onnx
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 ENTRY_POINTS = [
     "landmark_onnx.cards.schema.ModelCard.from_dict",
-    "landmark_onnx.cards.schema.card",
+    "landmark_onnx.cards.catalogue.card",
     "landmark_onnx.evaluation.accuracy",
     "landmark_onnx.evaluation.average_precision",
     "landmark_onnx.evaluation.global_average_precision",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from landmark_onnx.cards.schema import cards
+from landmark_onnx.cards.catalogue import cards
 from landmark_onnx.cli.root import _commands
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hin
 
 import pytest
 
-from landmark_onnx.cards.schema import ModelCard, Postprocess, Preprocess, Scores, Source, shipped_cards
+from landmark_onnx.cards.catalogue import shipped_cards
+from landmark_onnx.cards.schema import ModelCard, Postprocess, Preprocess, Scores, Source
 
 REFERENCE = Path(__file__).parents[1] / "docs/reference"
 CARDS = (REFERENCE / "cards.md").read_text(encoding="utf-8")

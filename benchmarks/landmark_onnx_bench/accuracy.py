@@ -10,7 +10,8 @@ import numpy as np
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.modelfile.metadata import read_metadata
 from landmark_onnx.precision import MEASURES, precision_file
-from landmark_onnx.types import Array, Task
+from landmark_onnx.tasks import Task
+from landmark_onnx.types import Array
 from landmark_onnx.verification.answers import Answer, Likeness, answer, compare
 from landmark_onnx_bench.resolve import Entry
 from landmark_onnx_bench.targets import Contestant

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.results import Failure, Result
-from landmark_onnx.types import Task, Tensors
+from landmark_onnx.tasks import Task
+from landmark_onnx.types import Tensors
 from landmark_onnx_bench.peers import OnnxRuntime, OpenVino, Paddle
 from landmark_onnx_bench.targets import Contestant, Runtime
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from landmark_onnx.errors import LandmarkError, ModelFileError
 from landmark_onnx.files.workfolders import temporary_folder
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.precision import precision_file
-from landmark_onnx.store.catalogue import external_data
 from landmark_onnx.verification.answers import Likeness
 from landmark_onnx_bench.accuracy import PHOTOS, likeness, likeness_json, stored_likeness
 from landmark_onnx_bench.environment import available_bytes

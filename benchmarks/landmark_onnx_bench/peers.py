@@ -15,7 +15,8 @@ from landmark_onnx.inference.preprocess import collate, resize
 from landmark_onnx.model import Classifier
 from landmark_onnx.modelfile.metadata import read_metadata
 from landmark_onnx.results import Result
-from landmark_onnx.types import INPUTS, OUTPUTS, Tensors
+from landmark_onnx.tasks import INPUTS, OUTPUTS
+from landmark_onnx.types import Tensors
 from landmark_onnx_bench.batches import same_shape
 from landmark_onnx_bench.targets import Contestant
 

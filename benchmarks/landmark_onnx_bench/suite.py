@@ -7,7 +7,7 @@ from pathlib import Path
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.files.workfolders import temporary_folder
 from landmark_onnx.precision import Precision
-from landmark_onnx.types import INPUTS
+from landmark_onnx.tasks import INPUTS
 from landmark_onnx_bench.interleaved import Contest, Dropout, Rules, Standing
 from landmark_onnx_bench.resolve import Entry, own, peer
 from landmark_onnx_bench.targets import Contestant

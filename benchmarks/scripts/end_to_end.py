@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.evaluation.submissions import submission_file
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import read_image

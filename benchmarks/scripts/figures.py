@@ -12,7 +12,7 @@ from held import Bench, Figure, Held
 from made import PROGRAM, say
 from original import original_chain
 
-from landmark_onnx.cards.schema import card, shipped_cards
+from landmark_onnx.cards.catalogue import card, shipped_cards
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import preprocess

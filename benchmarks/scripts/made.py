@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.precision import precision_file
 from landmark_onnx.store.catalogue import HOME_VARIABLE
 from landmark_onnx.types import Image

@@ -10,12 +10,13 @@ from typing import Any
 
 import onnx
 
-from landmark_onnx.cards.schema import ModelCard, shipped_cards, users_folder
+from landmark_onnx.cards.catalogue import shipped_cards, users_folder
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import EXPORTERS, ExportError
 from landmark_onnx.extras import versions
 from landmark_onnx.files.workfolders import folder_beside
 from landmark_onnx.modelfile.labels import parse_labels, read_labels
-from landmark_onnx.types import INPUTS, OUTPUTS, InputKind
+from landmark_onnx.tasks import INPUTS, OUTPUTS, InputKind
 from landmark_onnx.verification.tolerance import Agreement
 from landmark_onnx_export import parity
 from landmark_onnx_export.graphs import io as graph

@@ -11,7 +11,8 @@ import numpy as np
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
 from landmark_onnx.inference.preprocess import normalise, preprocess
-from landmark_onnx.types import INPUTS, OUTPUTS, Array, Image, InputKind, Task, Tensors
+from landmark_onnx.tasks import INPUTS, OUTPUTS, InputKind, Task
+from landmark_onnx.types import Array, Image, Tensors
 from landmark_onnx.verification.tolerance import Agreement, agreement, worst
 from landmark_onnx.verification.verify import Probe, probe_rule
 from landmark_onnx_export.paddle import edits as programs

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from landmark_onnx.cards.schema import cards
+from landmark_onnx.cards.catalogue import cards
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 

@@ -15,7 +15,7 @@ def listing(*tasks: str) -> type[TyperCommand]:
         def format_help(self, ctx: Any, formatter: Any) -> None:
             from rich.markup import escape
 
-            from landmark_onnx.cards.schema import cards
+            from landmark_onnx.cards.catalogue import cards
 
             listed = [card for card in cards().values() if card.task in tasks]
             lines = [f"[bold]{card.name}[/]  {escape(shown(card.summary))}" for card in listed]
@@ -27,14 +27,14 @@ def listing(*tasks: str) -> type[TyperCommand]:
 
 def complete_model(incomplete: str) -> list[str]:
     """Names for the shell's completion."""
-    from landmark_onnx.cards.schema import cards
+    from landmark_onnx.cards.catalogue import cards
 
     return [name for name in cards() if name.startswith(incomplete)]
 
 
 def default_model(task: str) -> str:
     """The only shipped model of a task. Raises: LandmarkError if it has several."""
-    from landmark_onnx.cards.schema import shipped_cards
+    from landmark_onnx.cards.catalogue import shipped_cards
 
     names = [card.name for card in shipped_cards().values() if card.task == task]
     if len(names) != 1:

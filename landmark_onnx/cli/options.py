@@ -136,7 +136,7 @@ class Supply:
 
     def read_card(self) -> "ModelCard | None":
         """The card, if one was given. Raises: CardError."""
-        from landmark_onnx.cards.schema import read_card
+        from landmark_onnx.cards.catalogue import read_card
 
         return read_card(self.card) if self.card else None
 

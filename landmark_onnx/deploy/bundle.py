@@ -27,12 +27,13 @@ from landmark_onnx.extras import versions
 from landmark_onnx.files.atomic import sync
 from landmark_onnx.files.workfolders import folder_beside, replace_folder
 from landmark_onnx.inference.preprocess import preprocess
+from landmark_onnx.modelfile.external_data import check_external_data, external_data
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata, read_seal
 from landmark_onnx.precision import Precision, origin_of, precision_file, precision_of
 from landmark_onnx.runtime.providers import ProviderRequest, takes_openvino
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.store.catalogue import embedded_card, external_data, find_model, running_file
-from landmark_onnx.verification.verify import check_external_data, probe_rule, verify
+from landmark_onnx.store.catalogue import embedded_card, find_model, running_file
+from landmark_onnx.verification.verify import probe_rule, verify
 
 REQUIREMENTS = "requirements.txt"
 
@@ -115,7 +116,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def card_toml(card: ModelCard) -> str:
-    """The card as `landmark_onnx.cards.schema.read_card` reads it."""
+    """The card as `landmark_onnx.cards.catalogue.read_card` reads it."""
     table = card.to_dict()
     lines = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
     for name, values in table.items():

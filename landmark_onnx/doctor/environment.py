@@ -188,7 +188,7 @@ def store() -> Finding:
 
 def model_cards() -> Finding:
     """Whether every card can be read: one bad file of the user's stops every command. This needs NumPy."""
-    from landmark_onnx.cards.schema import cards, shipped_cards, users_folder
+    from landmark_onnx.cards.catalogue import cards, shipped_cards, users_folder
 
     folder = users_folder()
     try:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from landmark_onnx.cards.catalogue import card, card_data, cards, users_card, users_folder
 from landmark_onnx.cards.releases import recognised
-from landmark_onnx.cards.schema import ModelCard, card, card_data, cards, users_card, users_folder
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import CardError, DownloadError, ModelFileError
 from landmark_onnx.files.atomic import atomic_write, sync
 from landmark_onnx.hub.checksums import accept
@@ -19,17 +20,11 @@ from landmark_onnx.hub.download import download
 from landmark_onnx.hub.remove import replacing
 from landmark_onnx.hub.resume import Fetched, hashed
 from landmark_onnx.modelfile.card_changes import ADOPTED, differences, was_adopted
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.labels import read_labels
 from landmark_onnx.modelfile.metadata import append_metadata, check_seal, network_digest, read_metadata, read_seal
 from landmark_onnx.precision import origin_of, precision_file, precision_of
-from landmark_onnx.store.catalogue import (
-    Stored,
-    embedded_card,
-    exported_path,
-    external_data,
-    source_path,
-    stored_model,
-)
+from landmark_onnx.store.catalogue import Stored, embedded_card, exported_path, source_path, stored_model
 from landmark_onnx.store.locks import locked
 from landmark_onnx.types import Tensors
 

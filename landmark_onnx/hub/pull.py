@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from landmark_onnx.cards.schema import ModelCard, card, cards
+from landmark_onnx.cards.catalogue import card, cards
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import EXPORTERS, DownloadError, MissingExtraError, ModelFileError
 from landmark_onnx.hub.checksums import accept, check_source
 from landmark_onnx.modelfile.metadata import read_seal

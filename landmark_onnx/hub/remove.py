@@ -8,21 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.cards.schema import shipped_cards, users_folder
+from landmark_onnx.cards.catalogue import shipped_cards, users_folder
 from landmark_onnx.errors import CardError, ModelFileError
 from landmark_onnx.files.workfolders import in_use, stale_folders
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.precision import STORED, precision_file
 from landmark_onnx.runtime import compiled_cache as machine_cache
-from landmark_onnx.store.catalogue import (
-    exported_path,
-    external_data,
-    home,
-    record_path,
-    source_path,
-    staleness,
-    stored_model,
-)
+from landmark_onnx.store.catalogue import exported_path, home, record_path, source_path, staleness, stored_model
 from landmark_onnx.store.locks import all_locked, locked
 
 

@@ -17,7 +17,8 @@ from landmark_onnx.inference.preprocess import collate, resize
 from landmark_onnx.results import Failure, Result, Timing
 from landmark_onnx.runtime.cpu import available_cores
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.types import INPUTS, ImageSource, Tensors
+from landmark_onnx.tasks import INPUTS
+from landmark_onnx.types import ImageSource, Tensors
 
 logger = logging.getLogger(__name__)
 

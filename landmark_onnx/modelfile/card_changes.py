@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.cards.schema import ModelCard, read_card, users_folder
+from landmark_onnx.cards.catalogue import read_card, users_folder
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.modelfile.metadata import read_metadata
 
 DECIDING = ("task", "preprocess", "postprocess", "inputs", "outputs", "source.labels")

@@ -21,9 +21,10 @@ from landmark_onnx.errors import ModelFileError, reason_of
 from landmark_onnx.files.atomic import atomic_write, publish
 from landmark_onnx.files.documents import read_json
 from landmark_onnx.files.hashing import block_hash, blocks, intact
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.runtime.cpu import available_cores, cpu_model
-from landmark_onnx.store.catalogue import external_data, home
+from landmark_onnx.store.catalogue import home
 
 logger = logging.getLogger(__name__)
 

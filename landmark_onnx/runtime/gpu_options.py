@@ -10,7 +10,7 @@ from pathlib import Path
 
 from landmark_onnx.cards.schema import ModelCard, Preprocess
 from landmark_onnx.precision import Precision
-from landmark_onnx.types import InputKind
+from landmark_onnx.tasks import InputKind
 
 LEAST_SIDE = 32
 """Pixels: the stride of every network here; a side below it leaves nothing of an image."""

@@ -12,7 +12,8 @@ import numpy as np
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError, SessionError
 from landmark_onnx.runtime.backend import Port
-from landmark_onnx.types import OUTPUTS, Array, Task, Tensors
+from landmark_onnx.tasks import OUTPUTS, Task
+from landmark_onnx.types import Array, Tensors
 
 MOST_VALUES = 1 << 20
 """Of an embedding, or classes: five times those of the largest release."""

@@ -34,7 +34,8 @@ from landmark_onnx.runtime.providers import (
     takes_openvino,
 )
 from landmark_onnx.store.catalogue import running_file
-from landmark_onnx.types import InputKind, Tensors
+from landmark_onnx.tasks import InputKind
+from landmark_onnx.types import Tensors
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,14 @@ from typing import Any, Literal, TypeAlias
 
 import platformdirs
 
-from landmark_onnx.cards.schema import ModelCard, cards
+from landmark_onnx.cards.catalogue import cards
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import LandmarkError, ModelFileError, UnknownModelError
 from landmark_onnx.files.atomic import atomic_write
 from landmark_onnx.files.documents import read_json
 from landmark_onnx.files.structure import DocumentError, structure
 from landmark_onnx.modelfile.card_changes import edited_card
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_metadata, read_seal
 from landmark_onnx.precision import STORED, Precision, origin_of, precision_file, precision_of
 
@@ -215,19 +217,6 @@ def embedded_card(model: Path) -> ModelCard:
     if "card" not in metadata:
         raise ModelFileError(f"{model}: no model card inside: truncated, changed, or not exported by landmark-onnx")
     return ModelCard.from_dict(metadata["card"], f"{model}: card")
-
-
-def external_data(model: Path) -> Path | None:
-    """The file beside an exported model that holds its weights, there or not; None if they are inside.
-
-    Raises: ModelFileError if it is not simply a file in the same folder, called after its hash.
-    """
-    data = (read_metadata(model) or {}).get("data")
-    if data is None:
-        return None
-    if data["file"].endswith(f"-{data['sha256'][:12]}.onnx.data"):
-        return model.with_name(data["file"])
-    raise ModelFileError(f"{model}: refused: wanted its weights in NAME-HASH.onnx.data beside it, got {data!r}")
 
 
 def record_verified(model: Path, sha256: str) -> None:

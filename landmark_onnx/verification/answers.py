@@ -15,7 +15,8 @@ from landmark_onnx.precision import MEASURES, Floor
 from landmark_onnx.results import Detections
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.types import OUTPUTS, Array, Tensors
+from landmark_onnx.tasks import OUTPUTS
+from landmark_onnx.types import Array, Tensors
 
 ON_CPU = ProviderRequest(name="cpu")
 

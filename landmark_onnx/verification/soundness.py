@@ -10,7 +10,8 @@ from landmark_onnx.errors import ModelFileError
 from landmark_onnx.inference.preprocess import collate, resize
 from landmark_onnx.precision import Precision
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.types import OUTPUTS, Array, Image, Tensors
+from landmark_onnx.tasks import OUTPUTS
+from landmark_onnx.types import Array, Image, Tensors
 
 SIDES = ((120, 160), (200, 120), (120, 160))
 """Height and width of the pictures in pixels: two ratios of sides, and two pictures of one size that make a batch."""

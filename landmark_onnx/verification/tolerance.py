@@ -9,7 +9,8 @@ import numpy as np
 
 from landmark_onnx.inference.postprocess import cosines
 from landmark_onnx.precision import Precision
-from landmark_onnx.types import Array, Task, Tensors
+from landmark_onnx.tasks import Task
+from landmark_onnx.types import Array, Tensors
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +13,14 @@ from landmark_onnx.cards.schema import ModelCard, Preprocess
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files.structure import Count, DocumentError, structure
 from landmark_onnx.inference.preprocess import preprocess
+from landmark_onnx.modelfile.external_data import check_external_data
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata
 from landmark_onnx.precision import precision_of
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.runtime.session import Session
 from landmark_onnx.store.catalogue import find_model, running_file
-from landmark_onnx.types import Array, Image, Task, Tensors
+from landmark_onnx.tasks import Task
+from landmark_onnx.types import Array, Image, Tensors
 from landmark_onnx.verification.soundness import examine
 from landmark_onnx.verification.tolerance import TOLERANCES, Agreement, Tolerance, agreement
 
@@ -164,20 +165,6 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
         raise ModelFileError(f"{path}: on {session.provider} it does not answer as {who}: {reason}")
     examine(session, card, probe_rule(card))
     return Verification(path=path, card=card, sha256=seal.sha256, provider=session.provider, agreement=measured)
-
-
-def check_external_data(path: Path, data: Mapping[str, Any] | None) -> None:
-    """Hash the file beside the model that holds its weights, if there is one. Raises: ModelFileError."""
-    if data is None:
-        return
-    beside = path.with_name(data["file"])
-    try:
-        with beside.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelFileError(f"{beside}: {error.strerror}; {path.name} keeps its weights there") from error
-    if digest != data["sha256"]:
-        raise ModelFileError(f"{beside}: damaged: wanted sha256 {data['sha256']}, got {digest}; export it again")
 
 
 def _encode(values: Array) -> dict[str, Any]:

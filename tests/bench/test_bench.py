@@ -356,7 +356,7 @@ def test_peers_answer_as_we_do(models, photos, tmp_path, name, task):
 
 @pytest.mark.paddle
 def test_paddle_runs_the_release_of_the_same_network(run, tmp_path):
-    from landmark_onnx.cards.schema import card
+    from landmark_onnx.cards.catalogue import card
     from landmark_onnx_export.convert import export_model
     from landmark_onnx_export.synthetic.release import write_release
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx_bench.sample_photos import write_photos

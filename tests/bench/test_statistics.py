@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from landmark_onnx.store.catalogue import external_data
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx_bench.compare import apart
 from landmark_onnx_bench.interleaved import file_bytes, groups
 from landmark_onnx_bench.loadgen import MODULE, Batcher, generate

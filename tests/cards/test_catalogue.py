@@ -4,7 +4,7 @@ from importlib import resources
 import platformdirs
 import pytest
 
-from landmark_onnx.cards.schema import CARDS_VARIABLE, PACKAGE, card, cards, shipped_cards, users_folder
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, PACKAGE, card, cards, shipped_cards, users_folder
 from landmark_onnx.errors import CardError, UnknownModelError
 
 CARD = """name = "{name}"

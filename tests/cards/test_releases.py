@@ -1,8 +1,8 @@
 import pytest
 
 from adopted import write_card
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.cards.releases import recognised, releases_in
-from landmark_onnx.cards.schema import CARDS_VARIABLE
 
 NAME = "res152_arcmargin"
 

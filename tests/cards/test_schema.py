@@ -7,9 +7,10 @@ from importlib import resources
 import pytest
 
 from landmark_onnx.cards import schema as module
-from landmark_onnx.cards.schema import PACKAGE, ModelCard, Preprocess, card, cards, read_card, shipped_cards
+from landmark_onnx.cards.catalogue import PACKAGE, card, cards, read_card, shipped_cards
+from landmark_onnx.cards.schema import ModelCard, Preprocess
 from landmark_onnx.errors import CardError, UnknownModelError
-from landmark_onnx.types import INPUTS, OUTPUTS
+from landmark_onnx.tasks import INPUTS, OUTPUTS
 
 # ORIGINAL of each released model: task, input size, public and private mAP@100.
 RELEASED = {

@@ -21,7 +21,7 @@ import pytest
 import fakes
 from commands import ENDING, Done
 from landmark_onnx import Classifier, Detector, Retriever
-from landmark_onnx.cards.schema import cards
+from landmark_onnx.cards.catalogue import cards
 from landmark_onnx.cli.inputs import expand
 from landmark_onnx.cli.options import Batch, Engine
 from landmark_onnx.cli.progress import Reporter

@@ -11,7 +11,7 @@ import pytest
 
 import fakes
 from adopted import make_foreign, make_tar, write_card
-from landmark_onnx.cards.schema import CARDS_VARIABLE, cards
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, cards
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.images.contact_sheet import write_image

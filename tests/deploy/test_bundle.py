@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 import fakes
 from landmark_onnx import Retriever
-from landmark_onnx.cards.schema import ModelCard, card, cards, read_card
+from landmark_onnx.cards.catalogue import card, cards, read_card
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.cli import main
 from landmark_onnx.deploy import bundle as bundles
 from landmark_onnx.deploy import triton

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from landmark_onnx.cards.schema import CARDS_VARIABLE
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.doctor import diagnose as doctor
 from landmark_onnx.doctor import environment as installation
 from landmark_onnx.doctor import provider_trial as trials

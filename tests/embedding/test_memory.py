@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fakes
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.images.contact_sheet import write_image
 
 pytest.importorskip("pyarrow")

@@ -12,15 +12,15 @@ import pytest
 import fakes
 from adopted import NAME, make_foreign, make_tar, write_card
 from landmark_onnx import Classifier, Retriever
-from landmark_onnx.cards.schema import CARDS_VARIABLE, card
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card
 from landmark_onnx.errors import CardError, ModelFileError, SessionError, UnknownModelError
 from landmark_onnx.hub.add import add
 from landmark_onnx.images.contact_sheet import write_image
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import check_seal
 from landmark_onnx.runtime import compiled_cache as machine_cache
 from landmark_onnx.store.catalogue import (
     exported_path,
-    external_data,
     read_record,
     record_path,
     record_verified,

@@ -13,7 +13,7 @@ import pytest
 import fakes
 import landmark_onnx
 import landmark_onnx.hub.pull as module
-from landmark_onnx.cards.schema import CARDS_VARIABLE, card
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card
 from landmark_onnx.errors import (
     DownloadError,
     ExportError,

@@ -5,12 +5,12 @@ import pytest
 
 import fakes
 from adopted import write_card
-from landmark_onnx.cards.schema import CARDS_VARIABLE
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.hub.remove import prune, remove
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.store.catalogue import (
     exported_path,
-    external_data,
     record_path,
     record_verified,
     source_path,

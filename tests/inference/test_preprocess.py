@@ -10,7 +10,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from fakes import photo
-from landmark_onnx.cards.schema import Preprocess, card, cards
+from landmark_onnx.cards.catalogue import card, cards
+from landmark_onnx.cards.schema import Preprocess
 from landmark_onnx.errors import CardError
 from landmark_onnx.inference.preprocess import (
     INTERPOLATIONS,

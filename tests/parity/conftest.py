@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from landmark_onnx.cards.schema import ModelCard, card
+from landmark_onnx.cards.catalogue import card
+from landmark_onnx.cards.schema import ModelCard
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards.schema import CARDS_VARIABLE, ModelCard, card, read_card
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card, read_card
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.hub.add import add
 from landmark_onnx.hub.pull import pull

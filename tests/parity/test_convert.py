@@ -12,13 +12,14 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards.schema import CARDS_VARIABLE, ModelCard, Source, card
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card
+from landmark_onnx.cards.schema import ModelCard, Source
 from landmark_onnx.errors import ExportError, ModelFileError
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.model import Classifier, Detector, Retriever
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata
 from landmark_onnx.results import Failure
-from landmark_onnx.types import INPUTS, OUTPUTS
+from landmark_onnx.tasks import INPUTS, OUTPUTS
 from landmark_onnx.verification.verify import verify
 from landmark_onnx_export import convert, parity
 from landmark_onnx_export.convert import export_model

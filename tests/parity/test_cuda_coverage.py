@@ -11,7 +11,7 @@ pytest.importorskip("paddle")
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from cuda_kernels import KERNELS, UNLISTED
-from landmark_onnx.cards.schema import card, cards
+from landmark_onnx.cards.catalogue import card, cards
 from landmark_onnx_export import convert
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.graphs.detector import name_nodes

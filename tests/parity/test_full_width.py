@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards.schema import cards
+from landmark_onnx.cards.catalogue import cards
 
 pytestmark = [pytest.mark.paddle, pytest.mark.slow]
 
 EXPORT = """
 import json, resource, sys
 from pathlib import Path
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx_export.convert import export_model
 name, source, output = sys.argv[1:]
 report = export_model(card(name), Path(source), Path(output))
@@ -34,7 +34,7 @@ verify(sys.argv[1])
 RELEASE = """
 import sys
 from pathlib import Path
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx_export.synthetic.release import write_release
 name, folder, classes = sys.argv[1:]
 write_release(card(name), Path(folder), width=1, classes=int(classes))

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards.schema import Source, card
+from landmark_onnx.cards.catalogue import card
+from landmark_onnx.cards.schema import Source
 from landmark_onnx.errors import ExportError
 from landmark_onnx_export.networks.build import NETWORKS, build, plan, write_binary_model
 from landmark_onnx_export.paddle.runtime import paddle_module

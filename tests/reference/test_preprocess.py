@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import preprocess
 

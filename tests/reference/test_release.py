@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from landmark_onnx import Classifier, Detector, Retriever
-from landmark_onnx.cards.schema import cards
+from landmark_onnx.cards.catalogue import cards
 from landmark_onnx.inference.postprocess import cosine
 from landmark_onnx.verification.verify import verify
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fakes
-from landmark_onnx.cards.schema import Preprocess, card, cards
+from landmark_onnx.cards.catalogue import card, cards
+from landmark_onnx.cards.schema import Preprocess
 from landmark_onnx.errors import SessionError
 from landmark_onnx.inference.preprocess import floored_size, preprocess
 from landmark_onnx.runtime.gpu_options import (

@@ -9,15 +9,15 @@ import pytest
 import fakes
 import landmark_onnx.store.catalogue as module
 from landmark_onnx import Retriever
-from landmark_onnx.cards.schema import cards
+from landmark_onnx.cards.catalogue import cards
 from landmark_onnx.errors import ModelFileError, UnknownModelError
+from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.store.catalogue import (
     HOME_VARIABLE,
     embedded_card,
     exported_path,
-    external_data,
     find_model,
     home,
     read_record,

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 import fakes
-from landmark_onnx.cards.schema import card
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.errors import CardError, ModelFileError, SessionError
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata
 from landmark_onnx.runtime.providers import CPU, ProviderRequest

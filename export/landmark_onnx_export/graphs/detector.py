@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import onnx
 
 from landmark_onnx.cards.schema import ModelCard
-from landmark_onnx.types import OUTPUTS
+from landmark_onnx.tasks import OUTPUTS
 
 ROIS = "rois"
 """What we call a detector's boxes before they are decoded."""

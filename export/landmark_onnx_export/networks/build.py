@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 from landmark_onnx.errors import ExportError
-from landmark_onnx.types import Task
+from landmark_onnx.tasks import Task
 from landmark_onnx_export.networks.layers import ConvNames, FoundShapes, Layers, Naming, PlannedShapes, Tensor
 from landmark_onnx_export.paddle.variables import Variable, parse_program, persistable_names
 

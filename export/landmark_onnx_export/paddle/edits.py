@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from landmark_onnx.errors import ExportError
-from landmark_onnx.types import INPUTS, OUTPUTS, Task
+from landmark_onnx.tasks import INPUTS, OUTPUTS, Task
 from landmark_onnx_export.ops.signatures import BODIES, prepare
 from landmark_onnx_export.paddle.variables import (
     FP32,

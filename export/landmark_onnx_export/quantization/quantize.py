@@ -13,11 +13,12 @@ from landmark_onnx.errors import ModelFileError
 from landmark_onnx.extras import versions
 from landmark_onnx.files.workfolders import folder_beside
 from landmark_onnx.inference.preprocess import preprocess
+from landmark_onnx.modelfile.external_data import check_external_data
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata, read_seal
 from landmark_onnx.precision import FLOORS, Precision, precision_of
-from landmark_onnx.types import Task as TaskName
+from landmark_onnx.tasks import Task as TaskName
 from landmark_onnx.verification.answers import Likeness, Photo, floor_of, measure, runner
-from landmark_onnx.verification.verify import Probe, check_external_data, probe_rule
+from landmark_onnx.verification.verify import Probe, probe_rule
 from landmark_onnx_export.graphs.detector import name_nodes, rois_of
 from landmark_onnx_export.graphs.fold import standard_imports
 from landmark_onnx_export.graphs.saving import save_model

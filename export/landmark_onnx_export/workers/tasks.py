@@ -13,7 +13,7 @@ from landmark_onnx.errors import ExportError, MissingExtraError, reason_of
 from landmark_onnx.runtime.onnxruntime_backend import FATAL
 from landmark_onnx.runtime.providers import CPU, ProviderRequest, onnxruntime
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.types import INPUTS, OUTPUTS
+from landmark_onnx.tasks import INPUTS, OUTPUTS
 from landmark_onnx_export.paddle.edits import op_types
 from landmark_onnx_export.paddle.runtime import inference_config, paddle_module, predict
 

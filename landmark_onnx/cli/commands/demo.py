@@ -82,7 +82,7 @@ def _photos(folder: Path) -> Iterator[str]:
 
 def _made_up(task: str, folder: Path, report: Reporter) -> str:
     """Make a release of the first shipped card of a task, export it as a user does, and say where the model is."""
-    from landmark_onnx.cards.schema import shipped_cards
+    from landmark_onnx.cards.catalogue import shipped_cards
 
     with extra("demo"):
         from landmark_onnx_export.synthetic.release import write_release

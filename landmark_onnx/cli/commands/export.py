@@ -52,7 +52,7 @@ CardFile = Annotated[
 
 
 class Input(enum.StrEnum):
-    """What the file's image input is: `landmark_onnx.types.InputKind` as an option."""
+    """What the file's image input is: `landmark_onnx.tasks.InputKind` as an option."""
 
     FLOAT32 = "float32"
     UINT8 = "uint8"
@@ -131,8 +131,8 @@ def _every(folder: Path) -> list[tuple[str, Path]]:
 
 def _one(source: Path | None, name: str | None, own: "ModelCard | None") -> tuple[str, Path]:
     """The model and its release: the one named, or the store's. Raises: ExportError that lists the names there are."""
+    from landmark_onnx.cards.catalogue import card, cards
     from landmark_onnx.cards.releases import recognised
-    from landmark_onnx.cards.schema import card, cards
     from landmark_onnx.hub.checksums import check_source
     from landmark_onnx.store.catalogue import source_path
 
@@ -150,7 +150,7 @@ def _one(source: Path | None, name: str | None, own: "ModelCard | None") -> tupl
 
 
 def _own_card(path: Path | None, name: str | None) -> "ModelCard | None":
-    from landmark_onnx.cards.schema import read_card
+    from landmark_onnx.cards.catalogue import read_card
 
     own = read_card(path) if path else None
     if own and name and name != own.name:
@@ -175,7 +175,7 @@ def export_one(
     folder: `output` is one even if it is not there yet. own: the card, where it is none of the known ones; beside: the
     folder where it lies, and its labels may lie.
     """
-    from landmark_onnx.cards.schema import card
+    from landmark_onnx.cards.catalogue import card
     from landmark_onnx.store.catalogue import exported_path
     from landmark_onnx.store.locks import file_locked
 
