@@ -13,7 +13,7 @@ from landmark_onnx.precision import MEASURES, precision_file
 from landmark_onnx.tasks import Task
 from landmark_onnx.types import Array
 from landmark_onnx.verification.answers import Answer, Likeness, answer, compare
-from landmark_onnx_bench.resolve import Entry
+from landmark_onnx_bench.resolve import Entrant
 from landmark_onnx_bench.targets import Contestant
 
 PHOTOS: Mapping[Task, int] = types.MappingProxyType({"retrieval": 8, "cls": 32, "det": 2})
@@ -26,7 +26,7 @@ def likeness(card: ModelCard, exact: Path, other: Path) -> Likeness | None:
     return None if found.boxes == 0 else found
 
 
-def stored_likeness(model: Entry, contestant: Contestant) -> Likeness | None:
+def stored_likeness(model: Entrant, contestant: Contestant) -> Likeness | None:
     """What the file of a reduced precision says of itself, if there is one."""
     path = precision_file(model.path, contestant.precision)
     if path == model.path or not path.is_file():

@@ -8,13 +8,13 @@ from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.results import Failure, Result
 from landmark_onnx.tasks import Task
 from landmark_onnx.types import Tensors
-from landmark_onnx_bench.peers import OnnxRuntime, OpenVino, Paddle
+from landmark_onnx_bench.peers import OnnxRuntimePeer, OpenVinoPeer, Paddle
 from landmark_onnx_bench.targets import Contestant, Runtime
 
 KINDS: Mapping[Task, type[Model[Any]]] = {"retrieval": Retriever, "cls": Classifier, "det": Detector}
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """A loaded contestant.
 
     providers: what really runs it, first one first. batch_size: images it runs together. as_uint8: it takes bytes.
@@ -55,20 +55,20 @@ class Own:
         self.note = self._session.note
 
     def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
+        """As `Backend.run`."""
         return self._session.run(self.card, feeds)
 
     def answers(self, paths: Sequence[str]) -> Iterator[Result]:
-        """As `Engine.answers`, through the package's own pipeline."""
+        """As `Backend.answers`, through the package's own pipeline."""
         for result in self._model.stream(paths):
             if isinstance(result, Failure):
                 raise result.kind(result.error)
             yield result
 
 
-ENGINES: Mapping[Runtime, Callable[[Contestant], Engine]] = {
+ENGINES: Mapping[Runtime, Callable[[Contestant], Backend]] = {
     "landmark-onnx": Own,
-    "onnxruntime": OnnxRuntime,
-    "openvino": OpenVino,
+    "onnxruntime": OnnxRuntimePeer,
+    "openvino": OpenVinoPeer,
     "paddle": Paddle,
 }

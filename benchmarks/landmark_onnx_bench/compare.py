@@ -9,7 +9,7 @@ from landmark_onnx_bench.statistics import STABLE_WINDOWS, digits
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class MeasuredChange:
     """One measurement in both reports.
 
     ratio: the second's cost by the first's, above 1 is slower. real: it is beyond the noise of the two runs.
@@ -27,7 +27,7 @@ class Change:
         return {**self.key, **figures, "beyond_noise": self.real}
 
 
-def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[MeasuredChange]:
     """What both reports measured, in the order of the first one."""
     others = {_key(row): row for row in after["rows"]}
     return [_change(row, others[_key(row)]) for row in before["rows"] if _key(row) in others]
@@ -49,7 +49,7 @@ def apart(before: Sequence[float], after: Sequence[float]) -> bool:
     return max(before) < min(after) or max(after) < min(before)
 
 
-def tabulate(changes: Sequence[Change]) -> str:
+def tabulate(changes: Sequence[MeasuredChange]) -> str:
     """The changes as Markdown, the measurements beyond noise marked."""
     rows = [
         (
@@ -64,9 +64,9 @@ def tabulate(changes: Sequence[Change]) -> str:
     return "\n".join(markdown_table([*KEY[:-1], "before ms", "after ms", "ratio", "beyond noise"], rows))
 
 
-def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
+def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> MeasuredChange:
     costs = [_costs(row) for row in (before, after)]
-    return Change(
+    return MeasuredChange(
         key={name: before[name] for name in KEY},
         before_ms=before["cost_ms"],
         after_ms=after["cost_ms"],

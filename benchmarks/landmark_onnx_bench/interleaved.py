@@ -15,7 +15,7 @@ from landmark_onnx.precision import precision_file
 from landmark_onnx.verification.answers import Likeness
 from landmark_onnx_bench.accuracy import PHOTOS, likeness, likeness_json, stored_likeness
 from landmark_onnx_bench.environment import available_bytes
-from landmark_onnx_bench.resolve import Entry
+from landmark_onnx_bench.resolve import Entrant
 from landmark_onnx_bench.statistics import Ratio, Window, digits, stable, summary
 from landmark_onnx_bench.targets import Contestant, Scenario, Target, Workload
 from landmark_onnx_bench.worker_process import Child
@@ -29,7 +29,7 @@ MEMORY_FACTOR = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class ContestRules:
     """How a contest goes.
 
     max_windows: of each contestant and target, if it is not stable before. pause: seconds between turns, because the
@@ -51,7 +51,7 @@ class Standing:
     likeness: of its answers with those of the first contestant at fp32, where that is known.
     """
 
-    model: Entry
+    model: Entrant
     contestant: Contestant
     target: Target
     work: Workload
@@ -100,7 +100,7 @@ class Contest:
     """One model and its contestants at one batch size."""
 
     def __init__(
-        self, model: Entry, contestants: Sequence[Contestant], rules: Rules, *, say: Callable[[str], None]
+        self, model: Entrant, contestants: Sequence[Contestant], rules: ContestRules, *, say: Callable[[str], None]
     ) -> None:
         """contestants: the first one is what the ratios of the others are taken of. say: told of each turn."""
         self.dropouts: list[Dropout] = []

@@ -52,7 +52,7 @@ class Peer(ABC):
             yield from (found[position] for position in range(len(chunk)))
 
 
-class OnnxRuntime(Peer):
+class OnnxRuntimePeer(Peer):
     """onnxruntime with the options it has by itself, on the CPU."""
 
     def __init__(self, contestant: Contestant) -> None:
@@ -74,7 +74,7 @@ class OnnxRuntime(Peer):
         return dict(zip(OUTPUTS[task], values, strict=True))
 
 
-class OpenVino(Peer):
+class OpenVinoPeer(Peer):
     """The openvino package itself, on the CPU, made for latency and for any image size."""
 
     def __init__(self, contestant: Contestant) -> None:

@@ -11,11 +11,11 @@ from landmark_onnx.extras import extra
 from landmark_onnx.modelfile.metadata import read_metadata
 from landmark_onnx.precision import Precision
 from landmark_onnx.store.catalogue import source_path
-from landmark_onnx_bench.targets import OWN, PEERS, Contestant, Peer
+from landmark_onnx_bench.targets import OWN, PEERS, Contestant, PeerName
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entrant:
     """A model that takes part.
 
     path: the exported file. card: the facts inside it. metadata: all that it says of itself. release: what Paddle
@@ -34,7 +34,7 @@ class Entry:
         return self.card.name
 
 
-def entry(path: Path, *, releases: Sequence[Path] = (), raws: Sequence[Path] = ()) -> Entry:
+def entry(path: Path, *, releases: Sequence[Path] = (), raws: Sequence[Path] = ()) -> Entrant:
     """Read what an exported file says of itself, and find its release and its raw export.
 
     releases, raws: files, or folders that hold NAME.tar or NAME.onnx. The store's release serves if none is given.
@@ -45,7 +45,7 @@ def entry(path: Path, *, releases: Sequence[Path] = (), raws: Sequence[Path] = (
         raise ModelFileError(f"{path}: no model card inside: not exported by landmark-onnx")
     card = ModelCard.from_dict(metadata["card"], f"{path}: card")
     stored = source_path(card.name)
-    return Entry(
+    return Entrant(
         path=path,
         card=card,
         metadata=metadata,
@@ -55,7 +55,7 @@ def entry(path: Path, *, releases: Sequence[Path] = (), raws: Sequence[Path] = (
 
 
 def own(
-    model: Entry, providers: Sequence[str], precisions: Sequence[Precision], *, threads: int, batch_size: int
+    model: Entrant, providers: Sequence[str], precisions: Sequence[Precision], *, threads: int, batch_size: int
 ) -> Iterator[Contestant]:
     """The package itself on each provider at each precision."""
     for provider in providers:
@@ -72,7 +72,7 @@ def own(
             )
 
 
-def peer(model: Entry, name: str, folder: Path, *, threads: int, batch_size: int) -> Contestant:
+def peer(model: Entrant, name: str, folder: Path, *, threads: int, batch_size: int) -> Contestant:
     """The peer `name` of `PEERS` on the same network. folder: gets the program that Paddle runs.
 
     Raises: ModelFileError if there is no release for Paddle; ExportError if it is not one; MissingExtraError.
@@ -92,7 +92,7 @@ def peer(model: Entry, name: str, folder: Path, *, threads: int, batch_size: int
     )
 
 
-def _file(model: Entry, name: str, facts: Peer, folder: Path) -> tuple[Path, dict[str, Any]]:
+def _file(model: Entrant, name: str, facts: PeerName, folder: Path) -> tuple[Path, dict[str, Any]]:
     if facts.wants == "raw":
         return model.raw or model.path, {"raw": model.raw is not None}
     if facts.wants == "release":

@@ -8,13 +8,13 @@ from landmark_onnx.errors import LandmarkError
 from landmark_onnx.files.workfolders import temporary_folder
 from landmark_onnx.precision import Precision
 from landmark_onnx.tasks import INPUTS
-from landmark_onnx_bench.interleaved import Contest, Dropout, Rules, Standing
-from landmark_onnx_bench.resolve import Entry, own, peer
+from landmark_onnx_bench.interleaved import Contest, ContestRules, Dropout, Standing
+from landmark_onnx_bench.resolve import Entrant, own, peer
 from landmark_onnx_bench.targets import Contestant
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SuitePlan:
     """Who takes part in each contest, and its rules. The first provider at the first precision is the baseline."""
 
     providers: tuple[str, ...] = ("cpu",)
@@ -22,7 +22,7 @@ class Plan:
     peers: tuple[str, ...] = ()
     batch_sizes: tuple[int, ...] = (1,)
     threads: int
-    rules: Rules
+    rules: ContestRules
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,9 @@ class Outcome:
     dropouts: list[Dropout]
 
 
-def hold_all(plan: Plan, models: Sequence[Entry], photos: Sequence[Path], *, say: Callable[[str], None]) -> Outcome:
+def hold_all(
+    plan: SuitePlan, models: Sequence[Entrant], photos: Sequence[Path], *, say: Callable[[str], None]
+) -> Outcome:
     """Hold each contest, one after another. say: told of each turn."""
     standings: list[Standing] = []
     dropouts: list[Dropout] = []
@@ -47,13 +49,13 @@ def hold_all(plan: Plan, models: Sequence[Entry], photos: Sequence[Path], *, say
     return Outcome(standings=standings, dropouts=dropouts)
 
 
-def batch_sizes(plan: Plan, model: Entry) -> tuple[int, ...]:
+def batch_sizes(plan: SuitePlan, model: Entrant) -> tuple[int, ...]:
     """Those of the plan, or 1 for a task that takes one image at a time."""
     return plan.batch_sizes if len(INPUTS[model.card.task]) == 1 else (1,)
 
 
 def _contestants(
-    plan: Plan, model: Entry, batch_size: int, folder: Path, dropouts: list[Dropout]
+    plan: SuitePlan, model: Entrant, batch_size: int, folder: Path, dropouts: list[Dropout]
 ) -> Iterator[Contestant]:
     yield from own(model, plan.providers, plan.precisions, threads=plan.threads, batch_size=batch_size)
     for name in plan.peers:

@@ -33,7 +33,7 @@ class Scenario(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class PeerName:
     """Another runtime for the same network. wants: the file it needs that is not the model itself."""
 
     runtime: Runtime
@@ -43,20 +43,20 @@ class Peer:
     wants: Literal["release", "raw", ""] = ""
 
 
-PEERS: Mapping[str, Peer] = types.MappingProxyType(
+PEERS: Mapping[str, PeerName] = types.MappingProxyType(
     {
-        "paddle": Peer(runtime="paddle", provider="plain kernels", wants="release"),
-        "paddle-onednn": Peer(runtime="paddle", provider="oneDNN", options={"onednn": True}, wants="release"),
-        "paddle-bf16": Peer(
+        "paddle": PeerName(runtime="paddle", provider="plain kernels", wants="release"),
+        "paddle-onednn": PeerName(runtime="paddle", provider="oneDNN", options={"onednn": True}, wants="release"),
+        "paddle-bf16": PeerName(
             runtime="paddle",
             provider="oneDNN",
             precision="bf16",
             options={"onednn": True, "bf16": True},
             wants="release",
         ),
-        "openvino": Peer(runtime="openvino", provider="CPU"),
-        "openvino-bf16": Peer(runtime="openvino", provider="CPU", precision="bf16"),
-        "onnxruntime-raw": Peer(runtime="onnxruntime", provider="CPUExecutionProvider", wants="raw"),
+        "openvino": PeerName(runtime="openvino", provider="CPU"),
+        "openvino-bf16": PeerName(runtime="openvino", provider="CPU", precision="bf16"),
+        "onnxruntime-raw": PeerName(runtime="onnxruntime", provider="CPUExecutionProvider", wants="raw"),
     }
 )
 """Peers by their name on the command line. "paddle" is what the original ran on, oneDNN is Paddle's best."""

@@ -16,7 +16,7 @@ import numpy as np
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import preprocess
-from landmark_onnx_bench.backends import ENGINES, Engine
+from landmark_onnx_bench.backends import ENGINES, Backend
 from landmark_onnx_bench.batches import batches
 from landmark_onnx_bench.environment import peak_bytes
 from landmark_onnx_bench.loadgen import check_scenario, generate, harness, installed
@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, contestant: Contestant, paths: Sequence[str]) -> None:
         """paths: of photos that can be read."""
         start = time.perf_counter()
-        self.engine: Engine = ENGINES[contestant.runtime](contestant)
+        self.engine: Backend = ENGINES[contestant.runtime](contestant)
         self.session_seconds = time.perf_counter() - start
         self.loaded_bytes = peak_bytes()
         self._paths = list(paths)

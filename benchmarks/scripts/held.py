@@ -12,8 +12,8 @@ from made import Workshop, say
 
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx_bench.accuracy import likeness_json
-from landmark_onnx_bench.interleaved import Contest, Rules, Standing
-from landmark_onnx_bench.resolve import Entry, own, peer
+from landmark_onnx_bench.interleaved import Contest, ContestRules, Standing
+from landmark_onnx_bench.resolve import Entrant, own, peer
 from landmark_onnx_bench.statistics import Ratio, digits, stable
 from landmark_onnx_bench.targets import OWN, Contestant, Workload
 from landmark_onnx_bench.worker import MAX_FEEDS
@@ -31,10 +31,10 @@ class Bench:
     batch_size: int
     photos: int
 
-    def rules(self, *targets: str, queries: int = 0, agree: bool = False) -> Rules:
+    def rules(self, *targets: str, queries: int = 0, agree: bool = False) -> ContestRules:
         """Of a contest."""
         work = Workload(seconds=self.seconds, queries=queries)
-        return Rules(work=work, targets=targets, max_windows=self.windows, agree=agree)
+        return ContestRules(work=work, targets=targets, max_windows=self.windows, agree=agree)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Held:
     """A contest that was held, and figures of it; iterates over the labels of those who finished."""
 
     def __init__(
-        self, bench: Bench, model: Entry, precisions: Sequence[str], peers: Sequence[str], rules: Rules
+        self, bench: Bench, model: Entrant, precisions: Sequence[str], peers: Sequence[str], rules: ContestRules
     ) -> None:
         self._model = model
         ours = list(own(model, bench.providers, precisions, threads=bench.threads, batch_size=1))

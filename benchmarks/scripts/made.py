@@ -14,8 +14,8 @@ from landmark_onnx.cards.catalogue import card
 from landmark_onnx.precision import precision_file
 from landmark_onnx.store.catalogue import HOME_VARIABLE
 from landmark_onnx.types import Image
-from landmark_onnx_bench.resolve import Entry, entry
-from landmark_onnx_export.convert import Form, export_model
+from landmark_onnx_bench.resolve import Entrant, entry
+from landmark_onnx_export.convert import ExportForm, export_model
 from landmark_onnx_export.synthetic.release import write_release
 
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "landmark-onnx"))
@@ -38,7 +38,7 @@ class Workshop:
     width: float
     classes: int = 1000
 
-    def model(self, name: str) -> Entry:
+    def model(self, name: str) -> Entrant:
         """The model `name` with its release and the export that nothing optimised."""
         path, raw = (self.folder / kind / f"{name}.onnx" for kind in ("models", "raw"))
         release = self.folder / "releases" / f"{name}.tar"
@@ -48,7 +48,7 @@ class Workshop:
         for output in (path, raw):
             if not output.is_file():
                 say(f"{name}: export to {output}")
-                export_model(card(name), release, output, Form(raw=output == raw), check_parity=False)
+                export_model(card(name), release, output, ExportForm(raw=output == raw), check_parity=False)
         return entry(path, releases=[release], raws=[raw])
 
     def reduced(self, name: str, precision: str) -> str:

@@ -27,7 +27,7 @@ from landmark_onnx_export.networks.build import build, write_binary_model
 from landmark_onnx_export.ops.lower import CUSTOM_OPS, lower
 from landmark_onnx_export.paddle import edits as programs
 from landmark_onnx_export.paddle.variables import parse_program, persistable_names
-from landmark_onnx_export.releases.source import Source, open_source
+from landmark_onnx_export.releases.source import ReleaseSource, open_source
 from landmark_onnx_export.workers.run import run_child
 
 logger = logging.getLogger("landmark_onnx.export.convert")
@@ -36,7 +36,7 @@ TOOLS = ("landmark-onnx", *EXPORTERS.values(), "onnxruntime")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class ExportForm:
     """What file is made of a release.
 
     raw: every op as the program has it, weights the released bits; else `lean` for any machine.
@@ -51,7 +51,7 @@ class Form:
         return {} if self.input_kind == "float32" else {"input": self.input_kind}
 
 
-LEAN = Form()
+LEAN = ExportForm()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def export_model(
     card: ModelCard,
     source: Path,
     output: Path,
-    form: Form = LEAN,
+    form: ExportForm = LEAN,
     *,
     check_parity: bool = True,
     beside: Path | None = None,
@@ -107,7 +107,7 @@ def export_model(
     return ExportReport(path=output, card=card, seconds=time.perf_counter() - start, agreement=agreed, unused=unused)
 
 
-def _program(card: ModelCard, source: Source, folder: Path) -> tuple[bytes, tuple[str, ...]]:
+def _program(card: ModelCard, source: ReleaseSource, folder: Path) -> tuple[bytes, tuple[str, ...]]:
     """The program with dynamic sizes, and the variables it does not use."""
     data = source.program
     if data is None:
@@ -136,7 +136,7 @@ def _convert(card: ModelCard, program: bytes, tensors: programs.Tensors, folder:
     return model
 
 
-def _metadata(card: ModelCard, source: Source, measured: parity.Parity | None) -> dict[str, Any]:
+def _metadata(card: ModelCard, source: ReleaseSource, measured: parity.Parity | None) -> dict[str, Any]:
     """What the file says of itself: see `landmark_onnx.modelfile.metadata`."""
     metadata: dict[str, Any] = {
         "card": card.to_dict(),
@@ -148,7 +148,7 @@ def _metadata(card: ModelCard, source: Source, measured: parity.Parity | None) -
     return metadata
 
 
-def _labels(card: ModelCard, source: Source, beside: Path | None) -> dict[str, dict[str, str]]:
+def _labels(card: ModelCard, source: ReleaseSource, beside: Path | None) -> dict[str, dict[str, str]]:
     """The class names that the card wants, as metadata."""
     wanted = card.source.labels
     if not wanted:

@@ -67,7 +67,7 @@ def check_pairs(pairs: list[str] | None) -> list[str] | None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class ExecutionOptions:
     """What runs a model."""
 
     provider: Annotated[
@@ -112,7 +112,7 @@ class Engine:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Supply:
+class ModelSource:
     """How a model is come by."""
 
     offline: Annotated[
@@ -175,7 +175,7 @@ class Images:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Batch(Images):
+class BatchOptions(Images):
     """The same, with answers that can be timed."""
 
     time: Annotated[

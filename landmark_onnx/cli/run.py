@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
-from landmark_onnx.cli.options import Engine, Images, Output, Supply, check_destination
+from landmark_onnx.cli.options import ExecutionOptions, Images, ModelSource, Output, check_destination
 from landmark_onnx.cli.output import View, open_sink
 from landmark_onnx.cli.progress import Reporter
 
 if TYPE_CHECKING:
-    from landmark_onnx.hub.pull import Watch
+    from landmark_onnx.hub.pull import PullProgress
     from landmark_onnx.model import Model
 
     M = TypeVar("M", bound=Model[Any])
 
 
-class Answer(Protocol):
+class Printable(Protocol):
     """What can be written: a result or a failure."""
 
     def to_json(self) -> dict[str, Any]:
@@ -40,12 +40,17 @@ def reporting(output: Output, *, bar: bool = False) -> Iterator[Reporter]:
 
 
 def load(
-    kind: "type[M]", name: str, engine: Engine, batch: Images, report: Reporter, supply: Supply | None = None
+    kind: "type[M]",
+    name: str,
+    engine: ExecutionOptions,
+    batch: Images,
+    report: Reporter,
+    supply: ModelSource | None = None,
 ) -> "M":
     """The model `name` as a `kind`, pulled first if need be, and a note on the provider that "auto" took."""
     from landmark_onnx.hub.pull import ensure
 
-    supply = supply or Supply()
+    supply = supply or ModelSource()
     card = supply.read_card()
     with report.lengthy(f"{name} is not in the store yet: pulling it"):
         path = ensure(name, engine.precision.value, offline=supply.offline, watch=watching(name, report))
@@ -64,18 +69,18 @@ def load(
     return model
 
 
-def watching(name: str, report: Reporter) -> "Watch":
+def watching(name: str, report: Reporter) -> "PullProgress":
     """What `pull` tells of a model, for the progress bar."""
-    from landmark_onnx.hub.pull import Watch
+    from landmark_onnx.hub.pull import PullProgress
 
-    return Watch(
+    return PullProgress(
         stage=lambda text: report.stage(f"{name}: {text}"),
         received=lambda done, total: report.received(f"{name}: download", done, total),
     )
 
 
 def emit(
-    answers: Iterable[Answer | None], view: View, output: Output, report: Reporter, *, timed: bool = False
+    answers: Iterable[Printable | None], view: View, output: Output, report: Reporter, *, timed: bool = False
 ) -> None:
     """Write each answer as it comes; a failure is one line on standard error too, and stops nothing.
 

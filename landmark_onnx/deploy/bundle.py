@@ -20,7 +20,7 @@ import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.deploy import triton
-from landmark_onnx.deploy.lockfile import FILE, Digest, Manifest, Member, difference, digest, read_manifest
+from landmark_onnx.deploy.lockfile import FILE, BundledModel, BundleLock, Digest, difference, digest, read_manifest
 from landmark_onnx.doctor.environment import owners
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.extras import versions
@@ -46,7 +46,7 @@ def bundle(
     threads: int = 0,
     serving: triton.Serving | None = None,
     say: Callable[[str], None] = lambda stage: None,
-) -> Manifest:
+) -> BundleLock:
     """Run each exported model once, copy it into `folder` with its card, and write the lock.
 
     provider: what it runs on, and at which precision: of a reduced one that file is copied, and the fp32 file is not.
@@ -72,7 +72,7 @@ def bundle(
                 _write_serving(each.card, work / file, serving)
             else:
                 _write(work / "cards" / f"{each.card.name}.toml", card_toml(each.card))
-            member = Member(
+            member = BundledModel(
                 name=each.card.name,
                 task=each.card.task,
                 file=file,
@@ -83,7 +83,7 @@ def bundle(
             members.append(member)
         _write(work / REQUIREMENTS, requirements())
         say("hash")
-        lock = Manifest(
+        lock = BundleLock(
             layout="triton" if serving else "store", models=tuple(members), files=_digests(work), ran_on=_ran_on()
         )
         _write(work / FILE, json.dumps(lock.to_json(), indent=1) + "\n")
@@ -92,7 +92,7 @@ def bundle(
     return lock
 
 
-def check_bundle(folder: Path) -> tuple[Manifest, tuple[str, ...]]:
+def check_bundle(folder: Path) -> tuple[BundleLock, tuple[str, ...]]:
     """Hash every file of a bundle again: its lock, and what is wrong. Raises: ModelFileError if it is no bundle."""
     lock = read_manifest(folder)
     found = (difference(folder, name, wanted) for name, wanted in lock.files.items())

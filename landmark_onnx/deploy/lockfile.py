@@ -42,7 +42,7 @@ class Digest:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class BundledModel:
     """A model of a bundle. file: its place; precision: of that file.
 
     agreement: of its answer then with its stored one, None if it has none.
@@ -57,11 +57,11 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class BundleLock:
     """What is in a bundle. files: place -> digest, all but this one. ran_on: versions of what ran the models."""
 
     layout: Layout
-    models: tuple[Member, ...]
+    models: tuple[BundledModel, ...]
     files: Mapping[Place, Digest]
     ran_on: Mapping[str, str]
 
@@ -75,14 +75,14 @@ class Manifest:
         return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> BundleLock:
     """What a bundle's lock file says. Raises: ModelFileError if the folder is no bundle, or the file is damaged."""
     path = folder / FILE
     try:
         data = read_versioned(path, "version", VERSION)
         if (kind := data.pop("format", None)) != FORMAT:
             raise DocumentError(f"format: wanted {FORMAT!r}, got {brief(kind)}")
-        return structure(Manifest, data)
+        return structure(BundleLock, data)
     except OSError as error:
         raise ModelFileError(f"{folder}: no bundle: {FILE}: {error.strerror}") from error
     except VersionError as error:

@@ -46,7 +46,7 @@ class Serving:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Tensor:
+class TritonTensor:
     """An input or output. shape: -1 where any size will do."""
 
     name: str
@@ -97,7 +97,7 @@ def label_lines(labels: Mapping[int, str]) -> str:
     return "".join(f"{' '.join(name.split())}\n" for name in names)
 
 
-def _tensors(model: Path, card: ModelCard) -> tuple[list[Tensor], list[Tensor]]:
+def _tensors(model: Path, card: ModelCard) -> tuple[list[TritonTensor], list[TritonTensor]]:
     """The file's inputs and outputs that the card names, the image first."""
     given, wanted = signature(model)
     return [_tensor(model, name, given) for name in card.input_names()], [
@@ -105,16 +105,16 @@ def _tensors(model: Path, card: ModelCard) -> tuple[list[Tensor], list[Tensor]]:
     ]
 
 
-def _tensor(model: Path, name: str, ports: Mapping[str, Port]) -> Tensor:
+def _tensor(model: Path, name: str, ports: Mapping[str, Port]) -> TritonTensor:
     if name not in ports:
         raise ModelFileError(f"{model}: wanted a tensor called {name}, got {', '.join(ports)}")
     port = ports[name]
     if port.kind not in DATA_TYPES or len(port.shape) < 2:
         raise ModelFileError(f"{model}: {name}: {port.kind} of shape {port.shape} is not for Triton")
-    return Tensor(name, DATA_TYPES[port.kind], tuple(-1 if side is None else side for side in port.shape))
+    return TritonTensor(name, DATA_TYPES[port.kind], tuple(-1 if side is None else side for side in port.shape))
 
 
-def _narrowed(card: ModelCard, image: Tensor) -> Tensor:
+def _narrowed(card: ModelCard, image: TritonTensor) -> TritonTensor:
     """The image, with the sides that the card's preprocessing always makes: behind the colours, or before them."""
     sides = fixed_sides(card.preprocess) or (-1, -1)
     first = 1 if image.data_type == DATA_TYPES["uint8"] else 2
@@ -123,7 +123,7 @@ def _narrowed(card: ModelCard, image: Tensor) -> Tensor:
     return dataclasses.replace(image, shape=shape)
 
 
-def _described(tensor: Tensor, *, batched: bool) -> dict[str, Any]:
+def _described(tensor: TritonTensor, *, batched: bool) -> dict[str, Any]:
     """A ModelInput or ModelOutput; the batch's own dimension is implied."""
     dims = tensor.shape[1:] if batched else tensor.shape
     return {"name": tensor.name, "data_type": Word(tensor.data_type), "dims": list(dims)}

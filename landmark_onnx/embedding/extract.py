@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from landmark_onnx.embedding.item import Item
-from landmark_onnx.embedding.manifest import Manifest
+from landmark_onnx.embedding.manifest import FeatureManifest
 from landmark_onnx.embedding.shards import Shard, Vectors
 from landmark_onnx.errors import FeatureError, ImageError, LandmarkError, SessionError
 from landmark_onnx.images.decode import ReadOptions, read_image
@@ -44,7 +44,7 @@ Row: TypeAlias = tuple[Vectors, ...] | str
 class Extractor:
     """Makes the shards of `manifest`. models: those it names. reading: how images are read, as the models do."""
 
-    manifest: Manifest
+    manifest: FeatureManifest
     models: Mapping[str, Retriever]
     reading: ReadOptions
 

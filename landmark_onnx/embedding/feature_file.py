@@ -27,14 +27,14 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 ROWS_PER_GROUP = 1024
 
 
-class Add(Protocol):
+class AddVector(Protocol):
     """Take one more image's (D,) vector; D is the same for all."""
 
     def __call__(self, name: str, vector: Float32) -> None:
-        """Add a row."""
+        """AddVector a row."""
 
 
-def feature_file(path: Path) -> AbstractContextManager[Add]:
+def feature_file(path: Path) -> AbstractContextManager[AddVector]:
     """A context that takes rows and writes them to `path` when it ends well, in the form of its suffix.
 
     Raises: ImageError for another suffix, and at the end if there was no row; MissingExtraError without pyarrow.
@@ -107,7 +107,7 @@ def _write_npy(path: Path, spool: _Spool) -> None:
 
 
 @contextlib.contextmanager
-def _spooled(path: Path, write: Callable[[Path, _Spool], None]) -> Iterator[Add]:
+def _spooled(path: Path, write: Callable[[Path, _Spool], None]) -> Iterator[AddVector]:
     """Gather rows on disk, then let `write` make the file of them."""
     place = destination(path)
     folder = place.parent if place else None
@@ -120,7 +120,7 @@ def _spooled(path: Path, write: Callable[[Path, _Spool], None]) -> Iterator[Add]
 
 
 @contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[Add]:
+def _parquet(path: Path) -> Iterator[AddVector]:
     """Write each full row group as it comes: Parquet has its sizes at the end."""
     with extra("parquet", what="pyarrow"):
         import pyarrow as pa
@@ -159,7 +159,7 @@ def _no_rows(path: Path) -> ImageError:
     return ImageError(f"{path}: not written: no image has an embedding")
 
 
-FORMATS: Mapping[str, Callable[[Path], AbstractContextManager[Add]]] = {
+FORMATS: Mapping[str, Callable[[Path], AbstractContextManager[AddVector]]] = {
     ".npz": functools.partial(_spooled, write=_write_npz),
     ".npy": functools.partial(_spooled, write=_write_npy),
     ".parquet": _parquet,

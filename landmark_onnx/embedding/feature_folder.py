@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
+from landmark_onnx.embedding.manifest import FILE, DType, FeatureManifest, ModelIdentity, read_manifest
 from landmark_onnx.embedding.shards import Shard, read_footer, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.images.ids import as_text
@@ -44,7 +44,7 @@ class Features:
     """
 
     folder: Path
-    manifest: Manifest
+    manifest: FeatureManifest
 
     @property
     def models(self) -> tuple[ModelIdentity, ...]:
@@ -183,7 +183,7 @@ def write_features(
     Raises: FeatureError if the folder has features already; ValueError if a batch lacks a model or its shape differs.
     """
     base = as_text(str(Path.cwd()))
-    manifest = Manifest(models=tuple(models), dtype=dtype, shard_size=shard_size, inputs="", rows=0, base=base)
+    manifest = FeatureManifest(models=tuple(models), dtype=dtype, shard_size=shard_size, inputs="", rows=0, base=base)
     if folder.exists() and any(folder.glob("part-*.parquet")):
         raise FeatureError(f"{folder}: has features already; name another folder")
     digest = hashlib.sha256()
@@ -200,7 +200,7 @@ def write_features(
     return Features(folder, whole)
 
 
-def _resharded(batches: Iterable[Batch], manifest: Manifest) -> Iterator[Shard]:
+def _resharded(batches: Iterable[Batch], manifest: FeatureManifest) -> Iterator[Shard]:
     """Batches of any size -> shards of the manifest's size, the last one smaller."""
     ids: list[str] = []
     sources: list[str] = []
@@ -232,7 +232,7 @@ def _resharded(batches: Iterable[Batch], manifest: Manifest) -> Iterator[Shard]:
         yield taken(len(ids))
 
 
-def _check(batch: Batch, manifest: Manifest) -> None:
+def _check(batch: Batch, manifest: FeatureManifest) -> None:
     for model in manifest.models:
         shape = batch.vectors[model.name].shape if model.name in batch.vectors else None
         if shape != (len(batch.ids), model.dim) or len(batch.sources) != len(batch.ids):

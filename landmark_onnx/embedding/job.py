@@ -18,7 +18,7 @@ import filelock
 from landmark_onnx.embedding.extract import Extractor
 from landmark_onnx.embedding.feature_folder import SHARD_SIZE, Features
 from landmark_onnx.embedding.item import Item
-from landmark_onnx.embedding.manifest import FILE, DType, Manifest, ModelIdentity, read_manifest
+from landmark_onnx.embedding.manifest import FILE, DType, FeatureManifest, ModelIdentity, read_manifest
 from landmark_onnx.embedding.parts import PARTS, begun_shards, is_of, joined, kept_parts, part_path, remove_parts
 from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, shard_path, write_shard
 from landmark_onnx.embedding.worklist import FILE as PLAN
@@ -38,7 +38,7 @@ OURS = re.compile(rf"{re.escape(FILE)}|{re.escape(PLAN)}|{NAMES.pattern}|{PARTS.
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class EmbedProgress:
     """Who is told how far it is. Counts are of images.
 
     found: so many are on the list by now. duplicates: ids that several have. kept: so many are done from before.
@@ -54,7 +54,7 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Made:
+class FinishedShard:
     """A shard that is there. failed: of its rows. sha256: as its footer has it."""
 
     number: int
@@ -68,14 +68,14 @@ class Job:
 
     folder: Path
     plan: Path
-    manifest: Manifest
+    manifest: FeatureManifest
     begun: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     def rows(self, number: int) -> int:
         """The images of a shard that are to be embedded."""
         return self.manifest.rows_of(number) - self.begun.get(number, 0)
 
-    def make(self, number: int, extractor: Extractor, told: Callable[[], None] = lambda: None) -> Made:
+    def make(self, number: int, extractor: Extractor, told: Callable[[], None] = lambda: None) -> FinishedShard:
         """Make a shard, or what is missing of it. Raises: FeatureError if it cannot be written."""
         items = read_items(self.plan, number)
         parts = list(kept_parts(self.folder, number, self.manifest, items))
@@ -95,10 +95,10 @@ class Job:
             logger.info("%s: written, %d rows", path, len(shard.errors))
             if partial:
                 remove_parts(self.folder, number)
-        return Made(number, sum(error is not None for error in shard.errors), sha256)
+        return FinishedShard(number, sum(error is not None for error in shard.errors), sha256)
 
 
-Work: TypeAlias = Callable[[Job, Sequence[int], Callable[[int], None]], Iterable[Made]]
+Work: TypeAlias = Callable[[Job, Sequence[int], Callable[[int], None]], Iterable[FinishedShard]]
 """Makes the shards of these numbers in any order, and yields each when it is there.
 The last argument is told of rows that are done before their shard is.
 """
@@ -114,7 +114,7 @@ def embed(
     damaged: Damaged = "refuse",
     shard_size: int = SHARD_SIZE,
     restart: bool = False,
-    watch: Watch | None = None,
+    watch: EmbedProgress | None = None,
 ) -> Features:
     """Embed `items` into a folder of features, or go on where an earlier run was stopped.
 
@@ -122,10 +122,10 @@ def embed(
     the folder of another list, model or form.
     Raises: FeatureError if the folder is another job's, somebody else is at it, or the disk is full.
     """
-    watch = watch or Watch()
+    watch = watch or EmbedProgress()
     with writing(folder), _alone(folder):
         plan = write_plan(folder, items, shard_size, watch.found)
-        wanted = Manifest(
+        wanted = FeatureManifest(
             models=tuple(models),
             dtype=dtype,
             shard_size=shard_size,
@@ -160,7 +160,7 @@ def embed(
 def here(retrievers: Sequence[Retriever], reading: ReadOptions | None = None) -> Work:
     """Work in this process."""
 
-    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[Made]:
+    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[FinishedShard]:
         models = {retriever.card.name: retriever for retriever in retrievers}
         extractor = Extractor(manifest=job.manifest, models=models, reading=reading or ReadOptions())
         for number in numbers:
@@ -169,7 +169,7 @@ def here(retrievers: Sequence[Retriever], reading: ReadOptions | None = None) ->
     return work
 
 
-def _settle(folder: Path, wanted: Manifest, restart: bool) -> Manifest:
+def _settle(folder: Path, wanted: FeatureManifest, restart: bool) -> FeatureManifest:
     """Leave the folder with a manifest that agrees with `wanted`; that. Raises: FeatureError if it is another job's."""
     shards = sorted(folder.glob("part-*.parquet"))
     if not (folder / FILE).exists():
@@ -195,7 +195,7 @@ def _settle(folder: Path, wanted: Manifest, restart: bool) -> Manifest:
     return before
 
 
-def _old_shards(folder: Path, wanted: Manifest) -> list[Path]:
+def _old_shards(folder: Path, wanted: FeatureManifest) -> list[Path]:
     """The shards to throw away: those of the old manifest's numbers, and others that say what they are.
 
     Raises: FeatureError if the manifest, or a shard of `wanted`, would take the place of another file.
@@ -216,7 +216,7 @@ def _old_shards(folder: Path, wanted: Manifest) -> list[Path]:
     return ours
 
 
-def _kept(job: Job, before: Manifest, watch: Watch) -> dict[int, Made]:
+def _kept(job: Job, before: FeatureManifest, watch: EmbedProgress) -> dict[int, FinishedShard]:
     """The shards that are there, whole, of these very images, and those of the manifest that was there: by number."""
     kept = {}
     for number in range(job.manifest.shards):
@@ -234,7 +234,7 @@ def _kept(job: Job, before: Manifest, watch: Watch) -> dict[int, Made]:
         elif shard.sha256 not in before.shard_sha256[number : number + 1] and before.complete:
             watch.damaged(f"{path}: not the file that was written under this name: made again")
         else:
-            kept[number] = Made(number, sum(error is not None for error in shard.errors), shard.sha256)
+            kept[number] = FinishedShard(number, sum(error is not None for error in shard.errors), shard.sha256)
     return kept
 
 
@@ -248,7 +248,9 @@ def _begun(job: Job, kept: Collection[int]) -> dict[int, int]:
     return found
 
 
-def _worked(job: Job, work: Work, kept: Mapping[int, Made], done: int, watch: Watch) -> list[Made]:
+def _worked(
+    job: Job, work: Work, kept: Mapping[int, FinishedShard], done: int, watch: EmbedProgress
+) -> list[FinishedShard]:
     """Have the rest of the shards made; all of them, in order."""
 
     def told(rows: int) -> None:

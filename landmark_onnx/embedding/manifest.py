@@ -50,7 +50,7 @@ class ModelIdentity:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class FeatureManifest:
     """The facts of a folder. inputs: SHA-256 of the list of images.
 
     Known once it is complete: failed, of `rows`; shard_sha256, of the contents of each shard (`shards.Footer`).
@@ -91,7 +91,7 @@ class Manifest:
         """The rows of a shard: all have `shard_size` but the last."""
         return min(self.shard_size, self.rows - shard * self.shard_size)
 
-    def differences(self, other: "Manifest") -> list[str]:
+    def differences(self, other: "FeatureManifest") -> list[str]:
         """Why work on `self` cannot go on as `other`: one phrase each, then and now."""
         then = {model.name: model for model in self.models}
         found = []
@@ -122,11 +122,11 @@ class Manifest:
             file.write(json.dumps(data, indent=1).encode() + b"\n")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> FeatureManifest:
     """A folder's manifest. Raises: FeatureError if it is missing, damaged or of a version that is not ours."""
     path = folder / FILE
     try:
-        return structure(Manifest, read_versioned(path, "version", VERSION, limit=MAX_BYTES))
+        return structure(FeatureManifest, read_versioned(path, "version", VERSION, limit=MAX_BYTES))
     except FileNotFoundError:
         raise FeatureError(f"{folder}: no {FILE}: not a folder of features; make one: landmark-onnx embed") from None
     except OSError as error:

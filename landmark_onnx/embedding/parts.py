@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from landmark_onnx.embedding.item import Item
-from landmark_onnx.embedding.manifest import Manifest
+from landmark_onnx.embedding.manifest import FeatureManifest
 from landmark_onnx.embedding.shards import Shard, read_shard
 from landmark_onnx.errors import FeatureError
 
@@ -23,7 +23,7 @@ def part_path(folder: Path, number: int, row: int) -> Path:
     return folder / f".part-{number:05d}.from-{row:010d}.parquet"
 
 
-def kept_parts(folder: Path, number: int, manifest: Manifest, items: Sequence[Item]) -> Iterator[Shard]:
+def kept_parts(folder: Path, number: int, manifest: FeatureManifest, items: Sequence[Item]) -> Iterator[Shard]:
     """The rows of the shard of `items` that were kept, from the first on, as far as they are whole and follow."""
     row = 0
     while row < len(items):

@@ -16,7 +16,7 @@ from typing import Any
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.embedding.extract import Extractor
-from landmark_onnx.embedding.job import Job, Made, Work
+from landmark_onnx.embedding.job import FinishedShard, Job, Work
 from landmark_onnx.errors import FeatureError, LandmarkError
 from landmark_onnx.extras import extra
 from landmark_onnx.images.decode import ReadOptions
@@ -35,7 +35,7 @@ GPU_PROVIDERS = frozenset({"cuda", "tensorrt"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class WorkerModel:
     """How a worker loads a model: the arguments of `Retriever`. path: as every machine of the cluster sees it."""
 
     path: Path
@@ -61,13 +61,13 @@ class Recipe:
 class ShardMaker:
     """A worker: loads the models once, then makes shards by their numbers."""
 
-    def __init__(self, job: Job, recipes: Sequence[Recipe]) -> None:
+    def __init__(self, job: Job, recipes: Sequence[WorkerModel]) -> None:
         self._job = job
         models = {retriever.card.name: retriever for retriever in (recipe.load() for recipe in recipes)}
         self._extractor = Extractor(manifest=job.manifest, models=models, reading=recipes[0].reading)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """{"number": shards} -> the fields of what was `Made` of each, or why it could not be made, and warnings.
+        """{"number": shards} -> the fields of what was `FinishedShard` of each, or why it could not be made, and warnings.
 
         An error goes as data: raised, it would come out of Ray in a stack of its own. So do warnings of images, a list
         in JSON: what a worker logs is seen by nobody.
@@ -76,7 +76,7 @@ class ShardMaker:
         return {key: [answer[key] for answer in answers] for key in answers[0]}
 
     def _make(self, number: int) -> dict[str, Any]:
-        made, reason = Made(number, 0, ""), ""
+        made, reason = FinishedShard(number, 0, ""), ""
         with _warnings() as warnings:
             try:
                 made = self._job.make(number, self._extractor)
@@ -105,14 +105,14 @@ def _warnings() -> Iterator[list[str]]:
         images_log.removeHandler(handler)
 
 
-def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
+def on_ray(address: str, recipes: Sequence[WorkerModel], workers: int = 0) -> Work:
     """Work on the cluster at `address`, or on one that is started here for the time ("local").
 
     workers: copies of the models; 0 for one on each machine, or on each GPU where the models run on GPUs.
     Raises, when it works: MissingExtraError; FeatureError if there is no such cluster, or the work fails there.
     """
 
-    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[Made]:
+    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[FinishedShard]:
         if not numbers:
             return
         everywhere = dataclasses.replace(job, folder=job.folder.resolve(), plan=job.plan.resolve())
@@ -125,7 +125,9 @@ def on_ray(address: str, recipes: Sequence[Recipe], workers: int = 0) -> Work:
     return work
 
 
-def _made(ray: Any, job: Job, numbers: Sequence[int], recipes: Sequence[Recipe], workers: int) -> Iterator[Made]:
+def _made(
+    ray: Any, job: Job, numbers: Sequence[int], recipes: Sequence[WorkerModel], workers: int
+) -> Iterator[FinishedShard]:
     gpu = any(recipe.provider.name.lower() in GPU_PROVIDERS for recipe in recipes)
     machines = sum(node["Alive"] for node in ray.nodes())
     count = workers or (int(ray.cluster_resources().get("GPU", 0)) if gpu else machines) or 1
@@ -146,7 +148,7 @@ def _made(ray: Any, job: Job, numbers: Sequence[int], recipes: Sequence[Recipe],
                 images_log.warning("%s", warning)
             if row["error"]:
                 raise FeatureError(f"the work failed on the cluster: {row['error']}")
-            yield Made(int(row["number"]), int(row["failed"]), str(row["sha256"]))
+            yield FinishedShard(int(row["number"]), int(row["failed"]), str(row["sha256"]))
     except ray.exceptions.RayError as error:
         raise FeatureError(f"the work failed on the cluster: {_cause(error)}") from error
 

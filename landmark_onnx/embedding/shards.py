@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.embedding.manifest import ROW_COLUMNS, Manifest
+from landmark_onnx.embedding.manifest import ROW_COLUMNS, FeatureManifest
 from landmark_onnx.errors import FeatureError, reason_of
 from landmark_onnx.extras import extra
 from landmark_onnx.files.atomic import atomic_write
@@ -64,7 +64,7 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def write_shard(path: Path, shard: Shard, manifest: Manifest) -> str:
+def write_shard(path: Path, shard: Shard, manifest: FeatureManifest) -> str:
     """Write a shard of `manifest`'s models and dtype; its SHA-256. Raises: OSError if the disk does not take it."""
     pa, pq = arrow()
     failed = np.array([error is not None for error in shard.errors], bool)
@@ -87,7 +87,7 @@ def write_shard(path: Path, shard: Shard, manifest: Manifest) -> str:
     return hashlib.sha256(said).hexdigest()
 
 
-def read_footer(path: Path, manifest: Manifest) -> Footer:
+def read_footer(path: Path, manifest: FeatureManifest) -> Footer:
     """What a shard says of itself at its end, which takes under a millisecond.
 
     Raises: FeatureError that names the file, if it is missing, damaged, or no shard of `manifest`'s columns.
@@ -96,7 +96,7 @@ def read_footer(path: Path, manifest: Manifest) -> Footer:
         return _footer(file, manifest)
 
 
-def read_shard(path: Path, manifest: Manifest, columns: Collection[str] | None = None) -> Shard:
+def read_shard(path: Path, manifest: FeatureManifest, columns: Collection[str] | None = None) -> Shard:
     """The columns asked for (default: all) of a shard, `error` among them always.
 
     Raises: FeatureError that names the file, if it is missing, or not to the last value what was written.
@@ -136,7 +136,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise FeatureError(f"{path}: damaged ({reason_of(error)}); {remedy}") from error
 
 
-def _footer(file: Any, manifest: Manifest) -> Footer:
+def _footer(file: Any, manifest: FeatureManifest) -> Footer:
     """Raises: ValueError, LookupError, TypeError for another file than `write_shard` makes."""
     schema = file.schema_arrow
     wanted = _kinds(manifest)
@@ -154,7 +154,7 @@ def _footer(file: Any, manifest: Manifest) -> Footer:
     return Footer(rows=rows, failed=rows - fine, sha256=hashlib.sha256(said).hexdigest(), columns=columns)
 
 
-def _kinds(manifest: Manifest) -> dict[str, Any]:
+def _kinds(manifest: FeatureManifest) -> dict[str, Any]:
     """Column -> its type, in their order."""
     pa, _ = arrow()
     value = pa.float16() if manifest.dtype == "float16" else pa.float32()

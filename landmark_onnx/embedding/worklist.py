@@ -27,7 +27,7 @@ FILE = ".inputs.parquet"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Worklist:
     """path: of the file. rows: images. sha256: of the list. duplicates: id -> sources, where there are several."""
 
     path: Path
@@ -38,7 +38,7 @@ class Plan:
 
 def write_plan(
     folder: Path, items: Iterable[Item], shard_size: int, found: Callable[[int], None] = lambda count: None
-) -> Plan:
+) -> Worklist:
     """Write the list down. Memory: 8 bytes for each image. found: told how many there are, a shard at a time.
 
     Raises: FeatureError for no image at all.
@@ -60,7 +60,7 @@ def write_plan(
             found(len(hashes))
         if not hashes:
             raise FeatureError("no image was given")
-    return Plan(path=path, rows=len(hashes), sha256=digest.hexdigest(), duplicates=_duplicates(path, hashes))
+    return Worklist(path=path, rows=len(hashes), sha256=digest.hexdigest(), duplicates=_duplicates(path, hashes))
 
 
 def read_items(path: Path, shard: int) -> list[Item]:

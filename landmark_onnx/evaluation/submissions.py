@@ -15,15 +15,15 @@ from landmark_onnx.images.ids import IdRule, image_id, image_stem
 Column: TypeAlias = Literal["images", "landmarks"]
 
 
-class Add(Protocol):
+class AddRow(Protocol):
     """Take an image and its words: ids of images, or a landmark and its score, or none. is_id: it is no path."""
 
     def __call__(self, image: str, words: Sequence[str], *, is_id: bool = False) -> None:
-        """Add a row."""
+        """AddRow a row."""
 
 
 @contextlib.contextmanager
-def submission_file(path: Path, column: Column, rule: IdRule | None = None) -> Iterator[Add]:
+def submission_file(path: Path, column: Column, rule: IdRule | None = None) -> Iterator[AddRow]:
     """A file `id,images` or `id,landmarks` that appears when the block ends well.
 
     rule: how images are called in it, answers too; None: ids stay as they are, an image given by its path is its stem.

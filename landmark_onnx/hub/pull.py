@@ -28,7 +28,7 @@ OFFLINE_VARIABLE = "LANDMARK_ONNX_OFFLINE"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class PullProgress:
     """Who is told of what goes on. stage: its name, as it begins. received: bytes of a download."""
 
     stage: Callable[[str], None] = lambda stage: None
@@ -40,7 +40,7 @@ def ensure(
     precision: Precision = "fp32",
     *,
     offline: bool = False,
-    watch: Watch | None = None,
+    watch: PullProgress | None = None,
     rules: "Rules | None" = None,
 ) -> Path:
     """The ONNX file that a name or a path means, as `find_model` does; a known model that is missing is pulled.
@@ -53,7 +53,7 @@ def ensure(
     return find_model(model, precision)
 
 
-def pull(name: str, *, offline: bool = False, watch: Watch | None = None, rules: "Rules | None" = None) -> Path:
+def pull(name: str, *, offline: bool = False, watch: PullProgress | None = None, rules: "Rules | None" = None) -> Path:
     """Have the exported model `name` in the store; of several who pull it at once, one does the work.
 
     Raises: UnknownModelError; DownloadError if no address has its release; ModelFileError if that is not what it was,
@@ -63,7 +63,7 @@ def pull(name: str, *, offline: bool = False, watch: Watch | None = None, rules:
     from landmark_onnx.store.locks import locked
 
     wanted = card(name)
-    watch = watch or Watch()
+    watch = watch or PullProgress()
     output = exported_path(name)
     with locked(name, waiting=lambda: watch.stage("waiting for another process")):
         if not output.is_file() or read_seal(output) is None:
@@ -86,7 +86,7 @@ def addresses(card: ModelCard) -> Iterator[tuple[str, bool]]:
         yield card.source.url, False
 
 
-def _release(card: ModelCard, offline: bool, watch: Watch, rules: "Rules | None") -> Path:
+def _release(card: ModelCard, offline: bool, watch: PullProgress, rules: "Rules | None") -> Path:
     """The release in the store, downloaded if need be."""
     from landmark_onnx.hub.download import download
 
@@ -112,7 +112,7 @@ def _release(card: ModelCard, offline: bool, watch: Watch, rules: "Rules | None"
     raise DownloadError("; ".join(reasons) or f"{card.name}: its card names no source.url")
 
 
-def _export(card: ModelCard, release: Path, output: Path, watch: Watch) -> None:
+def _export(card: ModelCard, release: Path, output: Path, watch: PullProgress) -> None:
     missing = [name for name in EXPORTERS if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"{card.name}: its release is at {release}; {missing[0]}, which exports it,", "export")

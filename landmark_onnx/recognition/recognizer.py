@@ -8,7 +8,7 @@ import numpy as np
 
 from landmark_onnx.images.decode import reusable
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
-from landmark_onnx.recognition.rules import Hit, Rule, apply_rules
+from landmark_onnx.recognition.rules import Rule, RuleHit, apply_rules
 from landmark_onnx.recognition.votes import (
     NEIGHBOURS,
     Candidate,
@@ -41,7 +41,7 @@ class Recognition(Result):
     candidates: tuple[Candidate, ...]
     neighbours: tuple[NeighbourVote, ...]
     classes: tuple[ClassVote, ...]
-    hits: tuple[Hit, ...]
+    hits: tuple[RuleHit, ...]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""

@@ -53,7 +53,7 @@ class Box:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Hit:
+class RuleHit:
     """A rule that holds. area: share of the image under its boxes."""
 
     rule: str
@@ -104,7 +104,7 @@ def unknown_classes(rules: Sequence[Rule], names: Mapping[int, str]) -> list[str
     return sorted({str(each) for rule in rules for each in (rule.classes | rule.unless) - known})
 
 
-def apply_rules(rules: Iterable[Rule], found: Detections, width: float, height: float) -> tuple[Hit, ...]:
+def apply_rules(rules: Iterable[Rule], found: Detections, width: float, height: float) -> tuple[RuleHit, ...]:
     """The rules that hold of an image of width x height pixels."""
     hits = []
     for rule in rules:
@@ -112,7 +112,7 @@ def apply_rules(rules: Iterable[Rule], found: Detections, width: float, height: 
         chosen = np.flatnonzero(sure & _of(rule.classes, found))
         share = covered(found.boxes[chosen], width, height)
         if len(chosen) and share >= rule.area and not (sure & _of(rule.unless, found)).any():
-            hits.append(Hit(rule.name, share, tuple(_box(found, at) for at in chosen.tolist())))
+            hits.append(RuleHit(rule.name, share, tuple(_box(found, at) for at in chosen.tolist())))
     return tuple(hits)
 
 

@@ -53,7 +53,7 @@ def folder_of(model: Path) -> Path:
     return folder() / f"{model.stem}-{place[:12]}"
 
 
-def entry_of(model: Path, **facts: Any) -> "Entry | None":
+def entry_of(model: Path, **facts: Any) -> "CacheEntry | None":
     """The entry, there or not, of a model file for what runs it; None for a file that is not to have any.
 
     facts: JSON-ready; all that an entry depends on beside the file and the CPU: the runtime and its version, its
@@ -75,11 +75,11 @@ def entry_of(model: Path, **facts: Any) -> "Entry | None":
     name, features = cpu_model()
     whole = {"file": {"seal": seal.sha256, "versions": versions}, "cpu": [name, sorted(features)], **facts}
     key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Entry(folder_of(model) / key[:24], whole)
+    return CacheEntry(folder_of(model) / key[:24], whole)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """A folder, which may not be there yet, and the facts that what is in it must have been made for."""
 
     path: Path

@@ -23,7 +23,7 @@ FLAGS: Mapping[Precision, str] = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_e
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class ShapeProfile:
     """What a session will be fed. batch_size: the most images at once. input_kind: what "image" is in the file."""
 
     card: ModelCard
@@ -57,7 +57,7 @@ def side_bounds(rule: Preprocess) -> tuple[int, int] | None:
     return least, max(least, longest)
 
 
-def cuda_options(workload: Workload | None) -> dict[str, str]:
+def cuda_options(workload: ShapeProfile | None) -> dict[str, str]:
     """An exhaustive search for each new shape costs more than it saves, and one for a single shape is soon paid for.
 
     kSameAsRequested: doubled arenas would hold up to twice what varying shapes need.
@@ -66,7 +66,7 @@ def cuda_options(workload: Workload | None) -> dict[str, str]:
     return {"cudnn_conv_algo_search": search, "arena_extend_strategy": "kSameAsRequested"}
 
 
-def tensorrt_options(workload: Workload | None, precision: Precision, engines: Path | None) -> dict[str, str]:
+def tensorrt_options(workload: ShapeProfile | None, precision: Precision, engines: Path | None) -> dict[str, str]:
     """Caches in the folder `engines`, the precision's switch, and shape profiles where the card bounds the shapes."""
     options = {FLAGS[precision]: "1"} if precision in FLAGS else {}
     if engines:
@@ -79,7 +79,7 @@ def tensorrt_options(workload: Workload | None, precision: Precision, engines: P
     return options | (shape_profiles(workload) if workload else {})
 
 
-def shape_profiles(workload: Workload) -> dict[str, str]:
+def shape_profiles(workload: ShapeProfile) -> dict[str, str]:
     """The smallest, usual and largest shapes of every input; nothing where the card does not bound them.
 
     Without profiles ONNX Runtime builds an engine anew whenever a shape leaves the range seen so far.
@@ -98,7 +98,7 @@ def shape_profiles(workload: Workload) -> dict[str, str]:
     return {f"trt_profile_{name}_shapes": _profile(workload, *shape) for name, shape in shapes.items()}
 
 
-def graph_refusal(options: Mapping[str, str], workload: Workload | None) -> str:
+def graph_refusal(options: Mapping[str, str], workload: ShapeProfile | None) -> str:
     """Why a CUDA graph that was asked for cannot be had, or nothing: it replays one shape from fixed addresses."""
     wanted = [name for name in ("enable_cuda_graph", "trt_cuda_graph_enable") if options.get(name) in TRUE]
     if not wanted or not workload or workload.fixed:
@@ -106,7 +106,7 @@ def graph_refusal(options: Mapping[str, str], workload: Workload | None) -> str:
     return f"{wanted[0]}: a CUDA graph replays one shape, and {workload.card.name} takes images of many"
 
 
-def _profile(workload: Workload, batch: int, height: int, width: int) -> str:
+def _profile(workload: ShapeProfile, batch: int, height: int, width: int) -> str:
     image, *others = workload.card.input_names()
     sides = (height, width, 3) if workload.input_kind == "uint8" else (3, height, width)
     shapes = {image: (batch, *sides)} | dict.fromkeys(others, (batch, 3))

@@ -8,7 +8,7 @@ from typing import Any
 
 from landmark_onnx.errors import ModelFileError, SessionError, reason_of
 from landmark_onnx.runtime.backend import Port
-from landmark_onnx.runtime.compiled_cache import Entry, entry_of
+from landmark_onnx.runtime.compiled_cache import CacheEntry, entry_of
 from landmark_onnx.runtime.gpu_options import TRUE
 from landmark_onnx.runtime.io_binding import Bindings
 from landmark_onnx.runtime.providers import CPU, CUDA, TENSORRT, install_hint
@@ -103,17 +103,17 @@ def signature(ort: Any, path: Path) -> tuple[Mapping[str, Port], Mapping[str, Po
         return _ports(session.get_inputs()), _ports(session.get_outputs())
 
 
-def engines_of(ort: Any, path: Path, options: Mapping[str, str]) -> Entry | None:
+def engines_of(ort: Any, path: Path, options: Mapping[str, str]) -> CacheEntry | None:
     """The entry for TensorRT's engines and timings of a file. options: without the folder of that entry."""
     return entry_of(path, runtime=["onnxruntime", ort.__version__], provider=TENSORRT, options=dict(options))
 
 
-def _entry(ort: Any, start: Start) -> Entry | None:
+def _entry(ort: Any, start: Start) -> CacheEntry | None:
     # The number of threads changes nothing in it.
     return entry_of(start.path, runtime=["onnxruntime", ort.__version__], provider=CPU, form=1)
 
 
-def _cached(ort: Any, start: Start, entry: Entry) -> Any:
+def _cached(ort: Any, start: Start, entry: CacheEntry) -> Any:
     """A session on the machine's own form, whose weights ONNX Runtime maps into memory; None without it."""
 
     def load(folder: Path) -> Any:

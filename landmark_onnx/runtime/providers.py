@@ -15,7 +15,7 @@ from landmark_onnx.extras import extra, hand_on_interrupt
 
 if TYPE_CHECKING:
     from landmark_onnx.precision import Precision
-    from landmark_onnx.runtime.gpu_options import Workload
+    from landmark_onnx.runtime.gpu_options import ShapeProfile
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -102,7 +102,7 @@ def full_name(name: str, known: Sequence[str]) -> str:
 def plan(
     request: ProviderRequest,
     available: Sequence[str],
-    workload: "Workload | None" = None,
+    workload: "ShapeProfile | None" = None,
     engines: Path | None = None,
 ) -> list[tuple[str, dict[str, str]]]:
     """The (provider, options) list for a session, the wanted one first, the CPU last for the ops others leave.
@@ -127,7 +127,7 @@ def plan(
 
 
 def _defaults(
-    wanted: str, request: ProviderRequest, workload: "Workload | None", engines: Path | None
+    wanted: str, request: ProviderRequest, workload: "ShapeProfile | None", engines: Path | None
 ) -> dict[str, str]:
     from landmark_onnx.runtime.gpu_options import cuda_options, tensorrt_options
 

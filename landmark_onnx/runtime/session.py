@@ -17,7 +17,7 @@ from landmark_onnx.runtime import onnxruntime_backend as onnx_runtime
 from landmark_onnx.runtime import openvino_backend as openvino_runtime
 from landmark_onnx.runtime.backend import Port, Runner
 from landmark_onnx.runtime.cpu import default_threads
-from landmark_onnx.runtime.gpu_options import Workload
+from landmark_onnx.runtime.gpu_options import ShapeProfile
 from landmark_onnx.runtime.onnxruntime_backend import Chain, OnnxRuntime, Start
 from landmark_onnx.runtime.outputs import check_declared, conform
 from landmark_onnx.runtime.providers import (
@@ -189,14 +189,16 @@ def signature(path: Path) -> tuple[Mapping[str, Port], Mapping[str, Port]]:
     return onnx_runtime.signature(onnxruntime(), path)
 
 
-def _workload(path: Path, card: ModelCard | None, batch_size: int) -> Workload | None:
+def _workload(path: Path, card: ModelCard | None, batch_size: int) -> ShapeProfile | None:
     """What the file will be fed, None if neither the caller nor the file says."""
     try:
         metadata = read_metadata(path) or {}
         card = card or ModelCard.from_dict(metadata["card"], f"{path}: card")
     except (LandmarkError, KeyError):
         return None
-    return Workload(card=card, batch_size=batch_size, input_kind=_input_kind(path, metadata.get("input", "float32")))
+    return ShapeProfile(
+        card=card, batch_size=batch_size, input_kind=_input_kind(path, metadata.get("input", "float32"))
+    )
 
 
 def _input_kind(path: Path, value: Any) -> InputKind:

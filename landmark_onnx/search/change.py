@@ -21,7 +21,7 @@ from landmark_onnx.files.atomic import atomic_write, temporaries
 from landmark_onnx.files.documents import read_json
 from landmark_onnx.files.structure import DocumentError, structure
 from landmark_onnx.search.contents import remedy
-from landmark_onnx.search.manifest import FILE, OURS, Manifest, column_files, known_names
+from landmark_onnx.search.manifest import FILE, OURS, IndexManifest, column_files, known_names
 
 LOCK, PENDING = "index.lock", "index.pending"
 _WRITTEN = re.compile(rf"{re.escape(FILE)}|{re.escape(PENDING)}|{OURS.pattern}")
@@ -32,21 +32,21 @@ class Change:
     """before: the state at its beginning, None where none can be read. generation, graph: to name new files by."""
 
     folder: Path
-    before: Manifest | None
+    before: IndexManifest | None
     generation: int
     graph: str
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> IndexManifest:
         """The state at its beginning. Raises: SearchError if there is none, or it cannot be used."""
-        return self.before or Manifest.read(self.folder)
+        return self.before or IndexManifest.read(self.folder)
 
 
 def check_free(folder: Path, *, replace: bool) -> None:
     """Raises: SearchError if a folder is no place to build in: it has an index, and not `replace`, or other things."""
     if (folder / FILE).exists():
         if not replace:
-            rows = Manifest.read(folder).rows
+            rows = IndexManifest.read(folder).rows
             raise SearchError(f"{folder}: has an index of {rows:,} rows; add to it (index add), or --replace it")
         known_names(folder)
     elif folder.is_dir():
@@ -64,7 +64,7 @@ def changing(folder: Path, *, build: bool = False, also: Collection[str] = ()) -
     Raises: SearchError if there is no index, or somebody else is changing it.
     """
     if not build:
-        Manifest.read(folder)  # where there is none to change, no lock is made
+        IndexManifest.read(folder)  # where there is none to change, no lock is made
     try:
         held = filelock.FileLock(folder / LOCK).acquire(blocking=False)
     except filelock.Timeout:
@@ -79,7 +79,7 @@ def changing(folder: Path, *, build: bool = False, also: Collection[str] = ()) -
                 _clear(folder)
 
 
-def check_sizes(folder: Path, manifest: Manifest) -> None:
+def check_sizes(folder: Path, manifest: IndexManifest) -> None:
     """Raises: SearchError if a file is missing, or of another size, unless it grows in a change that has not ended."""
     for name, contents in manifest.files.items():
         path = folder / name
@@ -98,10 +98,10 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
 
 
 def _begun(folder: Path, also: Collection[str], *, build: bool) -> Change:
-    before: Manifest | None = None
+    before: IndexManifest | None = None
     if (folder / FILE).exists():
         with contextlib.suppress(*([SearchError] if build else [])):
-            before = Manifest.read(folder)
+            before = IndexManifest.read(folder)
     taken = {path.name for path in folder.iterdir()}
     first = before.generation + 1 if before else 1
     generation = next(number for number in itertools.count(first) if taken.isdisjoint(column_files(number)))
@@ -126,7 +126,7 @@ def _clear(folder: Path) -> None:
     """Delete what was pending and is not named by the manifest, and cut what grew; those who have it mapped keep it."""
     named, pending = known_names(folder), _pending(folder)
     with contextlib.suppress(SearchError):
-        for name, contents in Manifest.read(folder).columns.items():
+        for name, contents in IndexManifest.read(folder).columns.items():
             if name in pending and (path := folder / name).stat().st_size > contents.bytes:
                 os.truncate(path, contents.bytes)
     for path in (*temporaries(folder, _WRITTEN), *(folder / name for name in pending - named)):

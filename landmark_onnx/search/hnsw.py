@@ -15,7 +15,7 @@ from landmark_onnx.files.atomic import atomic_write
 from landmark_onnx.search.columns import mapped
 from landmark_onnx.search.contents import EMPTY, Appended, Contents, check_contents, remedy, write_whole
 from landmark_onnx.search.exact import SPARE, asking_faiss, check_queries, load_faiss, rescore, search_exact
-from landmark_onnx.search.manifest import Graph, Manifest
+from landmark_onnx.search.manifest import GraphFile, IndexManifest
 from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
 
 ROWS_AT_ONCE = 16_384
@@ -42,7 +42,7 @@ class GraphOptions:
 class GraphSearch:
     """A graph that has been read, over an index's (N, D) vectors."""
 
-    def __init__(self, folder: Path, manifest: Manifest, vectors: Float32) -> None:
+    def __init__(self, folder: Path, manifest: IndexManifest, vectors: Float32) -> None:
         """vectors: (N, D), the manifest's. Raises: SearchError if a file is missing or damaged."""
         assert manifest.graph
         self.graph = manifest.graph
@@ -73,7 +73,7 @@ class GraphSearch:
         return faiss.SearchParametersHNSW(efSearch=max(self.graph.effort, width), sel=selector)
 
 
-def make_graph(folder: Path, manifest: Manifest, options: GraphOptions, name: str) -> Manifest:
+def make_graph(folder: Path, manifest: IndexManifest, options: GraphOptions, name: str) -> IndexManifest:
     """Write a graph of all rows, and measure it; `manifest` with it. name: of its files, without suffix.
 
     Raises: SearchError without a row; OSError; MissingExtraError.
@@ -88,7 +88,7 @@ def make_graph(folder: Path, manifest: Manifest, options: GraphOptions, name: st
     return _with_graph(folder, manifest, hnsw, np.arange(manifest.rows), name)
 
 
-def renewed_graph(folder: Path, before: Manifest, after: Manifest, moved: Int64, name: str) -> Manifest:
+def renewed_graph(folder: Path, before: IndexManifest, after: IndexManifest, moved: Int64, name: str) -> IndexManifest:
     """`after` with its approximate index, if `before` has one.
 
     moved: (before.rows,) int64, where each row of `before` is in `after`, -1 if gone; the rows behind those are new.
@@ -104,13 +104,13 @@ def renewed_graph(folder: Path, before: Manifest, after: Manifest, moved: Int64,
     return _with_graph(folder, after, hnsw, np.concatenate([positions, new]), name)
 
 
-def _with_graph(folder: Path, manifest: Manifest, hnsw: Any, positions: Int64, name: str) -> Manifest:
+def _with_graph(folder: Path, manifest: IndexManifest, hnsw: Any, positions: Int64, name: str) -> IndexManifest:
     """Add the nodes that `hnsw` lacks, write it, and measure its recall against exact search."""
     vectors: Float32 = mapped(manifest.vectors_path(folder), "<f4", (manifest.rows, manifest.ensemble.dim))
     with asking_faiss(folder):
         for start in range(hnsw.ntotal, len(positions), ROWS_AT_ONCE):
             hnsw.add(np.ascontiguousarray(vectors[positions[start : start + ROWS_AT_ONCE]]))
-    graph = Graph(
+    graph = GraphFile(
         file=f"{name}.faiss",
         positions=f"{name}.positions",
         nodes=len(positions),
@@ -139,7 +139,7 @@ def _recall(search: GraphSearch) -> float:
     return float(np.mean([np.isin(*pair).mean() for pair in zip(exact, found, strict=True)]))
 
 
-def _read(folder: Path, manifest: Manifest) -> tuple[Any, Int64]:
+def _read(folder: Path, manifest: IndexManifest) -> tuple[Any, Int64]:
     """A manifest's graph, and where each of its nodes is. Raises: SearchError if it is not what was written."""
     graph = manifest.graph
     assert graph

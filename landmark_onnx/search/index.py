@@ -15,7 +15,7 @@ from landmark_onnx.search.contents import check_contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import load_faiss, search_exact
 from landmark_onnx.search.hnsw import GraphSearch
-from landmark_onnx.search.manifest import FILE, Manifest
+from landmark_onnx.search.manifest import FILE, IndexManifest
 from landmark_onnx.search.neighbours import Float32, Neighbours
 from landmark_onnx.search.queries import Queries
 from landmark_onnx.search.texts import Texts, check_ends, text_files
@@ -33,7 +33,7 @@ class Index:
     vectors: (N, D) float32, memory-mapped, rows of norm 1 in the order added. ids, sources: N texts each.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: IndexManifest) -> None:
         """Map the files of `manifest`. Raises: SearchError if one is missing, or cannot be what was written.
 
         What is seen here costs no more than reading where the texts end; `verify` reads all.
@@ -55,7 +55,7 @@ class Index:
         while True:
             seen = _state(folder)
             try:
-                return cls(folder, Manifest.read(folder))
+                return cls(folder, IndexManifest.read(folder))
             except SearchError:
                 # A writer may have replaced the files after their names were read: then there is another manifest.
                 if _state(folder) == seen:

@@ -30,7 +30,7 @@ OURS = re.compile(
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
+class GraphFile:
     """The approximate index beside. file: FAISS' own. positions: file of the position of each of its nodes, -1 if gone.
 
     nodes: how many it has, dead ones among them. dead: those. links: of a node. effort: candidates that a search
@@ -57,14 +57,14 @@ class Graph:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class IndexManifest:
     """generation: in the names of the columns' files. rows: of each column. files: what is in each, by its name."""
 
     generation: Count
     rows: Count
     ensemble: Ensemble
     files: Mapping[str, Contents]
-    graph: Graph | None = None
+    graph: GraphFile | None = None
 
     def __post_init__(self) -> None:
         """Raises: DocumentError unless the files are those that so many rows have."""

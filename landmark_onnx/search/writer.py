@@ -20,7 +20,7 @@ from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import load_faiss
 from landmark_onnx.search.hnsw import GraphOptions, make_graph, renewed_graph
 from landmark_onnx.search.index import Index
-from landmark_onnx.search.manifest import COLUMNS, Manifest, vectors_file
+from landmark_onnx.search.manifest import COLUMNS, IndexManifest, vectors_file
 from landmark_onnx.search.neighbours import Float32, Int64
 from landmark_onnx.search.texts import absent, append_texts, text_files
 
@@ -46,7 +46,7 @@ def build(
     whitening = [ensemble.whitening.file] if ensemble.whitening else []
     with changing(folder, build=True, also=whitening) as change:
         check_free(folder, replace=replace)  # somebody may have been faster
-        after, _ = _append(folder, Manifest.empty(change.generation, ensemble), batches, new=True)
+        after, _ = _append(folder, IndexManifest.empty(change.generation, ensemble), batches, new=True)
         if graph:
             after = make_graph(folder, after, graph, change.graph)
         return _publish(folder, after)
@@ -97,7 +97,7 @@ def remove(folder: Path, ids: Collection[str]) -> Index:
 class _Appender:
     """The columns' files of a manifest, open to write behind what it counts. new: they are not there yet."""
 
-    def __init__(self, folder: Path, manifest: Manifest, stack: contextlib.ExitStack, *, new: bool) -> None:
+    def __init__(self, folder: Path, manifest: IndexManifest, stack: contextlib.ExitStack, *, new: bool) -> None:
         self._manifest = manifest
 
         def opened(name: str) -> Appended:
@@ -119,7 +119,7 @@ class _Appender:
             self._sizes[column] = append_texts(texts, self._sizes[column], *self._texts[column])
         self._rows += len(ids)
 
-    def finish(self) -> Manifest:
+    def finish(self) -> IndexManifest:
         """Bring all of it to the disk; the manifest that counts it, without a graph."""
         files = [self._vectors, *(file for pair in self._texts.values() for file in pair)]
         contents = dict(zip(self._manifest.columns, [file.finish() for file in files], strict=True))
@@ -127,8 +127,8 @@ class _Appender:
 
 
 def _append(
-    folder: Path, manifest: Manifest, batches: Iterable[Batch], taken: Collection[str] = (), *, new: bool = False
-) -> tuple[Manifest, frozenset[str]]:
+    folder: Path, manifest: IndexManifest, batches: Iterable[Batch], taken: Collection[str] = (), *, new: bool = False
+) -> tuple[IndexManifest, frozenset[str]]:
     """Write `batches` behind `manifest`'s rows; the manifest that counts them too, and their ids.
 
     Raises: SearchError if ids come twice or are `taken`, after counting all such.
@@ -154,14 +154,14 @@ def _append(
     return after, frozenset(added)
 
 
-def _rewrite(change: Change, manifest: Manifest, keep: npt.NDArray[np.bool_]) -> Manifest:
+def _rewrite(change: Change, manifest: IndexManifest, keep: npt.NDArray[np.bool_]) -> IndexManifest:
     """The rows of `manifest` where `keep` says so, as files of the next generation. Raises: SearchError if damaged."""
     folder = change.folder
     # What is copied gets a SHA-256 of its own, so it has to be right.
     check_contents(folder, manifest.columns)
     old = Index(folder, manifest)
     with contextlib.ExitStack() as stack:
-        appender = _Appender(folder, Manifest.empty(change.generation, manifest.ensemble), stack, new=True)
+        appender = _Appender(folder, IndexManifest.empty(change.generation, manifest.ensemble), stack, new=True)
         for start in range(0, len(old), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             kept = np.flatnonzero(keep[part]).tolist()
@@ -175,6 +175,6 @@ def _moved(keep: npt.NDArray[np.bool_]) -> Int64:
     return np.where(keep, np.cumsum(keep) - 1, -1)
 
 
-def _publish(folder: Path, manifest: Manifest) -> Index:
+def _publish(folder: Path, manifest: IndexManifest) -> Index:
     manifest.write(folder)
     return Index(folder, manifest)

@@ -13,7 +13,7 @@ import fakes
 from landmark_onnx.errors import LandmarkError, MissingExtraError, ModelFileError, SessionError
 from landmark_onnx_bench.accuracy import likeness, likeness_json, stored_likeness
 from landmark_onnx_bench.batches import batches
-from landmark_onnx_bench.interleaved import Contest, Rules
+from landmark_onnx_bench.interleaved import Contest, ContestRules
 from landmark_onnx_bench.loadgen import MODULE
 from landmark_onnx_bench.plots import write_plots
 from landmark_onnx_bench.report import KEY, SCHEMA, read_report
@@ -24,7 +24,7 @@ from landmark_onnx_bench.worker import Worker
 from landmark_onnx_bench.worker_process import Child
 
 QUICK = ("--duration", "0.05", "--windows", "2", "--size", "60x80", "--threads", "1")
-RULES = Rules(work=Workload(queries=2), max_windows=2, pause=0.0)
+RULES = ContestRules(work=Workload(queries=2), max_windows=2, pause=0.0)
 
 ROW = {
     *("model", "task", "contestant", "runtime", "precision", "threads", "target", "scenario", "target_qps"),

@@ -23,7 +23,7 @@ from commands import ENDING, Done
 from landmark_onnx import Classifier, Detector, Retriever
 from landmark_onnx.cards.catalogue import cards
 from landmark_onnx.cli.inputs import expand
-from landmark_onnx.cli.options import Batch, Engine
+from landmark_onnx.cli.options import BatchOptions, ExecutionOptions
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.errors import ExportError, ImageError, MissingExtraError, SessionError, shown
 from landmark_onnx.extras import extra
@@ -147,10 +147,10 @@ def test_version(run):
 
 def test_shared_options_have_the_defaults_of_the_runtime():
     runtime = inspect.signature(Classifier).parameters
-    assert Batch().max_pixels == runtime["max_pixels"].default == MAX_PIXELS
-    assert Batch().batch_size == runtime["batch_size"].default
-    assert Engine().provider == runtime["provider"].default
-    assert Engine().threads == runtime["threads"].default
+    assert BatchOptions().max_pixels == runtime["max_pixels"].default == MAX_PIXELS
+    assert BatchOptions().batch_size == runtime["batch_size"].default
+    assert ExecutionOptions().provider == runtime["provider"].default
+    assert ExecutionOptions().threads == runtime["threads"].default
 
 
 @pytest.mark.parametrize(

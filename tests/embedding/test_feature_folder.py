@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark_onnx.embedding.feature_folder import Batch, Features, ModelIdentity, open_features, write_features
-from landmark_onnx.embedding.manifest import FILE, Manifest, read_manifest
+from landmark_onnx.embedding.manifest import FILE, FeatureManifest, read_manifest
 from landmark_onnx.embedding.shards import Shard, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 
@@ -50,7 +50,7 @@ def test_batches_of_any_size_come_back(tmp_path_factory, sizes, shard_size, rows
 
 def some_failed(folder, dtype="float32") -> Features:
     errors = [None, "broken", None, "gone", None]
-    manifest = Manifest(models=(A,), dtype=dtype, shard_size=5, inputs="", rows=5, failed=2, complete=True)
+    manifest = FeatureManifest(models=(A,), dtype=dtype, shard_size=5, inputs="", rows=5, failed=2, complete=True)
     vectors = batch(3, (A,)).vectors["a"].astype(dtype)
     shard = Shard(ids=list("vwxyz"), sources=list("VWXYZ"), errors=errors, vectors={"a": vectors})
     sha256 = write_shard(shard_path(folder, 0), shard, manifest)

@@ -17,7 +17,7 @@ MEASURE = """
 import json, pathlib, re, sys
 from landmark_onnx import Retriever
 from landmark_onnx.embedding.identity import identify
-from landmark_onnx.embedding.job import Watch, embed, here
+from landmark_onnx.embedding.job import EmbedProgress, embed, here
 from landmark_onnx.embedding.listing import list_items
 
 folder, *models = sys.argv[1:]
@@ -31,7 +31,7 @@ def done(count, total):
 retrievers = [Retriever(model) for model in models]
 identities = [identify(retriever) for retriever in retrievers]
 items = list_items([folder + "/list.txt"])
-embed(items, identities, pathlib.Path(folder, "features"), here(retrievers), shard_size=256, watch=Watch(done=done))
+embed(items, identities, pathlib.Path(folder, "features"), here(retrievers), shard_size=256, watch=EmbedProgress(done=done))
 print(json.dumps(seen))
 """
 

@@ -17,10 +17,10 @@ import fakes
 from encoded import encode
 from landmark_onnx.embedding.feature_folder import open_features
 from landmark_onnx.embedding.identity import identify
-from landmark_onnx.embedding.job import Job, Made, embed
+from landmark_onnx.embedding.job import FinishedShard, Job, embed
 from landmark_onnx.embedding.listing import list_items
-from landmark_onnx.embedding.manifest import Manifest, ModelIdentity
-from landmark_onnx.embedding.ray_cluster import Recipe, ShardMaker, on_ray
+from landmark_onnx.embedding.manifest import FeatureManifest, ModelIdentity
+from landmark_onnx.embedding.ray_cluster import ShardMaker, WorkerModel, on_ray
 from landmark_onnx.errors import MissingExtraError
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import ReadOptions
@@ -38,7 +38,7 @@ def test_ray_is_imported_for_it_alone(tmp_path, monkeypatch):
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    manifest = Manifest(
+    manifest = FeatureManifest(
         models=(ModelIdentity("a", "", 1, "", "fp32"),), dtype="float32", shard_size=1, inputs="", rows=1
     )
     work = on_ray("local", [])
@@ -164,7 +164,7 @@ def test_a_worker_hands_its_warnings_on(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
     model = fakes.make_retrieval(tmp_path / "model.onnx", dim=16)
     reading = ReadOptions(damaged="accept")
-    recipe = Recipe(
+    recipe = WorkerModel(
         path=model, provider=ProviderRequest(name="cpu"), threads=1, batch_size=1, reading=reading, card=None
     )
     answers = []
@@ -173,7 +173,7 @@ def test_a_worker_hands_its_warnings_on(tmp_path):
         for number in numbers:
             answer = {key: values[0] for key, values in ShardMaker(job, [recipe])({"number": [number]}).items()}
             answers.append(answer)
-            yield Made(answer["number"], answer["failed"], answer["sha256"])
+            yield FinishedShard(answer["number"], answer["failed"], answer["sha256"])
 
     items = list_items([str(tmp_path / "cut.jpg"), "none.jpg"])
     features = embed(items, [identify(recipe.load())], tmp_path / "features", work, damaged="accept")

@@ -22,7 +22,7 @@ from landmark_onnx.errors import (
     UnknownModelError,
 )
 from landmark_onnx.hub.download import Rules
-from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE, Watch, ensure, is_offline, pull
+from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE, PullProgress, ensure, is_offline, pull
 from landmark_onnx.store.catalogue import exported_path, read_record, source_path, stored_model, write_record
 from landmark_onnx.store.locks import file_locked, locked
 from pulled import NAME, PULL, TAR, background, hold, host_is, make_tar
@@ -68,7 +68,7 @@ def exports(monkeypatch):
 
 def test_a_model_is_downloaded_and_exported(mirror, exports):
     stages, steps = [], []
-    watch = Watch(stage=stages.append, received=lambda *step: steps.append(step))
+    watch = PullProgress(stage=stages.append, received=lambda *step: steps.append(step))
     path = pull(NAME, watch=watch, rules=QUICK)
     assert path == exported_path(NAME)
     assert landmark_onnx.Retriever(NAME, offline=True).card.name == NAME
@@ -94,7 +94,7 @@ def test_only_what_is_left_is_done(mirror, exports):
     source_path(NAME).parent.mkdir(parents=True)
     source_path(NAME).write_bytes(TAR)
     stages = []
-    pull(NAME, watch=Watch(stage=stages.append), rules=QUICK)
+    pull(NAME, watch=PullProgress(stage=stages.append), rules=QUICK)
     assert not mirror.seen
     assert stages == ["check", "convert"]
 
@@ -317,7 +317,7 @@ def test_a_damaged_record_is_told(mirror, exports):
 def test_threads_that_pull_one_model_do_the_work_once(mirror, exports):
     mirror.script = [slowly(0.3)]
     waited, paths = [], []
-    watch = Watch(stage=lambda text: waited.append(text) if "waiting" in text else None)
+    watch = PullProgress(stage=lambda text: waited.append(text) if "waiting" in text else None)
     threads = [threading.Thread(target=lambda: paths.append(pull(NAME, watch=watch, rules=QUICK))) for _ in range(4)]
     for thread in threads:
         thread.start()

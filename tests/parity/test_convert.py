@@ -77,7 +77,7 @@ def test_verify_repeats_the_probe_without_paddle(exported):
 
 def test_a_raw_export_keeps_the_program_and_the_released_bits(release, tmp_path):
     path = export_model(
-        card(CLS), release(CLS), tmp_path / "raw.onnx", check_parity=False, form=convert.Form(raw=True)
+        card(CLS), release(CLS), tmp_path / "raw.onnx", check_parity=False, form=convert.ExportForm(raw=True)
     ).path
     model = onnx.load(path)
     assert any(node.op_type == "BatchNormalization" for node in model.graph.node)
@@ -88,7 +88,7 @@ def test_a_raw_export_keeps_the_program_and_the_released_bits(release, tmp_path)
             np.testing.assert_array_equal(onnx.numpy_helper.to_array(initializers[name]), variable.read(), name)
 
 
-PIXELS = convert.Form(input_kind="uint8")
+PIXELS = convert.ExportForm(input_kind="uint8")
 
 
 @pytest.mark.parametrize("colour", ["rgb", "bgr"])

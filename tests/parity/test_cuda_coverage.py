@@ -23,7 +23,7 @@ from placement import shape_computations, typed, waits, without_kernel
 pytestmark = pytest.mark.paddle
 
 FLOAT = TensorProto.FLOAT
-RAW = convert.Form(raw=True)
+RAW = convert.ExportForm(raw=True)
 DET = "res50_oid_v4_detector"
 CNNS = [name for name in cards() if card(name).task != "det"]
 ARCHITECTURES = ["inceptionv4_arcmargin", "res152_softmax_v1", "se_x152_arcmargin"]

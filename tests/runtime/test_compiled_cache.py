@@ -14,7 +14,7 @@ from landmark_onnx.files import hashing as blocks
 from landmark_onnx.hub.remove import prune, remove
 from landmark_onnx.runtime import compiled_cache as machine_cache
 from landmark_onnx.runtime import cpu as cores
-from landmark_onnx.runtime.compiled_cache import MANIFEST, VARIABLE, Entry, entry_of, folder, folder_of
+from landmark_onnx.runtime.compiled_cache import MANIFEST, VARIABLE, CacheEntry, entry_of, folder, folder_of
 from landmark_onnx.runtime.onnxruntime_backend import GRAPH, WEIGHTS
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.runtime.session import Session
@@ -43,8 +43,8 @@ def model(tmp_path):
 def builds(monkeypatch):
     """One item for each time that a machine's form was written."""
     made = []
-    build = Entry._build
-    monkeypatch.setattr(Entry, "_build", lambda self, write: made.append(self.path.name) or build(self, write))
+    build = CacheEntry._build
+    monkeypatch.setattr(CacheEntry, "_build", lambda self, write: made.append(self.path.name) or build(self, write))
     return made
 
 
@@ -136,7 +136,7 @@ def test_a_broken_entry_is_made_again(harm, name, model, builds):
 def test_every_byte_of_the_files_counts(model, builds):
     Session(model, CPU)
     (path,) = entries(model)
-    entry = Entry(path, json.loads((path / MANIFEST).read_text())["facts"])
+    entry = CacheEntry(path, json.loads((path / MANIFEST).read_text())["facts"])
     assert entry.load(lambda folder: True)
     for name in (GRAPH, WEIGHTS):
         data = (path / name).read_bytes()
@@ -162,7 +162,7 @@ def test_a_manifest_that_claims_other_facts_or_fewer_blocks(model, builds):
         {"facts": facts, "files": {"../../x": {"size": 1, "sha256": ["0"]}}},
     ):
         (path / MANIFEST).write_text(json.dumps(wrong))
-        assert Entry(path, facts).load(lambda folder: True) is None
+        assert CacheEntry(path, facts).load(lambda folder: True) is None
 
 
 def test_what_the_entry_depends_on(model, monkeypatch):
@@ -288,7 +288,7 @@ def test_processes_at_once(model, store):
         process.join(60)
         assert process.exitcode == 0
     (entry,) = entries(model)
-    assert Entry(entry, json.loads((entry / MANIFEST).read_text())["facts"])._files() is not None
+    assert CacheEntry(entry, json.loads((entry / MANIFEST).read_text())["facts"])._files() is not None
 
 
 def test_a_workspace_lists_what_a_runtime_left_and_removes_what_it_cannot_vouch_for(model):

@@ -12,7 +12,7 @@ from landmark_onnx.errors import SessionError
 from landmark_onnx.inference.preprocess import floored_size, preprocess
 from landmark_onnx.runtime.gpu_options import (
     LEAST_SIDE,
-    Workload,
+    ShapeProfile,
     cuda_options,
     fixed_sides,
     graph_refusal,
@@ -23,11 +23,11 @@ from landmark_onnx.runtime.gpu_options import (
 from landmark_onnx.runtime.providers import CPU, CUDA, TENSORRT, ProviderRequest, plan
 
 GPU = [TENSORRT, CUDA, CPU]
-RETRIEVAL, CLS, DET = (Workload(card=card(name), batch_size=4) for name in (fakes.RETRIEVAL, fakes.CLS, fakes.DET))
+RETRIEVAL, CLS, DET = (ShapeProfile(card=card(name), batch_size=4) for name in (fakes.RETRIEVAL, fakes.CLS, fakes.DET))
 
 
 def test_cuda_searches_long_for_one_shape_and_not_for_many():
-    found = {name: cuda_options(Workload(card=known)) for name, known in cards().items()}
+    found = {name: cuda_options(ShapeProfile(card=known)) for name, known in cards().items()}
     assert {options["arena_extend_strategy"] for options in found.values()} == {"kSameAsRequested"}
     searches = {card(name).task: options["cudnn_conv_algo_search"] for name, options in found.items()}
     assert searches == {"retrieval": "HEURISTIC", "cls": "EXHAUSTIVE", "det": "HEURISTIC"}
@@ -58,13 +58,13 @@ def test_profiles():
         "trt_profile_max_shapes": "image:1x3x1333x1333,im_info:1x3",
     }
     unbounded = dataclasses.replace(RETRIEVAL.card.preprocess, max_ratio=0.0)
-    free = Workload(card=dataclasses.replace(RETRIEVAL.card, preprocess=unbounded))
+    free = ShapeProfile(card=dataclasses.replace(RETRIEVAL.card, preprocess=unbounded))
     assert shape_profiles(free) == {}
 
 
 def test_profiles_of_uint8_input_and_renamed_tensors():
     renamed = dataclasses.replace(CLS.card, inputs={"image": "pixels"})
-    found = shape_profiles(Workload(card=renamed, batch_size=2, input_kind="uint8"))
+    found = shape_profiles(ShapeProfile(card=renamed, batch_size=2, input_kind="uint8"))
     assert found["trt_profile_max_shapes"] == "pixels:2x224x224x3"
 
 

@@ -14,7 +14,7 @@ from landmark_onnx.errors import ModelFileError, SessionError
 from landmark_onnx.model import Detector
 from landmark_onnx.runtime import compiled_cache as machine_cache
 from landmark_onnx.runtime import openvino_backend as openvino_runtime
-from landmark_onnx.runtime.compiled_cache import MANIFEST, Entry, folder_of
+from landmark_onnx.runtime.compiled_cache import MANIFEST, CacheEntry, folder_of
 from landmark_onnx.runtime.openvino_backend import properties
 from landmark_onnx.runtime.providers import OPENVINO_PACKAGE, ProviderRequest, openvino
 from landmark_onnx.runtime.session import Session
@@ -146,8 +146,8 @@ def cached(model, monkeypatch):
     monkeypatch.setattr(machine_cache, "LEAST_BYTES", 0)
     monkeypatch.setattr(machine_cache, "SPARE", 0)
     made = []
-    build = Entry._build
-    monkeypatch.setattr(Entry, "_build", lambda self, write: made.append(self.path) or build(self, write))
+    build = CacheEntry._build
+    monkeypatch.setattr(CacheEntry, "_build", lambda self, write: made.append(self.path) or build(self, write))
     return made
 
 

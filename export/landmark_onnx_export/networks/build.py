@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from landmark_onnx.errors import ExportError
 from landmark_onnx.tasks import Task
-from landmark_onnx_export.networks.layers import ConvNames, FoundShapes, Layers, Naming, PlannedShapes, Tensor
+from landmark_onnx_export.networks.layers import ConvNames, FeatureMap, FoundShapes, Layers, Naming, PlannedShapes
 from landmark_onnx_export.paddle.variables import Variable, parse_program, persistable_names
 
 
@@ -64,7 +64,7 @@ class ResidualVd:
     reduction: int = 0
     roles: tuple[str, str, str, str] = ("_branch2a", "_branch2b", "_branch2c", "_branch1")
 
-    def __call__(self, net: Layers, x: Tensor) -> Tensor:
+    def __call__(self, net: Layers, x: FeatureMap) -> FeatureMap:
         """From the image to the last stage's output."""
         for index, filters in enumerate(self.stem):
             x = net.conv(x, f"conv1_{index + 1}", filters, (3, 3), stride=1 if index else 2)
@@ -74,7 +74,7 @@ class ResidualVd:
                 x = self._block(net, x, stage, block)
         return x
 
-    def _block(self, net: Layers, x: Tensor, stage: int, block: int) -> Tensor:
+    def _block(self, net: Layers, x: FeatureMap, stage: int, block: int) -> FeatureMap:
         name, filters = self.block_name(stage, block), self.width << stage
         reduce, spatial, expand, project = (name + role for role in self.roles)
         halve = block == 0 and stage > 0
@@ -183,14 +183,14 @@ _INCEPTION: list[tuple[str, list[Step]]] = [
 ]
 
 
-def inception_v4(net: Layers, x: Tensor) -> Tensor:
+def inception_v4(net: Layers, x: FeatureMap) -> FeatureMap:
     """InceptionV4: the rows of `_INCEPTION`, one after another."""
     for prefix, steps in _INCEPTION:
         x = net.concat(_run(net, x, prefix, steps))
     return x
 
 
-def _run(net: Layers, x: Tensor, prefix: str, steps: list[Step]) -> list[Tensor]:
+def _run(net: Layers, x: FeatureMap, prefix: str, steps: list[Step]) -> list[FeatureMap]:
     """The outputs of the last step: several after branches, which only then are concatenated."""
     outputs = [x]
     for step in steps:
@@ -208,7 +208,7 @@ def _run(net: Layers, x: Tensor, prefix: str, steps: list[Step]) -> list[Tensor]
 class Network:
     """Body, names, and the FCs behind the global mean. fc: number of the first. hidden: sizes before the last."""
 
-    body: Callable[[Layers, Tensor], Tensor]
+    body: Callable[[Layers, FeatureMap], FeatureMap]
     naming: Naming
     fc: int = 0
     hidden: tuple[int, ...] = ()

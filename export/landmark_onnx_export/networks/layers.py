@@ -23,7 +23,7 @@ Dims = tuple[int | None, ...]
 """None: not known, any size will do."""
 
 
-class Tensor(NamedTuple):
+class FeatureMap(NamedTuple):
     """A value of the program: (N, channels, H, W), or (N, channels) once flat. channels: None after a problem."""
 
     name: str
@@ -140,13 +140,13 @@ class Layers:
         self._naming = naming
         self._convs = 0
 
-    def feed(self, name: str, channels: int) -> Tensor:
+    def feed(self, name: str, channels: int) -> FeatureMap:
         """An input of any batch, height and width."""
-        return Tensor(self.program.feed(name, [-1, channels, -1, -1]), channels)
+        return FeatureMap(self.program.feed(name, [-1, channels, -1, -1]), channels)
 
     def conv(
         self,
-        x: Tensor,
+        x: FeatureMap,
         name: str,
         filters: int,
         kernel: tuple[int, int] = (1, 1),
@@ -155,15 +155,15 @@ class Layers:
         same: bool = True,
         groups: int = 1,
         relu: bool = True,
-        like: Tensor | None = None,
-    ) -> Tensor:
+        like: FeatureMap | None = None,
+    ) -> FeatureMap:
         """Convolution without bias, batch norm, ReLU. filters, groups: as published. like: has the same channels."""
         names = self._naming(name, self._convs)
         self._convs += 1
         channels, groups = self._weights(x, names.weights, (filters, *kernel), groups, like)
         for norm in names[1:]:
             (channels,) = self._parameter(norm, (channels,), (channels or 0,))
-        y = Tensor("", channels)
+        y = FeatureMap("", channels)
         y = self._op(
             "conv2d",
             {"Input": x.name, "Filter": names.weights},
@@ -179,35 +179,35 @@ class Layers:
         y = self._batch_norm(y, names)
         return self._op("relu", {"X": y.name}, y) if relu else y
 
-    def fc(self, x: Tensor, weights: str, bias: str, size: int, like: Tensor | None = None) -> Tensor:
+    def fc(self, x: FeatureMap, weights: str, bias: str, size: int, like: FeatureMap | None = None) -> FeatureMap:
         """Product with weights [in, out] plus bias. size: of the output, where planned. like: has the same channels."""
         wanted = (x.channels, like.channels if like else None)
         channels = self._parameter(weights, wanted, (x.channels or 0, size))[1]
         (channels,) = self._parameter(bias, (channels,), (channels or 0,))
-        y = Tensor("", channels, flat=True)
+        y = FeatureMap("", channels, flat=True)
         y = self._op("mul", {"X": x.name, "Y": weights}, y, x_num_col_dims=1, y_num_col_dims=1)
         return self._op("elementwise_add", {"X": y.name, "Y": bias}, y, axis=1)
 
-    def pool(self, x: Tensor, kind: str, size: int, stride: int, padding: int = 0) -> Tensor:
+    def pool(self, x: FeatureMap, kind: str, size: int, stride: int, padding: int = 0) -> FeatureMap:
         """Max or average ("avg") pooling of size x size pixels; padding is not counted."""
         return self._pool(x, kind, size, stride, padding, everywhere=False)
 
-    def global_mean(self, x: Tensor) -> Tensor:
+    def global_mean(self, x: FeatureMap) -> FeatureMap:
         """Mean over height and width, which become 1."""
         return self._pool(x, "avg", 1, 1, 0, everywhere=True)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
+    def concat(self, parts: Sequence[FeatureMap]) -> FeatureMap:
         """The channels of all parts, in order."""
         known = [part.channels for part in parts if part.channels is not None]
-        y = Tensor("", sum(known) if len(known) == len(parts) else None)
+        y = FeatureMap("", sum(known) if len(known) == len(parts) else None)
         return self._op("concat", {"X": [part.name for part in parts]}, y, axis=1) if len(parts) > 1 else parts[0]
 
-    def add_relu(self, x: Tensor, y: Tensor) -> Tensor:
+    def add_relu(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
         """ReLU of the sum."""
         total = self._op("elementwise_add", {"X": x.name, "Y": y.name}, x, axis=-1)
         return self._op("relu", {"X": total.name}, x)
 
-    def squeeze_excite(self, x: Tensor, name: str, reduction: int) -> Tensor:
+    def squeeze_excite(self, x: FeatureMap, name: str, reduction: int) -> FeatureMap:
         """Each channel times a factor in 0..1 that two FCs make of the means of all channels."""
         size = max(1, (x.channels or 0) // reduction)
         y = self.fc(self.global_mean(x), f"{name}_sqz_weights", f"{name}_sqz_offset", size)
@@ -216,12 +216,12 @@ class Layers:
         y = self._op("sigmoid", {"X": y.name}, y)
         return self._op("elementwise_mul", {"X": x.name, "Y": y.name}, x, axis=0)
 
-    def softmax(self, x: Tensor) -> Tensor:
+    def softmax(self, x: FeatureMap) -> FeatureMap:
         """Probabilities over the channels."""
         return self._op("softmax", {"X": x.name}, x, axis=-1)
 
     def _weights(
-        self, x: Tensor, name: str, usual: tuple[int, int, int], groups: int, like: Tensor | None
+        self, x: FeatureMap, name: str, usual: tuple[int, int, int], groups: int, like: FeatureMap | None
     ) -> tuple[int | None, int]:
         """Output channels and groups. usual: published filters, kernel height and width."""
         filters, *kernel = usual
@@ -236,7 +236,7 @@ class Layers:
             return channels, 1
         return channels, x.channels // per_group
 
-    def _batch_norm(self, x: Tensor, names: ConvNames) -> Tensor:
+    def _batch_norm(self, x: FeatureMap, names: ConvNames) -> FeatureMap:
         channels = x.dims[1]
         saved = [self.program.variable(f"{x.name}.{end}", [channels]) for end in ("saved_mean", "saved_variance")]
         out = self.program.variable(f"{x.name}.norm", x.dims)
@@ -264,7 +264,7 @@ class Layers:
         )
         return x._replace(name=out)
 
-    def _pool(self, x: Tensor, kind: str, size: int, stride: int, padding: int, *, everywhere: bool) -> Tensor:
+    def _pool(self, x: FeatureMap, kind: str, size: int, stride: int, padding: int, *, everywhere: bool) -> FeatureMap:
         name = self.program.op(
             "pool2d",
             {"X": x.name},
@@ -288,8 +288,8 @@ class Layers:
         return dims
 
     def _op(
-        self, kind: str, inputs: Mapping[str, str | Sequence[str]], y: Tensor, slot: str = "Out", **attributes: Any
-    ) -> Tensor:
+        self, kind: str, inputs: Mapping[str, str | Sequence[str]], y: FeatureMap, slot: str = "Out", **attributes: Any
+    ) -> FeatureMap:
         return y._replace(name=self.program.op(kind, inputs, {slot: y.dims}, **attributes))
 
 

@@ -11,7 +11,7 @@ from landmark_onnx.precision import FLOORS
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.verification.answers import Likeness, floor_of, measure, runner
 from landmark_onnx_export.quantization.quantize import MOST, fp32_metadata
-from landmark_onnx_export.quantization.report import Wish
+from landmark_onnx_export.quantization.report import QuantizationRequest
 from landmark_onnx_export.quantization.split import judges
 
 
@@ -41,7 +41,7 @@ class SettingReport:
 
 def measure_setting(
     source: Path,
-    wish: Wish,
+    wish: QuantizationRequest,
     *,
     say: Callable[[str], None] = lambda stage: None,
     bad: Callable[[str], None] = lambda why: None,

@@ -6,10 +6,10 @@ import onnx
 from onnx import TensorProto
 
 from landmark_onnx_export.graphs.detector import ROIS, geometry
-from landmark_onnx_export.quantization.reduced_network import Made
+from landmark_onnx_export.quantization.reduced_network import ReducedNetwork
 
 
-def halve(path: Path, rois: str = ROIS) -> Made:
+def halve(path: Path, rois: str = ROIS) -> ReducedNetwork:
     """The model of a folded file, whose nodes have names of their own, in fp16. rois: as of `geometry`.
 
     Weights below fp16's least number become that number, those above its largest that one: `convert_float_to_float16`
@@ -26,7 +26,7 @@ def halve(path: Path, rois: str = ROIS) -> Made:
         model, keep_io_types=True, disable_shape_infer=True, node_block_list=kept
     )
     _straighten(made.graph, own)
-    return Made(model=made, method=None, excluded=dict.fromkeys(kept, "geometry"), layers=0)
+    return ReducedNetwork(model=made, method=None, excluded=dict.fromkeys(kept, "geometry"), layers=0)
 
 
 def _straighten(graph: onnx.GraphProto, own: frozenset[str]) -> None:

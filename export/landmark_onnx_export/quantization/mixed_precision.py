@@ -12,7 +12,7 @@ from landmark_onnx.verification.answers import Answer, Likeness, Photo, answers,
 from landmark_onnx_export.graphs.detector import rois_of
 from landmark_onnx_export.quantization import qdq
 from landmark_onnx_export.quantization.calibration import METHODS, Histogram, observe
-from landmark_onnx_export.quantization.reduced_network import Made
+from landmark_onnx_export.quantization.reduced_network import ReducedNetwork
 from landmark_onnx_export.quantization.sensitivity import noise
 
 TRIALS: Mapping[str, int] = {"retrieval": 10, "cls": 12, "det": 2}
@@ -82,7 +82,7 @@ class _Bench:
         return _Trial(made, method, compare(self.task.card, self.exact, got))
 
 
-def search(task: Task) -> Made:
+def search(task: Task) -> ReducedNetwork:
     """Try every cut of the ranges and keep the best; then, layer by layer, until the floor holds or no more may leave.
 
     Raises: ExportError if there is nothing to quantise, or a layer to exclude is not there.
@@ -94,7 +94,7 @@ def search(task: Task) -> Made:
     wanted = task.floor + (1 - task.floor) * MARGIN
     if best.likeness.value(task.card) < wanted:
         best, excluded = _spare_the_worst(bench, best, excluded, wanted)
-    return Made(model=best.model, method=best.method, excluded=excluded, layers=len(bench.layers))
+    return ReducedNetwork(model=best.model, method=best.method, excluded=excluded, layers=len(bench.layers))
 
 
 def _prepare(task: Task) -> _Bench:

@@ -27,8 +27,8 @@ from landmark_onnx_export.parity import PROBE_SIZE, SEED, seeded_image
 from landmark_onnx_export.quantization.fp16 import halve
 from landmark_onnx_export.quantization.mixed_precision import Task, search
 from landmark_onnx_export.quantization.opset import modernise, with_constants
-from landmark_onnx_export.quantization.reduced_network import Made
-from landmark_onnx_export.quantization.report import Recipe, ReductionReport, Wish
+from landmark_onnx_export.quantization.reduced_network import ReducedNetwork
+from landmark_onnx_export.quantization.report import QuantizationReport, QuantizationRequest, ReductionReport
 from landmark_onnx_export.quantization.split import RULE, Split, judges, split
 from landmark_onnx_export.workers.run import run_child
 from landmark_onnx_export.workers.tasks import THREADS
@@ -50,7 +50,7 @@ REMEDIES: Mapping[Precision, str] = {
 def reduce_model(
     source: Path,
     output: Path,
-    wish: Wish,
+    wish: QuantizationRequest,
     *,
     say: Callable[[str], None] = lambda stage: None,
     bad: Callable[[str], None] = lambda why: None,
@@ -107,7 +107,7 @@ def fp32_metadata(source: Path) -> dict[str, Any]:
     return metadata
 
 
-def _photos(card: ModelCard, wish: Wish, bad: Callable[[str], None]) -> Split:
+def _photos(card: ModelCard, wish: QuantizationRequest, bad: Callable[[str], None]) -> Split:
     most = MOST[card.task]
     if wish.precision == "int8":
         return split(wish.calibrate, wish.held_out, most, bad=bad)
@@ -128,8 +128,13 @@ def _folded(source: Path, folder: Path) -> Path:
 
 
 def _make(
-    card: ModelCard, folded: Path, wish: Wish, photos: Sequence[Photo], floor: float, say: Callable[[str], None]
-) -> Made:
+    card: ModelCard,
+    folded: Path,
+    wish: QuantizationRequest,
+    photos: Sequence[Photo],
+    floor: float,
+    say: Callable[[str], None],
+) -> ReducedNetwork:
     if wish.precision == "fp16":
         say("halve")
         return halve(folded, rois_of(card))
@@ -150,10 +155,12 @@ def _make(
     )
 
 
-def _recipe(source: Path, wish: Wish, photos: Split, made: Made, floor: float, *, forced: bool) -> Recipe:
+def _recipe(
+    source: Path, wish: QuantizationRequest, photos: Split, made: ReducedNetwork, floor: float, *, forced: bool
+) -> QuantizationReport:
     seal = read_seal(source)
     assert seal is not None
-    return Recipe(
+    return QuantizationReport(
         of=seal.sha256,
         precision=wish.precision,
         method=made.method,
@@ -167,7 +174,7 @@ def _recipe(source: Path, wish: Wish, photos: Split, made: Made, floor: float, *
     )
 
 
-def _metadata(card: ModelCard, written: Written, agreement: Likeness, recipe: Recipe) -> dict[str, Any]:
+def _metadata(card: ModelCard, written: Written, agreement: Likeness, recipe: QuantizationReport) -> dict[str, Any]:
     """What the file says of itself, and what it answers to a picture."""
     picture = seeded_image(*PROBE_SIZE, seed=SEED)
     outputs = runner(card, written.model, threads=THREADS)(preprocess(probe_rule(card), picture))

@@ -7,7 +7,7 @@ import onnx
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class ReducedNetwork:
     """A reduced network.
 
     method: how ranges were cut, of `ranges.METHODS`; None for fp16. excluded: node -> why it stays fp32. layers: how

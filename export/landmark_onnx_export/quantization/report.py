@@ -14,7 +14,7 @@ SPARE = 0.12
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class QuantizationRequest:
     """What is asked for.
 
     floor: None for `precision.FLOORS`. force: write even below it. exclude: layers kept fp32. spare: share of
@@ -32,7 +32,7 @@ class Wish:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class QuantizationReport:
     """How the file was made, as its metadata say.
 
     of: the fp32 file's seal. method: how ranges were cut, None for fp16. excluded: node -> why it stays fp32; layers:
@@ -56,7 +56,7 @@ class ReductionReport:
     """What came of it. path: None if nothing was written, and then `refused` says why. bytes: with external weights."""
 
     card: ModelCard
-    recipe: Recipe
+    recipe: QuantizationReport
     agreement: Likeness
     path: Path | None
     refused: str | None

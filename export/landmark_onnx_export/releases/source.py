@@ -21,7 +21,7 @@ from landmark_onnx_export.paddle.variables import (
     read_params,
     read_variable,
 )
-from landmark_onnx_export.releases.tar import MAX_MEMBERS, Entry, tar_entries
+from landmark_onnx_export.releases.tar import MAX_MEMBERS, TarEntry, tar_entries
 
 MAX_BYTES = 16 << 30
 """Of a compressed tar, decompressed. The largest release known is under 2 GB."""
@@ -36,7 +36,7 @@ _Parsed: TypeAlias = tuple[bytes, Mapping[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
-class Source:
+class ReleaseSource:
     """An open release. It lives as long as the `with open_source(...)` around it.
 
     name: of the model, as the tar's only folder, the file or the folder has it.
@@ -52,7 +52,7 @@ class Source:
     variables: Mapping[str, Variable]
     extras: tuple[str, ...]
     sha256: str
-    _files: Mapping[str, Entry] = field(repr=False)
+    _files: Mapping[str, TarEntry] = field(repr=False)
 
     def read_text(self, name: str) -> str | None:
         """A side file such as a class map, by file name or whole relative name; None if it is not there.
@@ -69,7 +69,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[Source]:
+def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ReleaseSource]:
     """Open a tar (plain, gzip, bzip2, xz), a folder, or a program file with its parameters beside it.
 
     max_bytes: the most that a compressed tar may take in the temporary folder, until the end of the `with`.
@@ -86,7 +86,7 @@ def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[Source]:
         else:
             entries = [entry for entry in entries if not _is_litter(entry.name)]
             contents = _recognise(path, entries)
-            yield contents.source(path, _tar_name(path, entries), _sha256(Entry("", path, 0, path.stat().st_size)))
+            yield contents.source(path, _tar_name(path, entries), _sha256(TarEntry("", path, 0, path.stat().st_size)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +96,24 @@ class _Contents:
     program: bytes | None
     variables: Mapping[str, Variable]
     used: frozenset[str]
-    files: Mapping[str, Entry]
+    files: Mapping[str, TarEntry]
 
-    def source(self, path: Path, name: str, sha256: str) -> Source:
+    def source(self, path: Path, name: str, sha256: str) -> ReleaseSource:
         extras = tuple(sorted(self.files.keys() - self.used))
         kind: Literal["train", "binary"] = "train" if self.program is None else "binary"
-        return Source(path, name, kind, self.program, self.variables, extras, sha256, self.files)
+        return ReleaseSource(path, name, kind, self.program, self.variables, extras, sha256, self.files)
 
     def digest(self) -> str:
         lines = sorted((PurePosixPath(name).name, _sha256(self.files[name])) for name in self.used)
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in lines).encode()).hexdigest()
 
 
-def _from_folder(path: Path) -> Source:
+def _from_folder(path: Path) -> ReleaseSource:
     contents = _recognise(path, _folder_entries(path))
     return contents.source(path, _folder_name(path), contents.digest())
 
 
-def _from_program(path: Path) -> Source:
+def _from_program(path: Path) -> ReleaseSource:
     entries = _folder_entries(path.parent, deep=False)
     program = next(entry for entry in entries if entry.path.name == path.name)
     if (parsed := _program(program)) is None:
@@ -122,14 +122,14 @@ def _from_program(path: Path) -> Source:
     return contents.source(path, _folder_name(path.parent), contents.digest())
 
 
-def _recognise(path: Path, entries: Sequence[Entry]) -> _Contents:
+def _recognise(path: Path, entries: Sequence[TarEntry]) -> _Contents:
     programs = [(entry, parsed) for entry in entries if (parsed := _program(entry))]
     if len(programs) > 1:
         listed = ", ".join(entry.name for entry, _ in programs)
         raise ExportError(f"{path}: wanted one program, got {len(programs)}: {listed}; name one of these files")
     if programs:
         return _binary(path, *programs[0], entries)
-    streams: dict[PurePosixPath, list[Entry]] = defaultdict(list)
+    streams: dict[PurePosixPath, list[TarEntry]] = defaultdict(list)
     for entry in entries:
         if _is_stream(entry):
             streams[PurePosixPath(entry.name).parent].append(entry)
@@ -142,7 +142,7 @@ def _recognise(path: Path, entries: Sequence[Entry]) -> _Contents:
     return _Contents(None, _separate(found), frozenset(entry.name for entry in found), _by_name(entries))
 
 
-def _binary(path: Path, program: Entry, parsed: _Parsed, entries: Sequence[Entry]) -> _Contents:
+def _binary(path: Path, program: TarEntry, parsed: _Parsed, entries: Sequence[TarEntry]) -> _Contents:
     """A program and its parameters, in one file or in one each, all in the program's folder."""
     data, shapes = parsed
     folder = PurePosixPath(program.name).parent
@@ -169,7 +169,7 @@ def _binary(path: Path, program: Entry, parsed: _Parsed, entries: Sequence[Entry
     return _Contents(data, variables, used, _by_name(entries))
 
 
-def _params_file(path: Path, program: Entry, beside: Mapping[str, Entry]) -> Entry:
+def _params_file(path: Path, program: TarEntry, beside: Mapping[str, TarEntry]) -> TarEntry:
     name = PurePosixPath(program.name)
     for usual in (PARAMS_NAMES.get(name.name, ""), f"{name.stem}.pdiparams"):
         if usual in beside:
@@ -181,7 +181,7 @@ def _params_file(path: Path, program: Entry, beside: Mapping[str, Entry]) -> Ent
     return streams[0]
 
 
-def _program(entry: Entry) -> _Parsed | None:
+def _program(entry: TarEntry) -> _Parsed | None:
     """A program file; None for any other file. Raises: ExportError if only the name is a program's."""
     name = PurePosixPath(entry.name)
     expected = name.name in PARAMS_NAMES or name.suffix == ".pdmodel"
@@ -198,18 +198,18 @@ def _program(entry: Entry) -> _Parsed | None:
         return None
 
 
-def _is_stream(entry: Entry) -> bool:
+def _is_stream(entry: TarEntry) -> bool:
     """Whether the file is, or was to be, variables: an empty one has no content to tell, `labels.txt` is none."""
     head = entry.read(16)
     return looks_like_variable(head) if head else not PurePosixPath(entry.name).suffix[1:].isalpha()
 
 
-def _separate(entries: Sequence[Entry]) -> dict[str, Variable]:
+def _separate(entries: Sequence[TarEntry]) -> dict[str, Variable]:
     named = sorted((PurePosixPath(entry.name).name, entry) for entry in entries)
     return {name: read_variable(entry.path, name, entry.offset, entry.size) for name, entry in named}
 
 
-def _folder_entries(folder: Path, *, deep: bool = True) -> list[Entry]:
+def _folder_entries(folder: Path, *, deep: bool = True) -> list[TarEntry]:
     entries = []
     try:
         for root, folders, names in os.walk(folder):
@@ -218,7 +218,7 @@ def _folder_entries(folder: Path, *, deep: bool = True) -> list[Entry]:
                 path = Path(root, name)
                 relative = path.relative_to(folder).as_posix()
                 if not _is_litter(relative) and path.is_file():
-                    entries.append(Entry(relative, path, 0, path.stat().st_size))
+                    entries.append(TarEntry(relative, path, 0, path.stat().st_size))
             if len(entries) > MAX_MEMBERS:
                 raise ExportError(f"{folder}: wanted at most {MAX_MEMBERS} files, got more")
     except OSError as error:
@@ -231,7 +231,7 @@ def _is_litter(name: str) -> bool:
     return any(part.startswith((".", "PaxHeaders", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
-def _unrecognised(path: Path, entries: Sequence[Entry]) -> ExportError:
+def _unrecognised(path: Path, entries: Sequence[TarEntry]) -> ExportError:
     listed = ", ".join(entry.name for entry in entries[:5]) + (", ..." if len(entries) > 5 else "")
     return ExportError(
         f"{path}: wanted Paddle variable files, or a program (model, __model__, *.pdmodel) with its parameters, "
@@ -239,11 +239,11 @@ def _unrecognised(path: Path, entries: Sequence[Entry]) -> ExportError:
     )
 
 
-def _by_name(entries: Sequence[Entry]) -> dict[str, Entry]:
+def _by_name(entries: Sequence[TarEntry]) -> dict[str, TarEntry]:
     return {entry.name: entry for entry in entries}
 
 
-def _tar_name(path: Path, entries: Sequence[Entry]) -> str:
+def _tar_name(path: Path, entries: Sequence[TarEntry]) -> str:
     folders = {PurePosixPath(entry.name).parts[0] for entry in entries if "/" in entry.name}
     ending = next((ending for ending in sorted(TAR_ENDINGS, key=len, reverse=True) if path.name.endswith(ending)), "")
     return folders.pop() if len(folders) == 1 else path.name.removesuffix(ending)
@@ -254,7 +254,7 @@ def _folder_name(path: Path) -> str:
     return path.parent.name if path.name == PROGRAM_FOLDER else path.name
 
 
-def _sha256(entry: Entry) -> str:
+def _sha256(entry: TarEntry) -> str:
     digest = hashlib.sha256()
     with open_binary(entry.path) as file:
         file.seek(entry.offset)

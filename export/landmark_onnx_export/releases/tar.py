@@ -36,7 +36,7 @@ _DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, ArithmeticError, Loo
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TarEntry:
     """A file of a source: `size` bytes of `path` from `offset` on. name: relative, with forward slashes."""
 
     name: str
@@ -52,7 +52,7 @@ class Entry:
 
 
 @contextlib.contextmanager
-def tar_entries(path: Path, max_bytes: int) -> Iterator[list[Entry] | None]:
+def tar_entries(path: Path, max_bytes: int) -> Iterator[list[TarEntry] | None]:
     """The files of a tar, plain or gzip, bzip2 or xz compressed, as its bytes say; None for any other file.
 
     A compressed one is decompressed to a temporary file first, of at most `max_bytes`.
@@ -139,9 +139,9 @@ def _is_tar(plain: Path) -> bool:
     return True
 
 
-def _index(plain: Path, path: Path) -> list[Entry]:
+def _index(plain: Path, path: Path) -> list[TarEntry]:
     """The plain files of the tar `plain`, which errors call `path`."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TarEntry] = {}
     end = plain.stat().st_size
     count = 0
     with _HeaderFile(io.FileIO(plain)) as file:
@@ -155,7 +155,7 @@ def _index(plain: Path, path: Path) -> list[Entry]:
                     what = "is there twice" if name in entries else f"is one of more than {MAX_MEMBERS}"
                     raise ExportError(f"{path}: member {name!r} {what}")
                 if member.isreg():
-                    entries[name] = Entry(name, plain, member.offset_data, member.size)
+                    entries[name] = TarEntry(name, plain, member.offset_data, member.size)
             file.seek(archive.offset)
             mark = file.read(tarfile.BLOCKSIZE)
         except _DAMAGE as error:

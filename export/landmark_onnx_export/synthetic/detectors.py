@@ -6,7 +6,7 @@ Source: PaddlePaddle/PaddleDetection 0.1-0.4, ppdet/modeling (ResNet 50 with aff
 from fractions import Fraction
 from typing import Any
 
-from landmark_onnx_export.networks.layers import Tensor
+from landmark_onnx_export.networks.layers import FeatureMap
 from landmark_onnx_export.paddle.builder import ProgramBuilder
 from landmark_onnx_export.paddle.variables import INT32
 
@@ -45,16 +45,16 @@ class _Detector:
     def __init__(self, width: Fraction) -> None:
         self.program = ProgramBuilder()
         self._width = width
-        self.image = Tensor(self.program.feed("image", [-1, 3, 800, 1333]), 3)
+        self.image = FeatureMap(self.program.feed("image", [-1, 3, 800, 1333]), 3)
         self.im_info = self.program.feed("im_info", [-1, 3])
 
     def scaled(self, channels: int) -> int:
         return max(1, round(channels * self._width))
 
-    def op(self, kind: str, inputs: dict[str, Any], y: Tensor, slot: str = "Out", **attributes: Any) -> Tensor:
+    def op(self, kind: str, inputs: dict[str, Any], y: FeatureMap, slot: str = "Out", **attributes: Any) -> FeatureMap:
         return y._replace(name=self.program.op(kind, inputs, {slot: y.dims}, **attributes))
 
-    def conv(self, x: Tensor, weights: str, filters: int, kernel: int, stride: int = 1) -> Tensor:
+    def conv(self, x: FeatureMap, weights: str, filters: int, kernel: int, stride: int = 1) -> FeatureMap:
         self._parameter(weights, [filters, x.dims[1], kernel, kernel])
         attributes: dict[str, Any] = {
             "strides": [stride] * 2,
@@ -62,12 +62,12 @@ class _Detector:
             "dilations": [1, 1],
             "groups": 1,
         }
-        y = Tensor("", filters)
+        y = FeatureMap("", filters)
         return self.op("conv2d", {"Input": x.name, "Filter": weights}, y, "Output", data_format="NCHW", **attributes)
 
     def affine_conv(
-        self, x: Tensor, name: str, filters: int, kernel: int, stride: int = 1, *, relu: bool = True
-    ) -> Tensor:
+        self, x: FeatureMap, name: str, filters: int, kernel: int, stride: int = 1, *, relu: bool = True
+    ) -> FeatureMap:
         """Convolution and a frozen batch norm, which is a factor and an offset per channel."""
         y = self.conv(x, f"{name}_weights", filters, kernel, stride)
         norm = f"bn_{name}" if name == "conv1" else f"bn{name[3:]}"
@@ -77,23 +77,23 @@ class _Detector:
         y = self.op("affine_channel", inputs, y, data_layout="NCHW")
         return self.op("relu", {"X": y.name}, y) if relu else y
 
-    def biased_conv(self, x: Tensor, name: str, filters: int, kernel: int = 1) -> Tensor:
+    def biased_conv(self, x: FeatureMap, name: str, filters: int, kernel: int = 1) -> FeatureMap:
         y = self.conv(x, f"{name}_w", filters, kernel)
         return self._bias(y, name)
 
-    def fc(self, x: Tensor, name: str, size: int) -> Tensor:
+    def fc(self, x: FeatureMap, name: str, size: int) -> FeatureMap:
         self._parameter(f"{name}_w", [x.dims[1], size])
-        y = Tensor("", size, flat=True)
+        y = FeatureMap("", size, flat=True)
         inputs = {"X": x.name, "Y": f"{name}_w"}
         return self._bias(self.op("mul", inputs, y, x_num_col_dims=1, y_num_col_dims=1), name)
 
-    def stem(self, x: Tensor) -> Tensor:
+    def stem(self, x: FeatureMap) -> FeatureMap:
         x = self.affine_conv(x, "conv1", self.scaled(64), 7, 2)
         return self.op(
             "pool2d", {"X": x.name}, x, pooling_type="max", ksize=[3, 3], strides=[2, 2], paddings=[1, 1], **POOL
         )
 
-    def stage(self, x: Tensor, stage: int) -> Tensor:
+    def stage(self, x: FeatureMap, stage: int) -> FeatureMap:
         """One of ResNet's stages, 2 to 5: the stride is in the first 1x1 convolution."""
         filters = self.scaled(64 << (stage - 2))
         for block in range(BLOCKS[stage - 2]):
@@ -107,7 +107,7 @@ class _Detector:
             x = self.op("relu", {"X": y.name}, y)
         return x
 
-    def anchors(self, x: Tensor) -> tuple[str, str]:
+    def anchors(self, x: FeatureMap) -> tuple[str, str]:
         names = [self.program.variable(f"{x.name}.{kind}", [-1, -1, ANCHORS, 4]) for kind in ("anchors", "variances")]
         self.program.bare_op(
             "anchor_generator",
@@ -121,7 +121,7 @@ class _Detector:
         )
         return names[0], names[1]
 
-    def rpn(self, x: Tensor, anchors: tuple[str, str]) -> str:
+    def rpn(self, x: FeatureMap, anchors: tuple[str, str]) -> str:
         """The rois."""
         y = self.biased_conv(x, "conv_rpn", x.dims[1], 3)
         y = self.op("relu", {"X": y.name}, y)
@@ -149,7 +149,7 @@ class _Detector:
         )
         return rois
 
-    def roi_align(self, x: Tensor, rois: str, size: int, scale: float) -> Tensor:
+    def roi_align(self, x: FeatureMap, rois: str, size: int, scale: float) -> FeatureMap:
         """Without the attribute `aligned`, which Paddle 2 added."""
         attributes: dict[str, Any] = {
             "pooled_height": size,
@@ -159,7 +159,7 @@ class _Detector:
         }
         return self.op("roi_align", {"X": x.name, "ROIs": rois}, x, **attributes)
 
-    def answer(self, rois: str, y: Tensor) -> bytes:
+    def answer(self, rois: str, y: FeatureMap) -> bytes:
         """Fetch rois, class probabilities and box deltas."""
         scores = self.fc(y, "cls_score", CLASSES)
         scores = self.op("softmax", {"X": scores.name}, scores, axis=-1)
@@ -171,7 +171,7 @@ class _Detector:
             )
         return self.program.serialize()
 
-    def _bias(self, x: Tensor, name: str) -> Tensor:
+    def _bias(self, x: FeatureMap, name: str) -> FeatureMap:
         self._parameter(f"{name}_b", [x.dims[1]])
         return self.op("elementwise_add", {"X": x.name, "Y": f"{name}_b"}, x, axis=1)
 

@@ -17,8 +17,8 @@ from landmark_onnx_bench.targets import PEERS, Scenario
 
 if TYPE_CHECKING:
     from landmark_onnx.precision import Precision
-    from landmark_onnx_bench.interleaved import Rules
-    from landmark_onnx_bench.suite import Plan
+    from landmark_onnx_bench.interleaved import ContestRules
+    from landmark_onnx_bench.suite import SuitePlan
 
 PHOTOS = 8
 SIZE = (480, 640)
@@ -146,16 +146,16 @@ class How:
         ),
     ] = 0.0
 
-    def rules(self) -> "Rules":
+    def rules(self) -> "ContestRules":
         """The same, as a contest takes it."""
-        from landmark_onnx_bench.interleaved import Rules
+        from landmark_onnx_bench.interleaved import ContestRules
         from landmark_onnx_bench.targets import Target, Workload
 
         targets: tuple[Target, ...] = (self.target.value,) if self.target else ("model", "file")
         work = Workload(
             scenario=self.scenario, seconds=self.duration, queries=self.iterations, target_qps=self.target_qps
         )
-        return Rules(work=work, targets=targets, max_windows=self.windows)
+        return ContestRules(work=work, targets=targets, max_windows=self.windows)
 
     def photos(self, folder: Path, report: Reporter) -> list[Path]:
         """Those given, or some that are made up in `folder`. Raises: ImageError if a folder has none."""
@@ -281,12 +281,12 @@ def _readable(photos: list[Path], report: Reporter) -> list[Path]:
     return found
 
 
-def _plan(who: Who, how: How) -> "Plan":
+def _plan(who: Who, how: How) -> "SuitePlan":
     from landmark_onnx.runtime.cpu import available_cores
     from landmark_onnx.runtime.providers import on_cpu
-    from landmark_onnx_bench.suite import Plan
+    from landmark_onnx_bench.suite import SuitePlan
 
-    return Plan(
+    return SuitePlan(
         providers=tuple(dict.fromkeys(who.provider or [on_cpu().name])),
         precisions=who.precisions(),
         peers=tuple(peer.value for peer in dict.fromkeys(who.peer or ())),

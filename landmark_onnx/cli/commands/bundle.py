@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from landmark_onnx.cli.model_names import complete_model
-from landmark_onnx.cli.options import Engine, Output, Quiet, unfolded
+from landmark_onnx.cli.options import ExecutionOptions, Output, Quiet, unfolded
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import reporting
 
@@ -68,7 +68,7 @@ Checked = Annotated[
 
 @unfolded
 def make_bundle(
-    engine: Engine,
+    engine: ExecutionOptions,
     triton: Triton,
     models: Models = None,
     folder: Target = None,

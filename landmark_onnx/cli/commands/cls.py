@@ -7,7 +7,7 @@ import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.model_names import ModelName
-from landmark_onnx.cli.options import Batch, Engine, Output, Supply, unfolded
+from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.run import emit, load, reporting
 
@@ -35,9 +35,9 @@ Labels = Annotated[
 def classify(
     images: ImageArguments,
     model: ModelName,
-    supply: Supply,
-    engine: Engine,
-    batch: Batch,
+    supply: ModelSource,
+    engine: ExecutionOptions,
+    batch: BatchOptions,
     output: Output,
     top: Top = 5,
     labels: Labels = None,

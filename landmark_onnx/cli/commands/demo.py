@@ -13,7 +13,7 @@ from landmark_onnx.cli.commands.det import VIEW as BOXES
 from landmark_onnx.cli.commands.det import drawn
 from landmark_onnx.cli.commands.export import export_one, facts
 from landmark_onnx.cli.commands.retrieval import VIEW as COSINES
-from landmark_onnx.cli.options import Batch, Engine, Format, Output, Quiet
+from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, Format, Output, Quiet
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.extras import extra
@@ -101,7 +101,7 @@ def _answer(photos: list[str], models: list[str], folder: Path, output: Output, 
     from landmark_onnx.images.contact_sheet import DrawnCopies
     from landmark_onnx.model import Classifier, Detector, Retriever
 
-    engine, batch = Engine(provider="cpu"), Batch()
+    engine, batch = ExecutionOptions(provider="cpu"), BatchOptions()
     retriever = load(Retriever, models[0], engine, batch, report)
     alike = list(retriever.compare(photos[0], photos[1:]))
     report.result()

@@ -9,7 +9,7 @@ import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.model_names import OptionalModelName, default_model
-from landmark_onnx.cli.options import Batch, Engine, Output, Supply, unfolded
+from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.errors import ImageError
@@ -61,9 +61,9 @@ Keep = Annotated[int | None, typer.Option(min=1, help="Most boxes of an image; t
 @unfolded
 def detect(
     images: ImageArguments,
-    supply: Supply,
-    engine: Engine,
-    batch: Batch,
+    supply: ModelSource,
+    engine: ExecutionOptions,
+    batch: BatchOptions,
     output: Output,
     model: OptionalModelName = None,
     draw: Draw = None,

@@ -9,7 +9,7 @@ import typer
 
 from landmark_onnx.cli.inputs import matches
 from landmark_onnx.cli.model_names import IDS_HELP, MODEL_HELP, complete_model
-from landmark_onnx.cli.options import OUTPUT, Engine, Images, Quiet, Supply, unfolded
+from landmark_onnx.cli.options import OUTPUT, ExecutionOptions, Images, ModelSource, Quiet, unfolded
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import load
 from landmark_onnx.images.ids import IdRule
@@ -17,7 +17,7 @@ from landmark_onnx.images.walk import Walk
 
 if TYPE_CHECKING:
     from landmark_onnx.embedding.feature_folder import Features
-    from landmark_onnx.embedding.job import Watch, Work
+    from landmark_onnx.embedding.job import EmbedProgress, Work
     from landmark_onnx.model import Retriever
 
 SHOWN = 20
@@ -26,7 +26,7 @@ SHOWN = 20
 CLUSTER = "On a cluster"
 
 
-class Form(enum.StrEnum):
+class FeatureForm(enum.StrEnum):
     """What a value of a vector is stored as."""
 
     FLOAT16 = "float16"
@@ -63,7 +63,7 @@ Folder = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Stored = Annotated[Form, typer.Option("--dtype", help="Of the stored vectors.", rich_help_panel=OUTPUT)]
+Stored = Annotated[FeatureForm, typer.Option("--dtype", help="Of the stored vectors.", rich_help_panel=OUTPUT)]
 ShardSize = Annotated[
     int,
     typer.Option(
@@ -103,10 +103,10 @@ def embed_images(
     images: What,
     model: Models,
     output: Folder,
-    supply: Supply,
-    engine: Engine,
+    supply: ModelSource,
+    engine: ExecutionOptions,
     batch: Images,
-    dtype: Stored = Form.FLOAT32,
+    dtype: Stored = FeatureForm.FLOAT32,
     shard_size: ShardSize = 1024,
     ids: Ids = IdRule.AUTO,
     restart: Restart = False,
@@ -157,7 +157,7 @@ def embed_images(
 
 
 def _retrievers(
-    models: list[str], engine: Engine, batch: Images, report: Reporter, supply: Supply
+    models: list[str], engine: ExecutionOptions, batch: Images, report: Reporter, supply: ModelSource
 ) -> "list[Retriever]":
     from landmark_onnx.embedding.shards import arrow
     from landmark_onnx.model import Retriever
@@ -169,9 +169,9 @@ def _retrievers(
 def _work(
     models: list[str],
     retrievers: "list[Retriever]",
-    engine: Engine,
+    engine: ExecutionOptions,
     batch: Images,
-    supply: Supply,
+    supply: ModelSource,
     ray: str | None,
     workers: int,
 ) -> "Work":
@@ -179,11 +179,11 @@ def _work(
         from landmark_onnx.embedding.job import here
 
         return here(retrievers, batch.reading())
-    from landmark_onnx.embedding.ray_cluster import Recipe, on_ray
+    from landmark_onnx.embedding.ray_cluster import WorkerModel, on_ray
     from landmark_onnx.hub.pull import ensure
 
     recipes = [
-        Recipe(
+        WorkerModel(
             # As it was loaded: a session's own path may be that of a reduced precision's file.
             path=ensure(model, engine.precision.value, offline=supply.offline).resolve(),
             provider=engine.request(),
@@ -197,10 +197,10 @@ def _work(
     return on_ray(ray, recipes, workers)
 
 
-def _watching(report: Reporter) -> "Watch":
+def _watching(report: Reporter) -> "EmbedProgress":
     """What the job tells of itself, as notes and progress."""
     from landmark_onnx.cli.eta import Pace
-    from landmark_onnx.embedding.job import Watch
+    from landmark_onnx.embedding.job import EmbedProgress
 
     pace = Pace()
 
@@ -216,7 +216,7 @@ def _watching(report: Reporter) -> "Watch":
         if len(sources) > SHOWN:
             report.note(f"{len(sources) - SHOWN:,} more ids are those of several images")
 
-    return Watch(
+    return EmbedProgress(
         found=lambda count: report.progress(f"listing: {count:,} images", count),
         duplicates=duplicates,
         kept=kept,

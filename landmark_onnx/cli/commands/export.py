@@ -15,7 +15,7 @@ from landmark_onnx.extras import extra
 
 if TYPE_CHECKING:
     from landmark_onnx.cards.schema import ModelCard
-    from landmark_onnx_export.convert import ExportReport, Form
+    from landmark_onnx_export.convert import ExportForm, ExportReport
 
 
 Release = Annotated[
@@ -90,8 +90,8 @@ def export_releases(
         raise typer.BadParameter("--all exports whatever is in the folder of --from; give NAME, --card or --all")
     own = _own_card(card, name)
     with extra("export"):
-        from landmark_onnx_export.convert import Form
-    form = Form(raw=raw, input_kind=input_kind.value)
+        from landmark_onnx_export.convert import ExportForm
+    form = ExportForm(raw=raw, input_kind=input_kind.value)
     releases = _every(source) if every and source else [_one(source, name, own)]
     with reporting(Output(quiet=quiet), bar=True) as report:
         for model, path in releases:
@@ -162,7 +162,7 @@ def export_one(
     name: str,
     source: Path,
     output: Path | None,
-    form: "Form | None" = None,
+    form: "ExportForm | None" = None,
     *,
     parity: bool,
     report: Reporter,
@@ -180,7 +180,7 @@ def export_one(
     from landmark_onnx.store.locks import file_locked
 
     with extra("export"):
-        from landmark_onnx_export.convert import Form, export_model
+        from landmark_onnx_export.convert import ExportForm, export_model
         from landmark_onnx_export.paddle.runtime import paddle_folder
 
         paddle_folder()
@@ -193,7 +193,7 @@ def export_one(
 
     with file_locked(target, waiting=lambda: say("waiting for another process")):
         return export_model(
-            own or card(name), source, target, form or Form(), check_parity=parity, beside=beside, say=say
+            own or card(name), source, target, form or ExportForm(), check_parity=parity, beside=beside, say=say
         )
 
 

@@ -11,10 +11,10 @@ import typer
 from landmark_onnx.cli.commands.verify import VIEW as VERIFIED
 from landmark_onnx.cli.commands.verify import Refusal, verified
 from landmark_onnx.cli.model_names import complete_model
-from landmark_onnx.cli.options import Engine, Format, Output, Quiet, unfolded
+from landmark_onnx.cli.options import ExecutionOptions, Format, Output, Quiet, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.cli.run import Answer, emit, reporting, watching
+from landmark_onnx.cli.run import Printable, emit, reporting, watching
 from landmark_onnx.errors import LandmarkError, shown
 
 app = typer.Typer(
@@ -67,7 +67,7 @@ def list_models(as_json: Json = False) -> None:
     """
     from landmark_onnx.store.catalogue import stored_models
 
-    def listed(report: Reporter) -> Iterator[Answer]:
+    def listed(report: Reporter) -> Iterator[Printable]:
         for found in stored_models():
             if found.note:
                 report.note(f"{found.name}: {found.note}")
@@ -85,7 +85,7 @@ def pull_models(names: Names, offline: Offline = False, as_json: Json = False, q
     from landmark_onnx.hub.pull import pull
     from landmark_onnx.store.catalogue import stored_model
 
-    def pulled(name: str, report: Reporter) -> Answer:
+    def pulled(name: str, report: Reporter) -> Printable:
         pull(name, offline=offline, watch=watching(name, report))
         return stored_model(name)
 
@@ -119,7 +119,7 @@ def add_file(
     """Copy a file of your own into the store, after it is checked."""
     from landmark_onnx.hub.add import add
 
-    def added(report: Reporter) -> Iterator[Answer]:
+    def added(report: Reporter) -> Iterator[Printable]:
         yield add(file, name, card_file=card, replace=replace, note=report.note)
 
     _tell(added, MODELS, as_json=as_json)
@@ -146,7 +146,7 @@ def print_path(
 
 @app.command("verify")
 @unfolded
-def verify_models(names: Names, engine: Engine, as_json: Json = False, quiet: Quiet = False) -> None:
+def verify_models(names: Names, engine: ExecutionOptions, as_json: Json = False, quiet: Quiet = False) -> None:
     """Check exported models as the command verify does; the store remembers which have passed."""
     _tell(lambda report: verified(names, engine, report), VERIFIED, as_json=as_json, quiet=quiet)
 
@@ -169,7 +169,7 @@ def remove_models(
     for name in names:
         stored_model(name)
 
-    def removed(report: Reporter) -> Iterator[Answer]:
+    def removed(report: Reporter) -> Iterator[Printable]:
         for name in names:
             yield from remove(name, source=source, model=exported, forget=forget, card=card)
 
@@ -187,7 +187,7 @@ def prune_store(as_json: Json = False) -> None:
     _tell(lambda report: prune(), FILES, as_json=as_json)
 
 
-def _each(names: list[str], work: Callable[[str, Reporter], Answer], report: Reporter) -> Iterator[Answer]:
+def _each(names: list[str], work: Callable[[str, Reporter], Printable], report: Reporter) -> Iterator[Printable]:
     """What `work` answers for each name; one that fails stops no other."""
     for name in names:
         try:
@@ -196,7 +196,9 @@ def _each(names: list[str], work: Callable[[str, Reporter], Answer], report: Rep
             yield Refusal(name, error)
 
 
-def _tell(answers: Callable[[Reporter], Iterable[Answer]], view: View, *, as_json: bool, quiet: bool = False) -> None:
+def _tell(
+    answers: Callable[[Reporter], Iterable[Printable]], view: View, *, as_json: bool, quiet: bool = False
+) -> None:
     output = Output(format=Format.JSON if as_json else Format.TABLE, quiet=quiet)
     with reporting(output, bar=True) as report:
         emit(answers(report), view, output, report)

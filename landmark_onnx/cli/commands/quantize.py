@@ -16,7 +16,7 @@ from landmark_onnx.extras import extra
 
 if TYPE_CHECKING:
     from landmark_onnx_export.quantization.bf16 import SettingReport
-    from landmark_onnx_export.quantization.report import ReductionReport, Wish
+    from landmark_onnx_export.quantization.report import QuantizationRequest, ReductionReport
 
 
 class Target(enum.StrEnum):
@@ -135,7 +135,7 @@ def reduce_precision(
 
     with extra("quantize"):
         import landmark_onnx_export.quantization.quantize  # noqa: F401  # what may be missing is missed here
-        from landmark_onnx_export.quantization.report import SPARE, Wish
+        from landmark_onnx_export.quantization.report import SPARE, QuantizationRequest
 
     if precision is not Target.INT8 and (exclude or reduce_range or spare is not None):
         raise typer.BadParameter("--exclude, --spare and --reduce-range are for int8 alone")
@@ -145,7 +145,7 @@ def reduce_precision(
         def photos(arguments: list[str]) -> list[Path]:
             return [Path(path) for path in expand(arguments, report.note, follow_links=follow_links)]
 
-        wish = Wish(
+        wish = QuantizationRequest(
             precision=precision.value,
             calibrate=photos(calibrate),
             held_out=photos(held_out) if held_out else None,
@@ -159,7 +159,7 @@ def reduce_precision(
 
 
 def _made(
-    model: str, output: Path | None, wish: "Wish", report: Reporter
+    model: str, output: Path | None, wish: "QuantizationRequest", report: Reporter
 ) -> "Iterator[ReductionReport | SettingReport]":
     from landmark_onnx.precision import precision_file
     from landmark_onnx.store.catalogue import find_model

@@ -10,14 +10,14 @@ import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.model_names import IDS_HELP, complete_model
-from landmark_onnx.cli.options import ENGINE, Engine, Images, Output, Supply, check_destination, unfolded
+from landmark_onnx.cli.options import ENGINE, ExecutionOptions, Images, ModelSource, Output, check_destination, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.images.ids import IdRule
 
 if TYPE_CHECKING:
-    from landmark_onnx.evaluation.submissions import Add
+    from landmark_onnx.evaluation.submissions import AddRow
     from landmark_onnx.model import Model, Retriever
     from landmark_onnx.recognition.recognizer import FramingDetector, Recognition, Voter
     from landmark_onnx.recognition.rules import Rule
@@ -155,7 +155,7 @@ Ids = Annotated[
 def recognize_images(
     images: ImageArguments,
     index: IndexFolder,
-    engine: Engine,
+    engine: ExecutionOptions,
     batch: Images,
     output: Output,
     model: Models = None,
@@ -250,7 +250,7 @@ class Voting:
 class Loading:
     """How models are loaded."""
 
-    engine: Engine
+    engine: ExecutionOptions
     batch: Images
     report: Reporter
     offline: bool
@@ -302,11 +302,11 @@ class Loading:
         return detector, rules
 
     def _load(self, kind: "type[M]", name: str) -> "M":
-        return load(kind, name, self.engine, self.batch, self.report, Supply(offline=self.offline))
+        return load(kind, name, self.engine, self.batch, self.report, ModelSource(offline=self.offline))
 
 
 def _submitted(
-    answers: "Iterator[Recognition | Failure | None]", add: "Add | None"
+    answers: "Iterator[Recognition | Failure | None]", add: "AddRow | None"
 ) -> "Iterator[Recognition | Failure | None]":
     """Each answer, which goes into the submission on its way; an image that failed is there without a landmark."""
     from landmark_onnx.evaluation.submissions import landmark_words

@@ -9,14 +9,14 @@ import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.model_names import ModelName
-from landmark_onnx.cli.options import Batch, Engine, Output, Supply, check_destination, unfolded
+from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, check_destination, unfolded
 from landmark_onnx.cli.output import Column, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
 from landmark_onnx.errors import ImageError
 
 if TYPE_CHECKING:
-    from landmark_onnx.embedding.feature_file import Add
+    from landmark_onnx.embedding.feature_file import AddVector
     from landmark_onnx.results import Embedding, Failure, Similarity
 
 VIEW = View((Column("query"), Column("image"), Column("cosine", ".6f")), lambda record: [record])
@@ -52,9 +52,9 @@ Save = Annotated[
 def compare(
     query: Query,
     model: ModelName,
-    supply: Supply,
-    engine: Engine,
-    batch: Batch,
+    supply: ModelSource,
+    engine: ExecutionOptions,
+    batch: BatchOptions,
     output: Output,
     others: Others = None,
     save: Save = None,
@@ -77,7 +77,7 @@ def compare(
 
 
 def _compared(
-    results: "Iterator[Embedding | Failure | None]", add: "Add | None", report: Reporter, *, timed: bool
+    results: "Iterator[Embedding | Failure | None]", add: "AddVector | None", report: Reporter, *, timed: bool
 ) -> "Iterator[Similarity | Failure | None]":
     """The first result against each of the others; every embedding goes to `add` on its way.
 

@@ -9,7 +9,7 @@ import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.model_names import MODEL_HELP, complete_model
-from landmark_onnx.cli.options import OUTPUT, Engine, Images, Output, Supply, check_destination, unfolded
+from landmark_onnx.cli.options import OUTPUT, ExecutionOptions, Images, ModelSource, Output, check_destination, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, load, reporting
@@ -82,8 +82,8 @@ Moved = Annotated[
 @unfolded
 def find(
     index: Folder,
-    supply: Supply,
-    engine: Engine,
+    supply: ModelSource,
+    engine: ExecutionOptions,
     batch: Images,
     output: Output,
     query: Queried = None,
@@ -143,9 +143,9 @@ def _embedded(
     ensemble: "Ensemble",
     index: Path,
     names: list[str],
-    engine: Engine,
+    engine: ExecutionOptions,
     batch: Images,
-    supply: Supply,
+    supply: ModelSource,
     report: Reporter,
 ) -> "Iterator[Queries | Failure | None]":
     from landmark_onnx.model import Retriever

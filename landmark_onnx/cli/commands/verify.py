@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landmark_onnx.cli.model_names import complete_model
-from landmark_onnx.cli.options import Engine, Output, unfolded
+from landmark_onnx.cli.options import ExecutionOptions, Output, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, reporting
@@ -56,7 +56,7 @@ def check(
             show_default=False,
         ),
     ],
-    engine: Engine,
+    engine: ExecutionOptions,
     output: Output,
 ) -> None:
     """Check exported files without Paddle: their bytes, their card, and a stored question with its answer.
@@ -67,7 +67,7 @@ def check(
         emit(verified(models, engine, report), VIEW, output, report)
 
 
-def verified(models: list[str], engine: Engine, report: Reporter) -> "Iterator[Verification | Refusal]":
+def verified(models: list[str], engine: ExecutionOptions, report: Reporter) -> "Iterator[Verification | Refusal]":
     """What came of each model; the store remembers those of its own that passed."""
     from landmark_onnx.store.catalogue import record_verified, stored_note
     from landmark_onnx.verification.verify import verify

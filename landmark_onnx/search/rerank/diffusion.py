@@ -14,7 +14,7 @@ CROWD = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Graph:
+class NeighbourGraph:
     """A symmetric graph of N images, normalised: D^-1/2 A D^-1/2.
 
     columns: (N, K) int64 other ends of each image's edges. weights: (N, K) float32, 0 where there is no edge.
@@ -51,7 +51,7 @@ class Graph:
 class Diffusion:
     """Order each query's candidates by f of (I - alpha D^-1/2 A D^-1/2) f = y.
 
-    A as of `Graph.build` with k and gamma; y = max(0, s)^gamma of the query's kq nearest candidates, 0 for the others;
+    A as of `NeighbourGraph.build` with k and gamma; y = max(0, s)^gamma of the query's kq nearest candidates, 0 for the others;
     f by conjugate gradients, until the residual is `tolerance` of y or `iterations` have passed. truncation:
     candidates, the first of the present order. graph: of which images A and D are, "candidates" (each query's own,
     (truncation^2) D multiplications a query) or "database" (the published one: once, but N^2 D, cut to the candidates).
@@ -85,7 +85,11 @@ class Diffusion:
 
         def score(query: Float32, positions: Int64) -> Float32:
             vectors = state.database[positions]
-            graph = whole.restricted(positions) if whole else Graph.build(nearest_among(vectors, self.k), self.gamma)
+            graph = (
+                whole.restricted(positions)
+                if whole
+                else NeighbourGraph.build(nearest_among(vectors, self.k), self.gamma)
+            )
             similarity = np.maximum(vectors @ query, 0)
             seeds = np.zeros_like(similarity)
             nearest = np.argsort(-similarity, kind="stable")[: self.kq]
@@ -94,10 +98,10 @@ class Diffusion:
 
         return state.reranked(self.truncation, score)
 
-    def _whole_graph(self, state: State) -> Graph:
-        return Graph.build(state.search(state.database, state.database, self.k), self.gamma)
+    def _whole_graph(self, state: State) -> NeighbourGraph:
+        return NeighbourGraph.build(state.search(state.database, state.database, self.k), self.gamma)
 
-    def solve(self, graph: Graph, seeds: Float32) -> Float32:
+    def solve(self, graph: NeighbourGraph, seeds: Float32) -> Float32:
         """(N,) y -> (N,) f, by the conjugate gradient method from f = 0."""
         answer = np.zeros_like(seeds)
         residual = seeds

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark_onnx.search.rerank.chain import Chain, run_steps
-from landmark_onnx.search.rerank.diffusion import Diffusion, Graph, nearest_among
+from landmark_onnx.search.rerank.diffusion import Diffusion, NeighbourGraph, nearest_among
 from landmark_onnx.search.rerank.superglobal import SuperGlobal
 from vectors import brute_search, clusters, unit
 
@@ -49,7 +49,7 @@ def scores(step, queries, database):
 @given(st.sampled_from([2, 3, 7, 30, 90]), st.sampled_from([0.0, 1.0, 3.0]), st.integers(0, 1000))
 def test_the_graph_is_its_formula(k, gamma, seed):
     _, database = clusters(seed=seed, members=8)
-    got = dense(Graph.build(nearest_among(database, k), gamma))
+    got = dense(NeighbourGraph.build(nearest_among(database, k), gamma))
     np.testing.assert_allclose(got, matrix_by_the_formula(database, k, gamma), rtol=0, atol=1e-5)
     np.testing.assert_allclose(got, got.T, rtol=0, atol=1e-6)
     assert np.abs(np.linalg.eigvalsh(got)).max() < 1 + 1e-5
