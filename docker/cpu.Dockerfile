@@ -17,6 +17,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY landmark_onnx/ landmark_onnx/
 COPY export/ export/
 COPY models/ models/
+COPY benchmarks/landmark_onnx_bench/ benchmarks/landmark_onnx_bench/
 RUN python -m pip wheel --no-deps --wheel-dir /wheels . \
  && /opt/landmark-onnx/bin/python -m pip install --no-deps --no-index --find-links /wheels landmark-onnx \
  && /opt/landmark-onnx/bin/python -m pip check

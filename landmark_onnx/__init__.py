@@ -36,9 +36,10 @@ __all__ = [
     "read_card",
 ]
 
-# `cards` and `verify` stay in the modules of these names: importing those would put the module in the function's place.
+# `cards` is a room: a function of that name would be replaced by it.
 _HOMES = {
-    "landmark_onnx.cards.schema": ("ModelCard", "card", "read_card"),
+    "landmark_onnx.cards.catalogue": ("card", "read_card"),
+    "landmark_onnx.cards.schema": ("ModelCard",),
     "landmark_onnx.errors": ("LandmarkError",),
     "landmark_onnx.model": ("Classifier", "Detector", "Retriever"),
     "landmark_onnx.runtime.providers": ("ProviderRequest",),

@@ -25,8 +25,8 @@ Positive: TypeAlias = Annotated[float, Within(1e-6, 1e6)]
 class Source:
     """Where the released files are and how export rebuilds the network.
 
-    network: a name in `landmark_onnx_export.networks.build.NETWORKS`, or "program" for a binary model that ships its own. A
-    model that comes as ONNX needs none.
+    network: a name in `landmark_onnx_export.networks.build.NETWORKS`, or "program" for a binary model that ships its
+    own. A model that comes as ONNX needs none.
     labels: file that maps class index to name, if there is one: inside the release; of a user's card also beside it or
     beside the model.
     """
@@ -39,7 +39,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """How a BGR uint8 image becomes the network's input. `landmark_onnx.inference.preprocess` says what each rule computes.
+    """How a BGR uint8 image becomes the network's input. `landmark_onnx.inference.preprocess` has the rules.
 
     size: pixels of the short side, or of both sides for the "exact" rule; width: of that, where it is not square.
     multiple, min_side: each side is floored to a multiple, but not below min_side pixels ("short_side_floor"), or

@@ -1,6 +1,7 @@
 """A model as Triton Inference Server wants it: `NAME/1/model.onnx` and `NAME/config.pbtxt`.
 
-Triton runs the network alone: clients send what `landmark_onnx.inference.preprocess` makes, by the card in the configuration.
+Triton runs the network alone: clients send what `landmark_onnx.inference.preprocess` makes, by the card in the
+configuration.
 Sources: Triton's model_config.proto; its onnxruntime_backend, onnxruntime.cc and onnxruntime_utils.cc (CompareDims).
 """
 
@@ -32,8 +33,8 @@ DATA_TYPES: Mapping[str, str] = {
 """NumPy's name of a type -> Triton's."""
 
 _HEURISTIC = "1"
-"""Of cudnn_conv_algo_search, as in `landmark_onnx.runtime.providers`. The newer way to say this, an execution accelerator, is
-overruled by the default, exhaustive search as soon as a configuration has any parameter."""
+"""Of cudnn_conv_algo_search, as in `landmark_onnx.runtime.providers`. The newer way to say this, an execution
+accelerator, is overruled by the default, exhaustive search as soon as a configuration has any parameter."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class ShardMaker:
         self._extractor = Extractor(manifest=job.manifest, models=models, reading=recipes[0].reading)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """{"number": shards} -> the fields of what was `FinishedShard` of each, or why it could not be made, and warnings.
+        """{"number": shards} -> the fields of the `FinishedShard` of each, or why it could not be made, and warnings.
 
         An error goes as data: raised, it would come out of Ray in a stack of its own. So do warnings of images, a list
         in JSON: what a worker logs is seen by nobody.

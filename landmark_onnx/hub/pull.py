@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -12,8 +11,9 @@ from urllib.parse import urlsplit
 
 from landmark_onnx.cards.catalogue import card, cards
 from landmark_onnx.cards.schema import ModelCard
-from landmark_onnx.errors import EXPORTERS, DownloadError, MissingExtraError, ModelFileError
+from landmark_onnx.errors import DownloadError, ModelFileError
 from landmark_onnx.hub.checksums import accept, check_source
+from landmark_onnx.hub.exporter import export_release
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.precision import Precision
 from landmark_onnx.store.catalogue import exported_path, find_model, is_there, source_path
@@ -68,7 +68,7 @@ def pull(name: str, *, offline: bool = False, watch: PullProgress | None = None,
     with locked(name, waiting=lambda: watch.stage("waiting for another process")):
         if not output.is_file() or read_seal(output) is None:
             logger.info("%s: has to be made", output)
-            _export(wanted, _release(wanted, offline or is_offline(), watch, rules), output, watch)
+            export_release(wanted, _release(wanted, offline or is_offline(), watch, rules), output, watch.stage)
     return output
 
 
@@ -110,12 +110,3 @@ def _release(card: ModelCard, offline: bool, watch: PullProgress, rules: "Rules 
         how = f"landmark-onnx models add {card.name}.tar, or landmark-onnx export {card.name} --from {card.name}.tar"
         raise ModelFileError(f"{card.name}: {why}; add it: {how}")
     raise DownloadError("; ".join(reasons) or f"{card.name}: its card names no source.url")
-
-
-def _export(card: ModelCard, release: Path, output: Path, watch: PullProgress) -> None:
-    missing = [name for name in EXPORTERS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"{card.name}: its release is at {release}; {missing[0]}, which exports it,", "export")
-    from landmark_onnx_export.convert import export_model
-
-    export_model(card, release, output, say=watch.stage)

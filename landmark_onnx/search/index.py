@@ -2,11 +2,10 @@
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from landmark_onnx.embedding.feature_folder import Batch
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search.answers import Answer, answers
 from landmark_onnx.search.change import check_sizes
@@ -93,18 +92,6 @@ class Index:
         load_faiss()
         if approximate and self.manifest.graph is None:
             raise SearchError(f"{self.folder}: no approximate index; build one: index build --approximate")
-
-    def add(self, batches: Iterable[Batch], *, replace: bool = False) -> None:
-        """As `writer.add`; this one stays as it is."""
-        from landmark_onnx.search import writer
-
-        writer.add(self.folder, batches, replace=replace)
-
-    def remove(self, ids: Collection[str]) -> None:
-        """As `writer.remove`; this one stays as it is."""
-        from landmark_onnx.search import writer
-
-        writer.remove(self.folder, ids)
 
     def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Read every byte that counts. told: of bytes read, and of all.

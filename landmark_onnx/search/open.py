@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from landmark_onnx.search import writer
 from landmark_onnx.search.ensemble import FILE as ENSEMBLE_FILE
 from landmark_onnx.search.ensemble import Ensemble, load_ensemble
 from landmark_onnx.search.index import Index
@@ -58,9 +59,21 @@ class AnyIndex(Protocol):
         """The same as JSON-ready data."""
 
 
+class LocalIndex(Index):
+    """An index in its own files, with what changes them; this one stays as it is."""
+
+    def add(self, batches: "Iterable[Batch]", *, replace: bool = False) -> None:
+        """As `writer.add`."""
+        writer.add(self.folder, batches, replace=replace)
+
+    def remove(self, ids: Collection[str]) -> None:
+        """As `writer.remove`."""
+        writer.remove(self.folder, ids)
+
+
 def open_index(folder: Path) -> AnyIndex:
     """The index in `folder`. Raises: SearchError if there is none, it is damaged, or its server does not answer."""
-    return QdrantIndex.open(folder) if (folder / QDRANT_FILE).exists() else Index.open(folder)
+    return QdrantIndex.open(folder) if (folder / QDRANT_FILE).exists() else LocalIndex.open(folder)
 
 
 def open_ensemble(folder: Path) -> Ensemble:

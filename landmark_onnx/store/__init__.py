@@ -1,1 +1,29 @@
 """Where models are kept: paths, records, locks."""
+
+from landmark_onnx.lazy import lazy_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from landmark_onnx.store.catalogue import Stored, exported_path, find_model, home, stored_model, stored_models
+
+__all__ = [
+    "Stored",
+    "exported_path",
+    "find_model",
+    "home",
+    "stored_model",
+    "stored_models",
+]
+
+_HOMES = {
+    "landmark_onnx.store.catalogue": (
+        "Stored",
+        "exported_path",
+        "find_model",
+        "home",
+        "stored_model",
+        "stored_models",
+    ),
+}
+if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

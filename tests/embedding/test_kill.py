@@ -24,7 +24,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 NURSERY = """
 import json, os, sys, time
-import landmark_onnx.cli.commands.embed, landmark_onnx.embedding.ray_cluster, landmark_onnx.embedding.listing, onnxruntime
+import landmark_onnx.cli.commands.embed, landmark_onnx.embedding.ray_cluster, landmark_onnx.embedding.listing
+import onnxruntime
 import pyarrow.parquet
 from landmark_onnx.files import atomic as files
 from landmark_onnx.cli import main

@@ -31,7 +31,8 @@ def done(count, total):
 retrievers = [Retriever(model) for model in models]
 identities = [identify(retriever) for retriever in retrievers]
 items = list_items([folder + "/list.txt"])
-embed(items, identities, pathlib.Path(folder, "features"), here(retrievers), shard_size=256, watch=EmbedProgress(done=done))
+watch = EmbedProgress(done=done)
+embed(items, identities, pathlib.Path(folder, "features"), here(retrievers), shard_size=256, watch=watch)
 print(json.dumps(seen))
 """
 

@@ -51,8 +51,8 @@ class NeighbourGraph:
 class Diffusion:
     """Order each query's candidates by f of (I - alpha D^-1/2 A D^-1/2) f = y.
 
-    A as of `NeighbourGraph.build` with k and gamma; y = max(0, s)^gamma of the query's kq nearest candidates, 0 for the others;
-    f by conjugate gradients, until the residual is `tolerance` of y or `iterations` have passed. truncation:
+    A as of `NeighbourGraph.build` with k and gamma; y = max(0, s)^gamma of the query's kq nearest candidates, 0 for the
+    others; f by conjugate gradients, until the residual is `tolerance` of y or `iterations` have passed. truncation:
     candidates, the first of the present order. graph: of which images A and D are, "candidates" (each query's own,
     (truncation^2) D multiplications a query) or "database" (the published one: once, but N^2 D, cut to the candidates).
     Source: Iscen et al., Efficient Diffusion on Region Manifolds, 2017; the graph as in fyang93/diffusion.
