@@ -35,10 +35,10 @@ class Peer(ABC):
 
     @abstractmethod
     def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
+        """As `Backend.run`."""
 
     def answers(self, paths: Sequence[str]) -> Iterator[Result]:
-        """As `Engine.answers`; photos of one shape run together."""
+        """As `Backend.answers`; photos of one shape run together."""
         for at in range(0, len(paths), self.batch_size):
             chunk = paths[at : at + self.batch_size]
             prepared = [resize(self.card.preprocess, read_image(path)) for path in chunk]
@@ -67,7 +67,7 @@ class OnnxRuntimePeer(Peer):
         self.providers = tuple(self._session.get_providers())
 
     def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
+        """As `Backend.run`."""
         task = self.card.task
         renamed = {theirs: feeds[ours] for ours, theirs in zip(INPUTS[task], self.card.input_names(), strict=True)}
         values = self._session.run(list(self.card.output_names()), renamed)
@@ -93,7 +93,7 @@ class OpenVinoPeer(Peer):
         self.providers = (f"OpenVINO {contestant.provider} {took}",)
 
     def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
+        """As `Backend.run`."""
         task = self.card.task
         values = self._request.infer(self.card.file_inputs(feeds))
         # The request's tensors are overwritten by its next run.
@@ -119,7 +119,7 @@ class Paddle(Peer):
         self.providers = (f"Paddle Inference {'oneDNN' if onednn else 'plain kernels'}{' bf16' if bf16 else ''}",)
 
     def run(self, feeds: Tensors) -> Tensors:
-        """As `Engine.run`."""
+        """As `Backend.run`."""
         from landmark_onnx_export.paddle.runtime import predict
 
         names = self._contestant.options

@@ -37,7 +37,7 @@ def preprocess(rule: Preprocess, image: Image, *, as_uint8: bool = False) -> Ten
     as_uint8: for a file that normalises by itself, {"image": (1, H', W', 3) uint8}, BGR as resized and cropped.
     Raises: CardError if `as_uint8` is asked of "short_side_capped", which normalises before it resizes.
 
-    >>> from landmark_onnx.cards.schema import card
+    >>> from landmark_onnx.cards import card
     >>> photo = np.zeros((600, 800, 3), np.uint8)
     >>> preprocess(card("res152_arcmargin").preprocess, photo)["image"].shape
     (1, 3, 448, 576)

@@ -41,7 +41,7 @@ KINDS: Mapping[str, Any] = types.MappingProxyType(
         "agreement": Mapping[str, float | None],
     }
 )
-"""Keys whose values are used as they are, and what these must be. `Probe` and `Recipe` check their own."""
+"""Keys whose values are used as they are, and what these must be. `Probe` and `QuantizationReport` check their own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

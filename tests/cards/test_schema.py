@@ -6,7 +6,7 @@ from importlib import resources
 
 import pytest
 
-from landmark_onnx.cards import schema as module
+from landmark_onnx.cards import catalogue as module
 from landmark_onnx.cards.catalogue import PACKAGE, card, cards, read_card, shipped_cards
 from landmark_onnx.cards.schema import ModelCard, Preprocess
 from landmark_onnx.errors import CardError, UnknownModelError

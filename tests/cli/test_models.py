@@ -46,7 +46,7 @@ def exporter(monkeypatch):
         fakes.make_retrieval(output, model_card=fakes.small_card(card.name))
 
     fake = types.ModuleType("landmark_onnx_export.convert")
-    fake.export_model, fake.Form = export_model, types.SimpleNamespace
+    fake.export_model, fake.ExportForm = export_model, types.SimpleNamespace
     monkeypatch.setitem(sys.modules, "landmark_onnx_export.convert", fake)
 
 

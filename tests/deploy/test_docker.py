@@ -178,6 +178,7 @@ def test_the_context_is_small_and_whole():
     names = context(ROOT)
     assert {"pyproject.toml", "README.md", "LICENSE", "landmark_onnx/cli/__init__.py"} <= set(names)
     assert {Path(name).parts[0] for name in names if "/" in name} == {
+        "benchmarks",
         "constraints",
         "export",
         "landmark_onnx",

@@ -598,7 +598,7 @@ def test_an_engine_that_fails_on_everything_stops_the_job(photos, monkeypatch):
     monkeypatch.setattr("landmark_onnx.runtime.session.Session.run", fail)
     retriever = Retriever(exported_path(MODEL), threads=1)
     items = list(list_items(["photos"]))
-    manifest = job.Manifest(
+    manifest = job.FeatureManifest(
         models=(job.ModelIdentity(MODEL, "", 512, "", "fp32"),), dtype="float32", shard_size=30, inputs="", rows=30
     )
     extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever}, reading=ReadOptions(max_pixels=10**6))

@@ -76,7 +76,7 @@ def named(graph_of, tmp_path):
 
 
 def with_pixels(path, name):
-    """The file as `Form(input_kind="uint8")` makes it of the same network."""
+    """The file as `ExportForm(input_kind="uint8")` makes it of the same network."""
     model = onnx.load(path)
     take_pixels(model.graph, card(name).preprocess)
     return model
