@@ -138,4 +138,4 @@ def test_killed_and_started_again(nursery, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_many_moments(nursery, tmp_path):
-    slay(nursery, tmp_path, 300)
+    slay(nursery, tmp_path, 100)
