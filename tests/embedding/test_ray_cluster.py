@@ -191,4 +191,4 @@ def test_warnings_of_images_come_from_a_cluster(command, tmp_path):
     (tmp_path / "0.jpg").write_bytes(whole[: len(whole) * 3 // 4] + b"\xff\xd9")
     err = finish(start(command, tmp_path / "cluster", "--ray", "local", "--damaged", "accept"))
     warning = "landmark-onnx: warning: 0.jpg: damaged: premature end of data segment: taken as it is\n"
-    assert err.count(warning) == 50
+    assert err.count(warning) == 1, "however many workers and images say the same"

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import fakes
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.deploy.bundle import card_toml
 from landmark_onnx.errors import ModelFileError, SessionError
 from landmark_onnx.model import Detector
@@ -219,8 +220,10 @@ def openvino_alone(tmp_path, monkeypatch):
     return run
 
 
-def test_an_environment_with_openvino_alone(openvino_alone, tmp_path, model):
+def test_an_environment_with_openvino_alone(openvino_alone, tmp_path, model, monkeypatch):
     """Every command that runs models takes it for "auto", and one that names what is not there is told so."""
+    (tmp_path / "cards").mkdir()
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path / "cards"))
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), fakes.photo())
     foreign, table = tmp_path / "mine.onnx", tmp_path / "mine.toml"
