@@ -11,9 +11,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+"""The signals that end a program in an orderly way, where there are such."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,26 +46,49 @@ def ask_child(
         told.write_text(json.dumps(given or {}), encoding="utf-8")
         # -P: what lies in the current folder is no part of the installation.
         command = [sys.executable, "-P", "-m", module, str(answer), question, *arguments]
+        child = None
         with told.open("rb") as source, said.open("wb") as output:
-            child = subprocess.Popen(
-                command,
-                stdin=source,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-            )
             try:
+                with _patient():
+                    child = subprocess.Popen(
+                        command,
+                        stdin=source,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, **(environment or {})},
+                    )
                 code = child.wait(timeout)
             except subprocess.TimeoutExpired:
                 code = None
             finally:
-                child.kill()
-                # A process that waits for a broken driver outlives even this.
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(5)
+                if child:
+                    child.kill()
+                    # A process that waits for a broken driver outlives even this.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(5)
         words = said.read_text(encoding="utf-8", errors="replace")
         found = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
     return Ended(found, code, words)
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Let a signal wait until the block is over: nobody could end a child that is half started."""
+    waiting: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name) for name in ENDING if hasattr(signal, name)):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handlers[number] = handler
+                signal.signal(number, lambda number, frame: waiting.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in waiting:
+            handlers[number](number, frame)
 
 
 def reply(path: str, work: Callable[[], Mapping[str, Any] | None], foreseen: tuple[type[Exception], ...]) -> None:
