@@ -55,7 +55,7 @@ Steps = Annotated[
     typer.Option(
         metavar="STEP",
         help="What is done around the search, in this order; repeat for more: dba, alpha-qe, k-reciprocal, diffusion, "
-        "superglobal; NAME:key=value,key=value.",
+        "superglobal (made for networks with its pooling, which no released one has); NAME:key=value,key=value.",
     ),
 ]
 Html = Annotated[
