@@ -16,8 +16,8 @@ class SuperGlobal:
     """Order the first m candidates x of each query q by (q . x' + e . x') / 2.
 
     x' = (x + beta sum s_j x_j) / (1 + beta sum s_j) over the k candidates nearest to x, s_j = max(0, x . x_j); it is
-    not normalised. The method was made for embeddings of its own pooling, which no released network has; here it re-ranks
-    those there are. e: the elementwise largest of the k + 1 refined candidates with the highest q . x'.
+    not normalised. The method was made for embeddings of its own pooling, which no released network has: here it
+    re-ranks those there are. e: the elementwise largest of the k + 1 refined candidates with the highest q . x'.
     Source: Shao et al., Global Features are All You Need for Image Retrieval and Reranking, 2023; the authors'
     modules/reranking/MDescAug.py and RerankwMDA.py, where similarities below 0 do not occur and are not cut.
     """
