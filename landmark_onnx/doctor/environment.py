@@ -74,8 +74,9 @@ def owners(package: str, *prefixes: str) -> dict[str, str]:
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
         if not name.startswith(prefixes) or name in found:
             continue
-        files = distribution.files
-        if files is None or any(file.as_posix() == f"{package}/__init__.py" for file in files):
+        # Since Python 3.12 `files` leaves out what is missing, and that is what is looked for here.
+        record = distribution.read_text("RECORD")
+        if record is None or any(line.startswith(f"{package}/__init__.py,") for line in record.splitlines()):
             found[name] = distribution.version
     return dict(sorted(found.items()))
 
