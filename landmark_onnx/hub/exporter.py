@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from landmark_onnx.cards.schema import ModelCard
-from landmark_onnx.errors import MissingExtraError
-
-EXPORTERS = ("paddle", "paddle2onnx", "onnx", "onnxscript")
+from landmark_onnx.errors import EXPORTERS, MissingExtraError
 
 
 def export_release(card: ModelCard, release: Path, output: Path, on_stage: Callable[[str], None]) -> None:
