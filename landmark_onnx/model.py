@@ -19,7 +19,7 @@ from landmark_onnx.precision import Precision
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.store.catalogue import stored_note
+from landmark_onnx.store.status import stored_note
 from landmark_onnx.tasks import Task
 from landmark_onnx.types import ImageSource, Tensors
 

@@ -331,7 +331,7 @@ def manifests(count: int, folder: Path) -> None:
     """Those of a bundle, of an ensemble, of a store's record, and of an index that Qdrant keeps."""
     from landmark_onnx.deploy.lockfile import FILE as BUNDLE
     from landmark_onnx.search.qdrant import Place
-    from landmark_onnx.store.catalogue import read_record, record_path
+    from landmark_onnx.store.records import read_record, record_path
 
     indexed.folder(folder / "f", IDS)
     model = fakes.make_retrieval(exported_path(fakes.RETRIEVAL))

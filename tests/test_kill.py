@@ -20,7 +20,8 @@ from landmark_onnx.cards.catalogue import card
 from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.hub.remove import prune
 from landmark_onnx.modelfile.metadata import check_seal
-from landmark_onnx.store.catalogue import exported_path, source_path, stored_model
+from landmark_onnx.store.catalogue import exported_path, source_path
+from landmark_onnx.store.status import stored_model
 from servers import serving, slowly
 
 pytestmark = [

@@ -24,8 +24,9 @@ from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.labels import read_labels
 from landmark_onnx.modelfile.metadata import append_metadata, check_seal, network_digest, read_metadata, read_seal
 from landmark_onnx.precision import origin_of, precision_file, precision_of
-from landmark_onnx.store.catalogue import Stored, embedded_card, exported_path, source_path, stored_model
+from landmark_onnx.store.catalogue import embedded_card, exported_path, source_path
 from landmark_onnx.store.locks import locked
+from landmark_onnx.store.status import Stored, stored_model
 from landmark_onnx.types import Tensors
 
 logger = logging.getLogger(__name__)

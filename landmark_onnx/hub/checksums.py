@@ -7,7 +7,8 @@ from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files.tars import TarError, members
 from landmark_onnx.hub.resume import Fetched, hashed
-from landmark_onnx.store.catalogue import read_record, source_path, write_record
+from landmark_onnx.store.catalogue import source_path
+from landmark_onnx.store.records import read_record, write_record
 
 MAX_MEMBERS = 100_000
 

@@ -15,8 +15,10 @@ from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.precision import STORED, precision_file
 from landmark_onnx.runtime import compiled_cache as machine_cache
-from landmark_onnx.store.catalogue import exported_path, home, record_path, source_path, staleness, stored_model
+from landmark_onnx.store.catalogue import exported_path, home, source_path, staleness
 from landmark_onnx.store.locks import all_locked, locked
+from landmark_onnx.store.records import record_path
+from landmark_onnx.store.status import stored_model
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from landmark_onnx.cards.catalogue import CARDS_VARIABLE, cards
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.images.contact_sheet import write_image
-from landmark_onnx.store.catalogue import exported_path, source_path, stored_model
+from landmark_onnx.store.catalogue import exported_path, source_path
+from landmark_onnx.store.status import stored_model
 from pulled import NAME, PULL, TAR, background, hold, host_is
 from servers import serving, slowly, status
 from stored import touch

@@ -19,14 +19,9 @@ from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import check_seal
 from landmark_onnx.runtime import compiled_cache as machine_cache
-from landmark_onnx.store.catalogue import (
-    exported_path,
-    read_record,
-    record_path,
-    record_verified,
-    source_path,
-    stored_model,
-)
+from landmark_onnx.store.catalogue import exported_path, source_path
+from landmark_onnx.store.records import read_record, record_path, record_verified
+from landmark_onnx.store.status import stored_model
 from landmark_onnx.verification.verify import verify
 from stored import with_data
 

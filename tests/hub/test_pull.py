@@ -23,8 +23,10 @@ from landmark_onnx.errors import (
 )
 from landmark_onnx.hub.download import Rules
 from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE, PullProgress, ensure, is_offline, pull
-from landmark_onnx.store.catalogue import exported_path, read_record, source_path, stored_model, write_record
+from landmark_onnx.store.catalogue import exported_path, source_path
 from landmark_onnx.store.locks import file_locked, locked
+from landmark_onnx.store.records import read_record, write_record
+from landmark_onnx.store.status import stored_model
 from pulled import NAME, PULL, TAR, background, hold, host_is, make_tar
 from servers import cut, redirect, serving, slowly, status
 

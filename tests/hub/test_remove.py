@@ -9,15 +9,10 @@ from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.hub.remove import prune, remove
 from landmark_onnx.modelfile.external_data import external_data
-from landmark_onnx.store.catalogue import (
-    exported_path,
-    record_path,
-    record_verified,
-    source_path,
-    stored_model,
-    write_record,
-)
+from landmark_onnx.store.catalogue import exported_path, source_path
 from landmark_onnx.store.locks import all_locked, locked
+from landmark_onnx.store.records import record_path, record_verified, write_record
+from landmark_onnx.store.status import stored_model
 from stored import touch, with_data
 
 NAME = fakes.RETRIEVAL

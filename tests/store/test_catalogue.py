@@ -7,7 +7,7 @@ import platformdirs
 import pytest
 
 import fakes
-import landmark_onnx.store.catalogue as module
+import landmark_onnx.store.records as module
 from landmark_onnx import Retriever
 from landmark_onnx.cards.catalogue import cards
 from landmark_onnx.errors import ModelFileError, UnknownModelError
@@ -20,14 +20,11 @@ from landmark_onnx.store.catalogue import (
     exported_path,
     find_model,
     home,
-    read_record,
-    record_path,
-    record_verified,
     running_file,
     source_path,
-    stored_model,
-    stored_models,
 )
+from landmark_onnx.store.records import read_record, record_path, record_verified
+from landmark_onnx.store.status import stored_model, stored_models
 from landmark_onnx.verification.verify import verify
 from stored import NAME, touch, with_data
 

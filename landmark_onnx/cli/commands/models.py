@@ -65,7 +65,7 @@ def list_models(as_json: Json = False) -> None:
 
     nothing, source, exported, verified, stale (of reduced precision, made from another model), damaged.
     """
-    from landmark_onnx.store.catalogue import stored_models
+    from landmark_onnx.store.status import stored_models
 
     def listed(report: Reporter) -> Iterator[Printable]:
         for found in stored_models():
@@ -83,7 +83,7 @@ def pull_models(names: Names, offline: Offline = False, as_json: Json = False, q
     $LANDMARK_ONNX_MIRROR, a URL or a file:// folder, is asked before the release's own host.
     """
     from landmark_onnx.hub.pull import pull
-    from landmark_onnx.store.catalogue import stored_model
+    from landmark_onnx.store.status import stored_model
 
     def pulled(name: str, report: Reporter) -> Printable:
         pull(name, offline=offline, watch=watching(name, report))
@@ -132,7 +132,8 @@ def print_path(
 ) -> None:
     """Print where the exported model is; exit code 1 if it is not there yet."""
     from landmark_onnx.errors import ModelFileError
-    from landmark_onnx.store.catalogue import exported_path, stored_model
+    from landmark_onnx.store.catalogue import exported_path
+    from landmark_onnx.store.status import stored_model
 
     found = stored_model(name)
     if not found.model:
@@ -164,7 +165,7 @@ def remove_models(
 ) -> None:
     """Remove models' files from the store."""
     from landmark_onnx.hub.remove import remove
-    from landmark_onnx.store.catalogue import stored_model
+    from landmark_onnx.store.status import stored_model
 
     for name in names:
         stored_model(name)

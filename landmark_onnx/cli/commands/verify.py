@@ -69,7 +69,8 @@ def check(
 
 def verified(models: list[str], engine: ExecutionOptions, report: Reporter) -> "Iterator[Verification | Refusal]":
     """What came of each model; the store remembers those of its own that passed."""
-    from landmark_onnx.store.catalogue import record_verified, stored_note
+    from landmark_onnx.store.records import record_verified
+    from landmark_onnx.store.status import stored_note
     from landmark_onnx.verification.verify import verify
 
     for model in models:

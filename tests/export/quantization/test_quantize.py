@@ -20,7 +20,8 @@ from landmark_onnx.errors import ExportError, ImageError, ModelFileError
 from landmark_onnx.hub.add import add
 from landmark_onnx.hub.remove import remove
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata
-from landmark_onnx.store.catalogue import exported_path, stored_models
+from landmark_onnx.store.catalogue import exported_path
+from landmark_onnx.store.status import stored_models
 from landmark_onnx.tasks import INPUTS, OUTPUTS
 from landmark_onnx.verification.verify import verify
 from landmark_onnx_export.graphs import detector as geometry
