@@ -1,13 +1,37 @@
-"""Which model a release belongs to: it shows in what its file or folder is called."""
+"""Which card a file belongs to: the one that its user names, else the one that its file or folder is called after."""
 
 from pathlib import Path
 
-from landmark_onnx.cards.catalogue import cards
+from landmark_onnx.cards.catalogue import card, cards
+from landmark_onnx.cards.schema import ModelCard
+from landmark_onnx.errors import CardError, UnknownModelError
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 PROGRAM_FOLDER = "infer_model"
 """Paddle's usual name of a binary model's folder, which says nothing of the model."""
+
+
+def said_card(name: str | None, given: ModelCard | None, file: Path | None) -> ModelCard | None:
+    """The card that a user names, by a name, by the card that was read from `file`, or not at all.
+
+    Raises: CardError if the two disagree, UnknownModelError.
+    """
+    if given and name and name != given.name:
+        raise CardError(f"{file}: the card is called {given.name!r}, not {name!r}")
+    return given or (card(name) if name else None)
+
+
+def card_of(path: Path, said: ModelCard | None) -> ModelCard:
+    """The card of a tar, a folder or a program file. said: the one that its user names, if any.
+
+    Raises: UnknownModelError if its name is that of no card.
+    """
+    if said:
+        return said
+    if name := recognised(path):
+        return card(name)
+    raise UnknownModelError(f"{path}: which model is it? Give its name; there are: {', '.join(cards())}")
 
 
 def recognised(path: Path) -> str | None:

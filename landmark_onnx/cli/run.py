@@ -53,7 +53,7 @@ def load(
     supply = supply or ModelSource()
     card = supply.read_card()
     with report.lengthy(f"{name} is not in the store yet: pulling it"):
-        path = ensure(name, engine.precision.value, offline=supply.offline, watch=watching(name, report))
+        path = ensure(name, engine.precision.value, offline=supply.offline, progress=watching(name, report))
     model = kind(
         path,
         provider=engine.request(),
@@ -74,8 +74,8 @@ def watching(name: str, report: Reporter) -> "PullProgress":
     from landmark_onnx.hub.pull import PullProgress
 
     return PullProgress(
-        stage=lambda text: report.stage(f"{name}: {text}"),
-        received=lambda done, total: report.received(f"{name}: download", done, total),
+        on_stage=lambda text: report.stage(f"{name}: {text}"),
+        on_done=lambda done, total: report.received(f"{name}: download", done, total),
     )
 
 

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.deploy import triton
-from landmark_onnx.deploy.lockfile import FILE, BundledModel, BundleLock, Digest, difference, digest, read_manifest
+from landmark_onnx.deploy.lockfile import FILE, BundledModel, BundleLock, Layout, difference, read_manifest
 from landmark_onnx.doctor.environment import owners
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.extras import versions
 from landmark_onnx.files.atomic import sync
+from landmark_onnx.files.hashing import digest
 from landmark_onnx.files.workfolders import folder_beside, replace_folder
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.modelfile.external_data import check_external_data, external_data
@@ -45,50 +46,32 @@ def bundle(
     provider: ProviderRequest | None = None,
     threads: int = 0,
     serving: triton.Serving | None = None,
-    say: Callable[[str], None] = lambda stage: None,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> BundleLock:
     """Run each exported model once, copy it into `folder` with its card, and write the lock.
 
     provider: what it runs on, and at which precision: of a reduced one that file is copied, and the fp32 file is not.
-    serving: lay them out for Triton, to be run so. say: called with the name of each stage as it begins.
+    serving: lay them out for Triton, to be run so.
     Raises: ModelFileError if a model is damaged, does not answer as at its export, or is of reduced precision and made
     from another fp32 file than the bundle's, or if `folder` holds anything but an older bundle, which is replaced;
     UnknownModelError; SessionError.
     """
     folder = folder.resolve()
     check_replaceable(folder)
-    chosen = _chosen(models, provider.precision if provider else "fp32")
+    request = provider or ProviderRequest()
+    chosen = _chosen(models, request.precision)
     with folder_beside(folder) as owned:
-        work = owned / "bundle"
-        work.mkdir()
+        packing = _Packing(owned / "bundle", serving)
         members = []
         for name, each in chosen.items():
-            say(f"{name}: run")
-            ran, agreement = _proven(each.card, each.path, provider, threads)
-            say(f"{name}: copy")
-            file = f"{name}/1/{triton.MODEL_FILE}" if serving else f"models/{name}.onnx"
-            _copy_model(each.path, work / file)
-            if serving:
-                _write_serving(each.card, work / file, serving)
-            else:
-                _write(work / "cards" / f"{each.card.name}.toml", card_toml(each.card))
-            member = BundledModel(
-                name=each.card.name,
-                task=each.card.task,
-                file=file,
-                precision=each.precision,
-                provider=ran,
-                agreement=agreement,
-            )
-            members.append(member)
-        _write(work / REQUIREMENTS, requirements())
-        say("hash")
-        lock = BundleLock(
-            layout="triton" if serving else "store", models=tuple(members), files=_digests(work), ran_on=_ran_on()
-        )
-        _write(work / FILE, json.dumps(lock.to_json(), indent=1) + "\n")
+            on_stage(f"{name}: run")
+            ran_on, agreement = each.prove(request, threads)
+            on_stage(f"{name}: copy")
+            members.append(packing.add(name, each, ran_on, agreement))
+        on_stage("hash")
+        lock = packing.finish(members)
         check_replaceable(folder)
-        replace_folder(work, folder)
+        replace_folder(packing.folder, folder)
     return lock
 
 
@@ -150,6 +133,17 @@ class _Chosen:
     seal: str
     of: str | None
 
+    def prove(self, request: ProviderRequest, threads: int) -> tuple[str, dict[str, float] | None]:
+        """Run it: the provider, and how its answer agrees with the stored one, if it has that."""
+        if "probe" in (read_metadata(self.path) or {}):
+            found = verify(self.path, request, threads=threads)
+            return found.provider, found.agreement.to_json()
+        session = Session(self.path, request, threads=threads)
+        session.bind(self.card)
+        black = np.zeros((64, 64, 3), np.uint8)
+        session.run(self.card, preprocess(probe_rule(self.card), black, as_uint8=session.input_kind == "uint8"))
+        return session.provider, None
+
 
 def _chosen(models: Sequence[str | os.PathLike[str]], precision: Precision) -> dict[str, _Chosen]:
     """Each file by what a store calls it: NAME, NAME.int8. Raises: ModelFileError if two have one name."""
@@ -177,19 +171,39 @@ def _choice(path: Path) -> _Chosen:
     return _Chosen(embedded_card(path), path, precision, seal.sha256, of)
 
 
-def _proven(
-    card: ModelCard, path: Path, provider: ProviderRequest | None, threads: int
-) -> tuple[str, dict[str, float] | None]:
-    """Run the model: what it ran on, and how its answer compares with the stored one, if it has that."""
-    metadata = read_metadata(path) or {}
-    if "probe" in metadata:
-        found = verify(path, provider, threads=threads)
-        return found.provider, found.agreement.to_json()
-    session = Session(path, provider, threads=threads)
-    session.bind(card)
-    black = np.zeros((64, 64, 3), np.uint8)
-    session.run(card, preprocess(probe_rule(card), black, as_uint8=session.input_kind == "uint8"))
-    return session.provider, None
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Packing:
+    """The folder that becomes the bundle. serving: for Triton, else the folder is a store."""
+
+    folder: Path
+    serving: triton.Serving | None
+
+    def add(self, name: str, chosen: _Chosen, ran_on: str, agreement: Mapping[str, float] | None) -> BundledModel:
+        """Copy a model with its card. name: what a store calls the file. ran_on: the provider that it was tried on."""
+        card = chosen.card
+        file = f"{name}/1/{triton.MODEL_FILE}" if self.serving else f"models/{name}.onnx"
+        _copy_model(chosen.path, self.folder / file)
+        if self.serving:
+            _write_serving(card, self.folder / file, self.serving)
+        else:
+            _write(self.folder / "cards" / f"{card.name}.toml", card_toml(card))
+        return BundledModel(
+            name=card.name,
+            task=card.task,
+            file=file,
+            precision=chosen.precision,
+            provider=ran_on,
+            agreement=agreement,
+        )
+
+    def finish(self, models: Sequence[BundledModel]) -> BundleLock:
+        """Write the requirements, and the lock with the hash of every other file."""
+        _write(self.folder / REQUIREMENTS, requirements())
+        layout: Layout = "triton" if self.serving else "store"
+        files = {path.relative_to(self.folder).as_posix(): digest(path) for path in sorted(_files(self.folder))}
+        lock = BundleLock(layout=layout, models=tuple(models), files=files, ran_on=_ran_on())
+        _write(self.folder / FILE, json.dumps(lock.to_json(), indent=1) + "\n")
+        return lock
 
 
 def _copy_model(source: Path, target: Path) -> None:
@@ -205,7 +219,7 @@ def _copy_model(source: Path, target: Path) -> None:
 
 
 def _write_serving(card: ModelCard, model: Path, serving: triton.Serving) -> None:
-    """What Triton wants beside the model; and the card, for whoever writes the client."""
+    """What Triton wants beside the model, and the card, for those who write the client."""
     labels = {int(index): str(name) for index, name in (read_metadata(model) or {}).get("labels", {}).items()}
     folder = model.parent.parent
     _write(folder / "config.pbtxt", triton.configuration(card, model, labels, serving, name=folder.name))
@@ -230,10 +244,6 @@ def _runtime() -> dict[str, str]:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if not path.is_dir())
-
-
-def _digests(folder: Path) -> dict[str, Digest]:
-    return {path.relative_to(folder).as_posix(): digest(path) for path in sorted(_files(folder))}
 
 
 def _write(path: Path, text: str) -> None:

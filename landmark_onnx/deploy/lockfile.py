@@ -1,7 +1,6 @@
 """A bundle's lock file: what is in the folder, each file's hash, and what ran the models when it was made."""
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -9,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files.documents import VersionError, read_versioned
-from landmark_onnx.files.structure import Count, DocumentError, brief, structure
+from landmark_onnx.files.hashing import Digest, digest
+from landmark_onnx.files.structure import DocumentError, brief, structure
 from landmark_onnx.precision import Precision
 
 FILE = "bundle.json"
@@ -31,14 +31,6 @@ class _Inside:
 
 
 Place: TypeAlias = Annotated[str, _Inside()]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Digest:
-    """What a file must be. size: in bytes."""
-
-    sha256: str
-    size: Count
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +78,9 @@ def read_manifest(folder: Path) -> BundleLock:
     except OSError as error:
         raise ModelFileError(f"{folder}: no bundle: {FILE}: {error.strerror}") from error
     except VersionError as error:
-        raise ModelFileError(f"{path}: {error}: another landmark-onnx made the bundle; make it again") from error
+        raise ModelFileError(f"{path}: {error}: another landmark-onnx made the bundle; rebuild it") from error
     except DocumentError as error:
-        raise ModelFileError(f"{path}: damaged: {error}; make the bundle again") from error
-
-
-def digest(path: Path) -> Digest:
-    """Hash a file."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return Digest(sha256, file.tell())
+        raise ModelFileError(f"{path}: damaged: {error}; rebuild the bundle") from error
 
 
 def difference(folder: Path, name: str, wanted: Digest) -> str | None:

@@ -1,11 +1,36 @@
-"""SHA-256 of a large file block by block, so that several cores can check it."""
+"""SHA-256 of files; of large ones block by block, so that several cores can check them."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
+
+from landmark_onnx.errors import ModelFileError
+from landmark_onnx.files.structure import Count
 
 BLOCK = 32 << 20
 """Bytes."""
 PIECE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Digest:
+    """What a file must be. size: in bytes."""
+
+    sha256: str
+    size: Count
+
+
+def digest(path: Path) -> Digest:
+    """Hash a file."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return Digest(sha256, file.tell())
+
+
+def check_hash(path: Path, sha256: str, *, shown: Path | None = None) -> None:
+    """Hash a file. shown: what an error calls it. Raises: ModelFileError with wanted and got."""
+    if (got := digest(path).sha256) != sha256:
+        raise ModelFileError(f"{shown or path}: damaged: wanted sha256 {sha256}, got {got}")
 
 
 def blocks(size: int) -> int:

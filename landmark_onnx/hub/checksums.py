@@ -6,7 +6,7 @@ from pathlib import Path
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files.tars import TarError, members
-from landmark_onnx.hub.resume import Fetched, hashed
+from landmark_onnx.hub.resume import Fetched
 from landmark_onnx.store.catalogue import source_path
 from landmark_onnx.store.records import read_record, write_record
 
@@ -36,8 +36,7 @@ def accept(card: ModelCard, fetched: Fetched) -> None:
 def check_source(card: ModelCard) -> Path:
     """The release of `card` in the store, hashed again. Raises: ModelFileError as `accept` does."""
     path = source_path(card.name)
-    sha256, size = hashed(path)
-    accept(card, Fetched(path, str(path), sha256, size))
+    accept(card, Fetched.of(path, str(path)))
     return path
 
 

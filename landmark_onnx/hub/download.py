@@ -80,7 +80,7 @@ def download(
     path: Path,
     *,
     check: Callable[[Fetched], None] = lambda fetched: None,
-    received: Received = lambda done, total: None,
+    on_done: Received = lambda done, total: None,
     rules: Rules | None = None,
     plain: bool = False,
 ) -> Fetched:
@@ -95,9 +95,9 @@ def download(
         check_address(url, plain)
         path.parent.mkdir(parents=True, exist_ok=True)
         if urlsplit(url).scheme == "file":
-            _copy(url, part, rules, received)
+            _copy(url, part, rules, on_done)
         else:
-            _persist(url, part, rules, received)
+            _persist(url, part, rules, on_done)
         fetched = part.finish()
     except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
         raise DownloadError(f"{part.url}: {error}") from error
@@ -111,13 +111,13 @@ def download(
     return dataclasses.replace(fetched, path=path)
 
 
-def _persist(url: str, part: Part, rules: Rules, received: Received) -> None:
+def _persist(url: str, part: Part, rules: Rules, on_done: Received) -> None:
     """Attempt after attempt, until the file is whole or they make no progress."""
     failures = 0
     best = part.size
     while not part.complete:
         try:
-            _attempt(url, part, rules, received)
+            _attempt(url, part, rules, on_done)
             return
         except _Interrupted as error:
             failures = 1 if part.size >= best + rules.progress else failures + 1
@@ -135,7 +135,7 @@ def _persist(url: str, part: Part, rules: Rules, received: Received) -> None:
             time.sleep(pause)
 
 
-def _attempt(url: str, part: Part, rules: Rules, received: Received) -> None:
+def _attempt(url: str, part: Part, rules: Rules, on_done: Received) -> None:
     """One request, for what is missing yet. Raises: _Interrupted if another one may help, else DownloadError."""
     logger.info("%s: asked for%s", part.url, f" what follows byte {part.size}" if part.size else "")
     headers = {"Range": f"bytes={part.size}-", "If-Range": part.validator} if part.size else {}
@@ -151,7 +151,7 @@ def _attempt(url: str, part: Part, rules: Rules, received: Received) -> None:
                 part.begin(_validator(response), int(length[0]) if length else None)
             else:
                 raise _refusal(response, part)
-            _save(_paced(response.iter_raw(), rules, deadline), part, rules, received)
+            _save(_paced(response.iter_raw(), rules, deadline), part, rules, on_done)
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         if deadline.expired:
@@ -161,25 +161,25 @@ def _attempt(url: str, part: Part, rules: Rules, received: Received) -> None:
         raise _Interrupted(reason) from error
 
 
-def _save(chunks: Iterable[bytes], part: Part, rules: Rules, received: Received) -> None:
+def _save(chunks: Iterable[bytes], part: Part, rules: Rules, on_done: Received) -> None:
     """Append what comes to what is there. Raises: _Interrupted if it ends early."""
     done = part.path.stat().st_size if part.path.exists() else 0
     _check_room(part, (part.total or 0) - done, rules)
     limit = rules.max_bytes if part.total is None else part.total
     with part.path.open("ab") as file:
-        received(done, part.total)
+        on_done(done, part.total)
         for chunk in chunks:
             done += len(chunk)
             if done > limit:
                 part.discard()
                 raise DownloadError(f"{part.url}: wanted at most {limit} bytes, got more")
             file.write(chunk)
-            received(done, part.total)
+            on_done(done, part.total)
     if part.total is not None and done != part.total:
         raise _Interrupted(f"ended early: {done} of {part.total} bytes")
 
 
-def _copy(url: str, part: Part, rules: Rules, received: Received) -> None:
+def _copy(url: str, part: Part, rules: Rules, on_done: Received) -> None:
     """From a file:// address."""
     parts = urlsplit(url)
     source = Path(url2pathname(parts.path))
@@ -187,7 +187,7 @@ def _copy(url: str, part: Part, rules: Rules, received: Received) -> None:
         raise DownloadError(f"{part.url}: there is no such file")
     with source.open("rb") as file:
         part.begin("", os.fstat(file.fileno()).st_size)
-        _save(iter(lambda: file.read(1 << 20), b""), part, rules, received)
+        _save(iter(lambda: file.read(1 << 20), b""), part, rules, on_done)
 
 
 def _check_room(part: Part, missing: int, rules: Rules) -> None:

@@ -29,10 +29,10 @@ OFFLINE_VARIABLE = "LANDMARK_ONNX_OFFLINE"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PullProgress:
-    """Who is told of what goes on. stage: its name, as it begins. received: bytes of a download."""
+    """What a pull reports. on_stage: a stage begins. on_done: bytes of a download that are there, and of how many."""
 
-    stage: Callable[[str], None] = lambda stage: None
-    received: "Received" = lambda done, total: None
+    on_stage: Callable[[str], None] = lambda stage: None
+    on_done: "Received" = lambda done, total: None
 
 
 def ensure(
@@ -40,7 +40,7 @@ def ensure(
     precision: Precision = "fp32",
     *,
     offline: bool = False,
-    watch: PullProgress | None = None,
+    progress: PullProgress | None = None,
     rules: "Rules | None" = None,
 ) -> Path:
     """The ONNX file that a name or a path means, as `find_model` does; a known model that is missing is pulled.
@@ -49,11 +49,13 @@ def ensure(
     """
     stored = isinstance(model, str) and (is_there(exported_path(model), precision) or Path(model).is_file())
     if isinstance(model, str) and not stored and model in cards():
-        return pull(model, offline=offline, watch=watch, rules=rules)
+        return pull(model, offline=offline, progress=progress, rules=rules)
     return find_model(model, precision)
 
 
-def pull(name: str, *, offline: bool = False, watch: PullProgress | None = None, rules: "Rules | None" = None) -> Path:
+def pull(
+    name: str, *, offline: bool = False, progress: PullProgress | None = None, rules: "Rules | None" = None
+) -> Path:
     """Have the exported model `name` in the store; of several who pull it at once, one does the work.
 
     Raises: UnknownModelError; DownloadError if no address has its release; ModelFileError if that is not what it was,
@@ -63,12 +65,14 @@ def pull(name: str, *, offline: bool = False, watch: PullProgress | None = None,
     from landmark_onnx.store.locks import locked
 
     wanted = card(name)
-    watch = watch or PullProgress()
+    progress = progress or PullProgress()
     output = exported_path(name)
-    with locked(name, waiting=lambda: watch.stage("waiting for another process")):
+    with locked(name, on_wait=lambda: progress.on_stage("waiting for another process")):
         if not output.is_file() or read_seal(output) is None:
             logger.info("%s: has to be made", output)
-            export_release(wanted, _release(wanted, offline or is_offline(), watch, rules), output, watch.stage)
+            export_release(
+                wanted, _release(wanted, offline or is_offline(), progress, rules), output, progress.on_stage
+            )
     return output
 
 
@@ -86,22 +90,22 @@ def addresses(card: ModelCard) -> Iterator[tuple[str, bool]]:
         yield card.source.url, False
 
 
-def _release(card: ModelCard, offline: bool, watch: PullProgress, rules: "Rules | None") -> Path:
+def _release(card: ModelCard, offline: bool, progress: PullProgress, rules: "Rules | None") -> Path:
     """The release in the store, downloaded if need be."""
     from landmark_onnx.hub.download import download
 
     path = source_path(card.name)
     if path.is_file():
         logger.info("%s: has the release already", path)
-        watch.stage("check")
+        progress.on_stage("check")
         return check_source(card)
     reasons = []
     places = [place for place in addresses(card) if not offline or place[0].startswith("file:")]
     for url, plain in places:
-        watch.stage("download")
+        progress.on_stage("download")
         try:
             check = functools.partial(accept, card)
-            return download(url, path, check=check, received=watch.received, rules=rules, plain=plain).path
+            return download(url, path, check=check, on_done=progress.on_done, rules=rules, plain=plain).path
         except (DownloadError, ModelFileError) as error:
             reasons.append(error.reason if isinstance(error, DownloadError) else str(error))
             logger.info("%s", reasons[-1])

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,27 +59,28 @@ def remove(
 
 
 @contextlib.contextmanager
-def replacing(model: Path, *, same: bool, allowed: bool) -> Iterator[list[Removed]]:
+def replacing(model: Path, *, same: bool, allowed: bool, on_note: Callable[[str], None]) -> Iterator[None]:
     """Let the block put another file in the place of the stored `model`, there or not; its lock must be held.
 
     What depended on the old one goes after the block: forms for this machine, records, its own weights, files of
-    reduced precision that were made from it; the list yielded is filled with them.
+    reduced precision that were made from it; `on_note` is told of each.
     same: whether the new file is what is there already. Raises: ModelFileError unless `same` or `allowed`.
     """
-    removed: list[Removed] = []
     if same or not model.exists():
-        yield removed
+        yield
         return
     if not allowed:
         what = f"another model is called {model.stem}; to replace it, with what was made from it: --replace"
         raise ModelFileError(f"{model}: {what}")
     old = _belongings(model)[1:]
-    yield removed
+    yield
     for reduced in filter(Path.is_file, _precisions(model)[:-1]):
         with contextlib.suppress(ModelFileError):  # damaged, which is told when it is used
             old += _belongings(reduced) if staleness(reduced) else []
     kept = external_data(model)
-    removed += [_remove(path) for path in old if path.exists() and path != kept]
+    for path in (path for path in old if path.exists() and path != kept):
+        _remove(path)
+        on_note(f"removed with the model it belonged to: {path}")
 
 
 def prune() -> list[Removed]:

@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Self
 
 from landmark_onnx.files.atomic import atomic_write
 from landmark_onnx.files.documents import read_json
+from landmark_onnx.files.hashing import digest
 from landmark_onnx.files.structure import Count, DocumentError, structure
 
 
@@ -21,10 +22,16 @@ class Fetched:
     sha256: str
     size: int
 
+    @classmethod
+    def of(cls, path: Path, url: str) -> Self:
+        """Hash what is there."""
+        found = digest(path)
+        return cls(path, url, found.sha256, found.size)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Record:
-    """Of what file a part is. validator: what tells its version from others. total: its size, if that is known."""
+    """Of what file a part is. validator: its version on the server. total: its size, if known."""
 
     url: str
     validator: str
@@ -72,10 +79,4 @@ class Part:
         """Put it on the disk for good, and hash what is there."""
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())
-        return Fetched(self.path, self.url, *hashed(self.path))
-
-
-def hashed(path: Path) -> tuple[str, int]:
-    """SHA-256 and size of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        return Fetched.of(self.path, self.url)

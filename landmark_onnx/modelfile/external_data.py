@@ -1,11 +1,11 @@
 """The weights beside an exported model, where they are too large for it."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from landmark_onnx.errors import ModelFileError
+from landmark_onnx.files.hashing import check_hash
 from landmark_onnx.modelfile.metadata import read_metadata
 
 
@@ -28,9 +28,6 @@ def check_external_data(path: Path, data: Mapping[str, Any] | None) -> None:
         return
     beside = path.with_name(data["file"])
     try:
-        with beside.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        check_hash(beside, data["sha256"])
     except OSError as error:
         raise ModelFileError(f"{beside}: {error.strerror}; {path.name} keeps its weights there") from error
-    if digest != data["sha256"]:
-        raise ModelFileError(f"{beside}: damaged: wanted sha256 {data['sha256']}, got {digest}; export it again")

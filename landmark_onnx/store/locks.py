@@ -16,18 +16,18 @@ _GATE = "_store"
 
 
 @contextlib.contextmanager
-def locked(name: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(name: str, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Be the only one, of all threads and processes, who changes what belongs to `name`; a thread may nest it.
 
-    waiting: called once if somebody else is at it.
+    on_wait: called once if another has the lock.
     """
     lock = _lock(name)
-    told = False
+    waited = False
     # Held for a moment only, so that `all_locked` finds nobody between asking for a lock and having it.
     while not _try_lock(lock):
-        if not told:
-            waiting()
-            told = True
+        if not waited:
+            on_wait()
+            waited = True
         time.sleep(POLL_SECONDS)
     try:
         yield
@@ -35,16 +35,16 @@ def locked(name: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator
         lock.release()
 
 
-def file_locked(path: Path, *, waiting: Callable[[], None] = lambda: None) -> contextlib.AbstractContextManager[None]:
+def file_locked(path: Path, *, on_wait: Callable[[], None] = lambda: None) -> contextlib.AbstractContextManager[None]:
     """The lock of the model whose exported file this is, or would be; no lock for a file outside the store."""
     if path.parent.resolve() == (home() / "models").resolve():
-        return locked(path.name.removesuffix(".onnx"), waiting=waiting)
+        return locked(path.name.removesuffix(".onnx"), on_wait=on_wait)
     return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def all_locked() -> Iterator[frozenset[str]]:
-    """Let nobody begin to change anything; yields the names that somebody is at work on already."""
+    """Let nobody begin to change anything; yields the names that somebody works on already."""
     with _lock(_GATE), contextlib.ExitStack() as stack:
         busy = set()
         for path in sorted((home() / "locks").glob("[!_]*.lock")):

@@ -301,7 +301,7 @@ def test_a_folder_that_is_no_bundle_is_not_overwritten(models, tmp_path):
             (target / FILE).write_text(content)
         stages = []
         with pytest.raises(ModelFileError, match="refused to overwrite what is no bundle"):
-            bundle(models, target, say=stages.append)
+            bundle(models, target, on_stage=stages.append)
         assert stages == [], "it is known before the work begins"
         assert (target / "sub" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("x")
@@ -376,7 +376,7 @@ def test_what_comes_there_meanwhile_is_kept(models, tmp_path):
         (target / "new.txt").write_text("new")
 
     with pytest.raises(ModelFileError, match="refused to overwrite"):
-        bundle(models[:1], target, say=say)
+        bundle(models[:1], target, on_stage=say)
     assert files(target) == {"new.txt": b"new"}
 
 
@@ -435,7 +435,7 @@ def test_a_lock_that_nobody_here_wrote(made, edit):
     data = json.loads((made / FILE).read_text())
     edit(data)
     (made / FILE).write_text(json.dumps(data))
-    with pytest.raises(ModelFileError, match=r"bundle\.json: .*make (the bundle|it) again"):
+    with pytest.raises(ModelFileError, match=r"bundle\.json: .*rebuild (the bundle|it)"):
         check_bundle(made)
 
 

@@ -64,7 +64,7 @@ def test_the_longest_name_fits_best(tmp_path, own_cards):
 
 def test_a_release_by_another_name(tmp_path):
     path = make_tar(tmp_path / "download(1).tar")
-    with pytest.raises(ModelFileError, match=r"which model is it\? Give --name; there are: "):
+    with pytest.raises(UnknownModelError, match=r"which model is it\? Give its name; there are: "):
         add(path)
     assert add(path, NAME).name == NAME
     with pytest.raises(UnknownModelError):
@@ -148,7 +148,7 @@ def test_a_card_that_takes_a_shipped_name(tmp_path, own_cards, store):
     path = make_tar(tmp_path / "mine.tar")
     with pytest.raises(CardError, match=f"'{NAME}' is the name of a shipped card"):
         add(path, card_file=write_card(tmp_path / "any.toml", name=NAME))
-    with pytest.raises(ModelFileError, match="the card is called 'mine', not 'yours'"):
+    with pytest.raises(CardError, match="toml: the card is called 'mine', not 'yours'"):
         add(path, "yours", card_file=write_card(tmp_path / "any.toml"))
     assert not list(own_cards.iterdir())
     assert files(store) == []
@@ -336,7 +336,7 @@ def test_another_model_is_replaced_only_when_told(tmp_path):
     assert exported_path(NAME).read_bytes() == first.read_bytes()
     assert all(path.exists() for path in gone)
     told = []
-    add(second, replace=True, note=told.append)
+    add(second, replace=True, on_note=told.append)
     assert exported_path(NAME).read_bytes() == second.read_bytes()
     assert not any(path.exists() for path in gone)
     assert sorted(text.rpartition(": ")[2] for text in told) == sorted(map(str, gone))

@@ -17,8 +17,8 @@ import trustme
 
 import landmark_onnx.hub.download as module
 from landmark_onnx.errors import DownloadError, ModelFileError
+from landmark_onnx.files.hashing import Digest, digest
 from landmark_onnx.hub.download import Rules, download
-from landmark_onnx.hub.resume import hashed
 from servers import (
     chunked,
     claiming,
@@ -72,10 +72,10 @@ def test_a_file_arrives_whole_and_alone(target):
         steps.append((done, total))
 
     with serving(DATA) as server:
-        got = download(server.url(), target, received=received, rules=QUICK)
+        got = download(server.url(), target, on_done=received, rules=QUICK)
     assert target.read_bytes() == DATA
     assert (got.path, got.url) == (target, server.url())
-    assert (got.sha256, got.size) == hashed(target)
+    assert digest(target) == Digest(got.sha256, got.size)
     assert left_in(target.parent) == ["file.tar"]
     assert steps == sorted(steps)
     assert steps[0] == (0, len(DATA))
@@ -120,7 +120,7 @@ def test_the_next_run_goes_on_where_the_last_one_gave_up(target):
         assert left_in(target.parent) == ["file.tar.part", "file.tar.part.json"]
         assert (target.parent / "file.tar.part").read_bytes() == DATA[:40_000]
         first = []
-        download(server.url(), target, received=lambda done, total: first.append(done), rules=QUICK)
+        download(server.url(), target, on_done=lambda done, total: first.append(done), rules=QUICK)
     assert target.read_bytes() == DATA
     assert server.ranges[-1] == "bytes=40000-"
     assert first[0] == 40_000
@@ -330,7 +330,7 @@ def test_a_length_that_is_too_short_gives_no_more_than_it_says(target):
 def test_a_file_of_unknown_length(target):
     with serving(DATA, chunked) as server:
         totals = []
-        download(server.url(), target, received=lambda done, total: totals.append(total), rules=QUICK)
+        download(server.url(), target, on_done=lambda done, total: totals.append(total), rules=QUICK)
     assert set(totals) == {None}
     assert target.read_bytes() == DATA
 
@@ -601,7 +601,7 @@ def test_a_file_of_this_machine(target, tmp_path):
     source = tmp_path / "a file.tar"
     source.write_bytes(DATA)
     steps = []
-    got = download(source.as_uri(), target, received=lambda *step: steps.append(step), rules=QUICK)
+    got = download(source.as_uri(), target, on_done=lambda *step: steps.append(step), rules=QUICK)
     assert target.read_bytes() == source.read_bytes() == DATA
     assert got.url == source.as_uri()
     assert steps[-1] == (len(DATA), len(DATA))

@@ -70,8 +70,8 @@ def exports(monkeypatch):
 
 def test_a_model_is_downloaded_and_exported(mirror, exports):
     stages, steps = [], []
-    watch = PullProgress(stage=stages.append, received=lambda *step: steps.append(step))
-    path = pull(NAME, watch=watch, rules=QUICK)
+    watch = PullProgress(on_stage=stages.append, on_done=lambda *step: steps.append(step))
+    path = pull(NAME, progress=watch, rules=QUICK)
     assert path == exported_path(NAME)
     assert landmark_onnx.Retriever(NAME, offline=True).card.name == NAME
     assert source_path(NAME).read_bytes() == TAR
@@ -96,7 +96,7 @@ def test_only_what_is_left_is_done(mirror, exports):
     source_path(NAME).parent.mkdir(parents=True)
     source_path(NAME).write_bytes(TAR)
     stages = []
-    pull(NAME, watch=PullProgress(stage=stages.append), rules=QUICK)
+    pull(NAME, progress=PullProgress(on_stage=stages.append), rules=QUICK)
     assert not mirror.seen
     assert stages == ["check", "convert"]
 
@@ -319,8 +319,8 @@ def test_a_damaged_record_is_told(mirror, exports):
 def test_threads_that_pull_one_model_do_the_work_once(mirror, exports):
     mirror.script = [slowly(0.3)]
     waited, paths = [], []
-    watch = PullProgress(stage=lambda text: waited.append(text) if "waiting" in text else None)
-    threads = [threading.Thread(target=lambda: paths.append(pull(NAME, watch=watch, rules=QUICK))) for _ in range(4)]
+    watch = PullProgress(on_stage=lambda text: waited.append(text) if "waiting" in text else None)
+    threads = [threading.Thread(target=lambda: paths.append(pull(NAME, progress=watch, rules=QUICK))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

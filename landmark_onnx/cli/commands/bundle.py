@@ -94,7 +94,7 @@ def make_bundle(
             provider=engine.request(),
             threads=engine.threads,
             serving=triton.serving(),
-            say=report.stage,
+            on_stage=report.stage,
         )
         for model in lock.models:
             answer = "answers as at its export" if model.agreement else "has no stored answer to compare with"

@@ -11,7 +11,7 @@ import typer
 from landmark_onnx.cli.commands.cls import VIEW as CLASSES
 from landmark_onnx.cli.commands.det import VIEW as BOXES
 from landmark_onnx.cli.commands.det import drawn
-from landmark_onnx.cli.commands.export import export_one, facts
+from landmark_onnx.cli.commands.export import ExportRequest, export_one, facts
 from landmark_onnx.cli.commands.retrieval import VIEW as COSINES
 from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, Format, Output, Quiet
 from landmark_onnx.cli.progress import Reporter
@@ -91,7 +91,8 @@ def _made_up(task: str, folder: Path, report: Reporter) -> str:
     report.stage(f"{card.name}: random weights")
     release = write_release(card, folder, seed=SEED)
     with extra("demo"):
-        made = export_one(card.name, release, folder, parity=True, report=report)
+        request = ExportRequest(card=card, release=release, output=folder / f"{card.name}.onnx")
+        made = export_one(request, report)
     report.result(f"{card.name}: made, exported ({facts(made)})")
     return str(made.path)
 

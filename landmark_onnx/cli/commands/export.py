@@ -1,6 +1,8 @@
 """`landmark-onnx export`: released Paddle files -> ONNX files in the store."""
 
+import dataclasses
 import enum
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +76,21 @@ Raw = Annotated[
 ]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """A release to export. output: the file, None for the store's.
+
+    beside: a folder in which the labels of a user's own card may be.
+    """
+
+    card: "ModelCard"
+    release: Path
+    output: Path | None = None
+    form: "ExportForm | None" = None
+    parity: bool = True
+    beside: Path | None = None
+
+
 def export_releases(
     source: Release = None,
     name: Name = None,
@@ -88,94 +105,60 @@ def export_releases(
     """Turn a released Paddle model into an ONNX file that needs no Paddle, and check that both answer alike."""
     if every and (name or card or not source):
         raise typer.BadParameter("--all exports whatever is in the folder of --from; give NAME, --card or --all")
-    own = _own_card(card, name)
     with extra("export"):
         from landmark_onnx_export.convert import ExportForm
     form = ExportForm(raw=raw, input_kind=input_kind.value)
-    releases = _every(source) if every and source else [_one(source, name, own)]
+    request = functools.partial(ExportRequest, form=form, parity=parity, beside=card and card.parent)
+    releases = _every(source) if every and source else [_one(source, name, card)]
     with reporting(Output(quiet=quiet), bar=True) as report:
         for model, path in releases:
+            in_folder = output and (every or output.is_dir())
+            target = output / f"{model.name}.onnx" if output and in_folder else output
             try:
-                made = export_one(
-                    model,
-                    path,
-                    output,
-                    form,
-                    folder=every,
-                    parity=parity,
-                    report=report,
-                    own=own,
-                    beside=card and card.parent,
-                )
+                made = export_one(request(card=model, release=path, output=target), report)
             except (LandmarkError, OSError) as error:
                 if not every or isinstance(error, MissingExtraError):
                     raise
-                report.failure(f"{model}: {error}")
+                report.failure(f"{model.name}: {error}")
                 continue
-            report.result(f"{model}: {made.path} ({facts(made)})")
+            report.result(f"{model.name}: {made.path} ({facts(made)})")
         if every:
             report.note(f"{len(releases) - report.failures} of {len(releases)} exported")
 
 
-def _every(folder: Path) -> list[tuple[str, Path]]:
+def _every(folder: Path) -> "list[tuple[ModelCard, Path]]":
     """Each model and its release in a folder. Raises: ExportError if there is none."""
+    from landmark_onnx.cards.catalogue import card
     from landmark_onnx.cards.releases import releases_in
 
     if not folder.is_dir():
         raise ExportError(f"{folder}: there is no such folder")
-    found = releases_in(folder)
+    found = [(card(name), path) for name, path in releases_in(folder)]
     if not found:
         raise ExportError(f"{folder}: no release here: wanted <name>.tar or a folder <name> of a known model")
     return found
 
 
-def _one(source: Path | None, name: str | None, own: "ModelCard | None") -> tuple[str, Path]:
-    """The model and its release: the one named, or the store's. Raises: ExportError that lists the names there are."""
-    from landmark_onnx.cards.catalogue import card, cards
-    from landmark_onnx.cards.releases import recognised
+def _one(source: Path | None, name: str | None, card_file: Path | None) -> "tuple[ModelCard, Path]":
+    """The model and its release: the one named, or the store's. Raises: ExportError, UnknownModelError, CardError."""
+    from landmark_onnx.cards.catalogue import read_card
+    from landmark_onnx.cards.releases import card_of, said_card
     from landmark_onnx.hub.checksums import check_source
     from landmark_onnx.store.catalogue import source_path
 
-    name = own.name if own else name
+    said = said_card(name, read_card(card_file) if card_file else None, card_file)
     if source:
-        if name := name or recognised(source):
-            return name, source
-        raise ExportError(f"{source}: which model is it? Give NAME before --from; there are: {', '.join(cards())}")
-    if name is None:
+        return card_of(source, said), source
+    if said is None:
         raise typer.BadParameter("give --from PATH, or NAME of a model whose release is in the store")
-    known = own or card(name)
-    if not source_path(name).is_file():
-        raise ExportError(f"{name}: no release of it in the store: give --from PATH, or landmark-onnx models add PATH")
-    return name, check_source(known)
+    if not source_path(said.name).is_file():
+        what = "no release of it in the store: give --from PATH, or landmark-onnx models add PATH"
+        raise ExportError(f"{said.name}: {what}")
+    return said, check_source(said)
 
 
-def _own_card(path: Path | None, name: str | None) -> "ModelCard | None":
-    from landmark_onnx.cards.catalogue import read_card
-
-    own = read_card(path) if path else None
-    if own and name and name != own.name:
-        raise typer.BadParameter(f"the card is called {own.name!r}, not {name!r}")
-    return own
-
-
-def export_one(
-    name: str,
-    source: Path,
-    output: Path | None,
-    form: "ExportForm | None" = None,
-    *,
-    parity: bool,
-    report: Reporter,
-    folder: bool = False,
-    own: "ModelCard | None" = None,
-    beside: Path | None = None,
-) -> "ExportReport":
-    """Export one release, telling `report` each stage.
-
-    folder: `output` is one even if it is not there yet. own: the card, where it is none of the known ones; beside: the
-    folder where it lies, and its labels may lie.
-    """
-    from landmark_onnx.cards.catalogue import card
+def export_one(request: ExportRequest, report: Reporter) -> "ExportReport":
+    """Export one release, telling `report` each stage."""
     from landmark_onnx.store.catalogue import exported_path
     from landmark_onnx.store.locks import file_locked
 
@@ -184,16 +167,21 @@ def export_one(
         from landmark_onnx_export.paddle.runtime import paddle_folder
 
         paddle_folder()
-    target = output or exported_path(name)
-    if output and (folder or output.is_dir()):
-        target = output / f"{name}.onnx"
+    card = request.card
+    target = request.output or exported_path(card.name)
 
-    def say(stage: str) -> None:
-        report.stage(f"{name}: {stage}")
+    def on_stage(stage: str) -> None:
+        report.stage(f"{card.name}: {stage}")
 
-    with file_locked(target, waiting=lambda: say("waiting for another process")):
+    with file_locked(target, on_wait=lambda: on_stage("waiting for another process")):
         return export_model(
-            own or card(name), source, target, form or ExportForm(), check_parity=parity, beside=beside, say=say
+            card,
+            request.release,
+            target,
+            request.form or ExportForm(),
+            check_parity=request.parity,
+            beside=request.beside,
+            say=on_stage,
         )
 
 

@@ -86,7 +86,7 @@ def pull_models(names: Names, offline: Offline = False, as_json: Json = False, q
     from landmark_onnx.store.status import stored_model
 
     def pulled(name: str, report: Reporter) -> Printable:
-        pull(name, offline=offline, watch=watching(name, report))
+        pull(name, offline=offline, progress=watching(name, report))
         return stored_model(name)
 
     _tell(lambda report: _each(names, pulled, report), MODELS, as_json=as_json, quiet=quiet)
@@ -120,7 +120,7 @@ def add_file(
     from landmark_onnx.hub.add import add
 
     def added(report: Reporter) -> Iterator[Printable]:
-        yield add(file, name, card_file=card, replace=replace, note=report.note)
+        yield add(file, name, card_file=card, replace=replace, on_note=report.note)
 
     _tell(added, MODELS, as_json=as_json)
 

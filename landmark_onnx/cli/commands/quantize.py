@@ -181,11 +181,11 @@ def _made(
             "this CPU has no VNNI, so 8-bit sums may overflow here: what is measured shows it; see --reduce-range"
         )
 
-    def waiting() -> None:
+    def on_wait() -> None:
         report.stage("waiting for another process")
 
     # The fp32 file must stay what it is until the end.
-    with file_locked(source, waiting=waiting), file_locked(target, waiting=waiting):
+    with file_locked(source, on_wait=on_wait), file_locked(target, on_wait=on_wait):
         yield reduce_model(source, target, wish, **tell)
 
 
