@@ -86,7 +86,6 @@ def examine(asked: str = "auto", *, timeout: float = TIMEOUT) -> Diagnosis:
         installation.opencv_flavours(),
         _unneeded(installation.runtime_flavours(runtime), provider),
         installation.openvino(),
-        installation.telemetry(str(runtime.get("version", "0"))),
         *(_provider(asked, trial, provider) for trial in trials),
         *_nvidia(asked, runtime, timeout),
         *((installation.store(), installation.model_cards()) if "error" not in imports["numpy"] else ()),
@@ -157,7 +156,7 @@ def _provider(asked: str, trial: Trial, taken: str | None) -> Finding:
         level, text = "ok", f"runs; a session gets {', '.join(trial.got)}; first answer after {trial.seconds:.2f} s"
     elif trial.state == "elsewhere" and automatic and trial.provider not in EXTRAS:
         level, remedy = "ok", ""  # such as Azure's, which every build has and which runs nothing of ours
-    return Finding(part="providers", name=trial.provider, level=level, text=text, remedy=remedy, facts=trial.to_json())
+    return Finding(part="providers", name=trial.provider, level=level, text=text, remedy=remedy)
 
 
 def _remedy(trial: Trial) -> str:

@@ -22,36 +22,30 @@ LEAST_DISK = 2 << 30
 """Free bytes below which an export of one of the larger releases may not fit."""
 FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "sve", "i8mm")
 """CPU features that ONNX Runtime has kernels for, as /proc/cpuinfo calls them."""
-DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-TELEMETRY_SINCE = (1, 29)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One fact. remedy: what to do, empty if all is well. facts: the same as data."""
+    """One fact. remedy: what to do, empty if all is well."""
 
     part: str
     name: str
     level: Level
     text: str
     remedy: str = ""
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
-        return {**dataclasses.asdict(self), "facts": dict(self.facts)}
+        return dataclasses.asdict(self)
 
 
 def system() -> Iterator[Finding]:
     """Python, operating system, CPU."""
-    version = platform.python_version()
-    facts: dict[str, Any] = {"version": version, "executable": sys.executable}
-    text = f"{platform.python_implementation()} {version}, {sys.executable}"
-    yield Finding(part="system", name="python", level="ok", text=text, facts=facts)
+    text = f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}"
+    yield Finding(part="system", name="python", level="ok", text=text)
     libc = " ".join(platform.libc_ver())
     text = f"{platform.system()} {platform.release()}, {platform.machine()}" + (f", {libc}" if libc.strip() else "")
-    facts = {"system": platform.system(), "release": platform.release(), "machine": platform.machine(), "libc": libc}
-    yield Finding(part="system", name="os", level="ok", text=text, facts=facts)
+    yield Finding(part="system", name="os", level="ok", text=text)
     yield _cpu(CPUINFO, cpu_quota())
 
 
@@ -60,11 +54,10 @@ def _cpu(cpuinfo: Path, allowed: float | None) -> Finding:
     model, flags = cpu_model(cpuinfo)
     known = [flag for flag in FLAGS if flag in flags]
     cores = affinity()
-    facts = {"model": model, "features": known, "cores": cores, "quota": allowed}
     text = f"{model}, {cores} cores" + (f", {' '.join(known)}" if known else "")
     if allowed is not None and allowed < cores:
         text = f"{text}; this container may use {allowed:g} of them, and so many threads run by default"
-    return Finding(part="system", name="cpu", level="ok", text=text, facts=facts)
+    return Finding(part="system", name="cpu", level="ok", text=text)
 
 
 def owners(package: str, *prefixes: str) -> dict[str, str]:
@@ -84,12 +77,12 @@ def owners(package: str, *prefixes: str) -> dict[str, str]:
 def package(name: str, answer: Mapping[str, Any]) -> Finding:
     """A package of the base set, by its name for pip. answer: the child's that imported it: "version" or "error"."""
     if "error" not in answer:
-        return Finding(part="packages", name=name, level="ok", text=answer["version"], facts=answer)
+        return Finding(part="packages", name=name, level="ok", text=answer["version"])
     remedy = f"pip install --force-reinstall {name}"
     if re.search(r"lib(GL|gthread|Xext|SM)\b", answer["error"]):
         remedy = "pip uninstall -y opencv-python opencv-contrib-python, then pip install --force-reinstall " + name
     text = f"cannot be imported: {answer['error']}"
-    return Finding(part="packages", name=name, level="error", text=text, remedy=remedy, facts=answer)
+    return Finding(part="packages", name=name, level="error", text=text, remedy=remedy)
 
 
 def opencv_flavours() -> Finding:
@@ -97,10 +90,10 @@ def opencv_flavours() -> Finding:
     found = owners("cv2", "opencv-")
     text = ", ".join(f"{name} {version}" for name, version in found.items()) or "not installed by pip"
     if len(found) < 2:
-        return Finding(part="packages", name="opencv flavours", level="ok", text=text, facts=found)
+        return Finding(part="packages", name="opencv flavours", level="ok", text=text)
     text = f"{text}: they share the folder cv2, and the last one installed has overwritten the others"
     remedy = f"pip uninstall -y {' '.join(found)}, then pip install opencv-python-headless"
-    return Finding(part="packages", name="opencv flavours", level="error", text=text, remedy=remedy, facts=found)
+    return Finding(part="packages", name="opencv flavours", level="error", text=text, remedy=remedy)
 
 
 def runtime_flavours(answer: Mapping[str, Any]) -> Finding:
@@ -122,47 +115,18 @@ def runtime_flavours(answer: Mapping[str, Any]) -> Finding:
     elif "error" in answer:
         problem = f"cannot be imported: {answer['error']}"
         remedy = f"pip install --force-reinstall {' '.join(found) or 'onnxruntime'}"
-    facts = {"distributions": found, **answer}
     if problem:
         text = f"{text}: {problem}" if text else problem
-        return Finding(part="onnxruntime", name="flavours", level="error", text=text, remedy=remedy, facts=facts)
+        return Finding(part="onnxruntime", name="flavours", level="error", text=text, remedy=remedy)
     text = text or f"{answer['version']}, not installed by pip"
-    return Finding(part="onnxruntime", name="flavours", level="ok", text=text, facts=facts)
+    return Finding(part="onnxruntime", name="flavours", level="ok", text=text)
 
 
 def openvino() -> Finding:
     """The version of what `--provider openvino` takes."""
     found = versions("openvino")
     text = found.get("openvino", "not installed; it would serve --provider openvino, and auto where no ONNX Runtime is")
-    return Finding(part="openvino", name="openvino", level="ok", text=text, facts=found)
-
-
-def telemetry(version: str) -> Finding:
-    """Whether ONNX Runtime would send telemetry, and whether its device id lies here. version: of ONNX Runtime."""
-    value = os.environ.get(DISABLE_TELEMETRY, "")
-    off = value.strip().lower() in ("1", "true", "yes", "on", "y")
-    has_it = tuple(map(int, re.findall(r"\d+", version)[:2])) >= TELEMETRY_SINCE
-    device_id = device_id_path()
-    written = device_id is not None and device_id.exists()
-    facts = {"variable": value, "off": off or not has_it, "device_id": str(device_id) if written else None}
-    text = f"off ({DISABLE_TELEMETRY}={value})" if off else "on" if has_it else f"ONNX Runtime {version} has none"
-    remedy = ""
-    if has_it and not off:
-        remedy = f"set {DISABLE_TELEMETRY}=1"
-    if written:
-        text = f"{text}; a device id lies in {device_id}"
-        remedy = f"delete {device_id}; set {DISABLE_TELEMETRY}=1 for the program that wrote it"
-    level: Level = "warning" if remedy else "ok"
-    return Finding(part="onnxruntime", name="telemetry", level=level, text=text, remedy=remedy, facts=facts)
-
-
-def device_id_path() -> Path | None:
-    """Where ONNX Runtime keeps its device id; None on Windows, which has it in the registry."""
-    if sys.platform == "win32":
-        return None
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    base = Path.home() / "Library" / "Application Support" if sys.platform == "darwin" else caches
-    return base / "Microsoft" / "DeveloperTools" / ".onnxruntime" / "deviceid"
+    return Finding(part="openvino", name="openvino", level="ok", text=text)
 
 
 def store() -> Finding:
@@ -175,7 +139,6 @@ def store() -> Finding:
     models = len(list(folder.glob("models/*.onnx")))
     free = shutil.disk_usage(there).free
     writable = there.is_dir() and os.access(there, os.W_OK)
-    facts = {"home": str(folder), "models": models, "bytes": sum(sizes), "free": free, "writable": writable}
     text = f"{folder}: {models} models, {sum(sizes) / 1e9:.2f} GB; {free / 1e9:.1f} GB free"
     problem = remedy = ""
     if free < LEAST_DISK:
@@ -184,7 +147,7 @@ def store() -> Finding:
         problem, remedy = "read-only: no model can be added", f"set {HOME_VARIABLE} to a folder of yours to add models"
     level: Level = "warning" if problem else "ok"
     text = f"{text}; {problem}" if problem else text
-    return Finding(part="store", name="home", level=level, text=text, remedy=remedy, facts=facts)
+    return Finding(part="store", name="home", level=level, text=text, remedy=remedy)
 
 
 def model_cards() -> Finding:
@@ -199,7 +162,7 @@ def model_cards() -> Finding:
         return Finding(part="store", name="cards", level="error", text=str(error), remedy=remedy)
     own = found - len(shipped_cards())
     text = f"{found - own} shipped, {own} in {folder}"
-    return Finding(part="store", name="cards", level="ok", text=text, facts={"shipped": found - own, "own": own})
+    return Finding(part="store", name="cards", level="ok", text=text)
 
 
 def export_tools() -> Finding:
@@ -208,19 +171,12 @@ def export_tools() -> Finding:
     text = ", ".join(f"{name} {version}" for name, version in found.items()) or "none installed; only export needs them"
     if not can_export():
         text = f"{text}; {NO_EXPORTER}"
-    return Finding(part="export", name="tools", level="ok", text=text, facts=found)
-
-
-def nvidia_packages() -> dict[str, str]:
-    """The installed distributions of NVIDIA's libraries."""
-    names = [distribution.metadata["Name"] or "" for distribution in importlib.metadata.distributions()]
-    return versions(*sorted(name for name in names if name.startswith(("nvidia-", "tensorrt"))))
+    return Finding(part="export", name="tools", level="ok", text=text)
 
 
 def driver(answer: Mapping[str, Any], name: str, cuda: str) -> Finding:
     """NVIDIA's driver. answer: the child's paths, and the CUDA version it supports. cuda: what ONNX Runtime wants."""
     path, supports = answer.get(name), answer.get("driver")
-    facts = {"library": path, "supports": supports, "wanted": cuda or None}
     level: Level = "ok"
     text, remedy = f"none ({name} not found)", ""
     if path:
@@ -234,7 +190,7 @@ def driver(answer: Mapping[str, Any], name: str, cuda: str) -> Finding:
     elif supports and _numbers(supports) < _numbers(cuda)[:1]:
         level, text = "warning", f"{text}; ONNX Runtime wants CUDA {cuda}"
         remedy = "update the driver, or: pip uninstall -y onnxruntime-gpu, then pip install 'landmark-onnx[gpu-cu12]'"
-    return Finding(part="nvidia", name="driver", level=level, text=text, remedy=remedy, facts=facts)
+    return Finding(part="nvidia", name="driver", level=level, text=text, remedy=remedy)
 
 
 def cuda_libraries(cuda: str) -> Sequence[str]:
@@ -255,12 +211,11 @@ def libraries(provider: str, answer: Mapping[str, Any], wanted: Sequence[str], h
     """Which of the libraries that a provider needs the loader finds. hint: how to get them."""
     name = f"libraries for {provider.removesuffix('ExecutionProvider')}"
     missing = [library for library in wanted if not answer.get(library)]
-    facts = {"found": {library: answer.get(library) for library in wanted}, "packages": nvidia_packages()}
     if not missing:
         folders = sorted({str(Path(str(answer[library])).parent) for library in wanted})
-        return Finding(part="nvidia", name=name, level="ok", text=f"found in {', '.join(folders)}", facts=facts)
+        return Finding(part="nvidia", name=name, level="ok", text=f"found in {', '.join(folders)}")
     text = f"not found: {', '.join(missing)}"
-    return Finding(part="nvidia", name=name, level="warning", text=text, remedy=hint, facts=facts)
+    return Finding(part="nvidia", name=name, level="warning", text=text, remedy=hint)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

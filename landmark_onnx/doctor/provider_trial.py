@@ -156,11 +156,9 @@ def _takers(session: Any) -> list[str]:
 def _package(name: str) -> dict[str, Any]:
     """Import a package and say what it is."""
     package = onnxruntime() if name == "onnxruntime" else importlib.import_module(name)
-    found: dict[str, Any] = {"version": package.__version__, "file": package.__file__}
+    found: dict[str, Any] = {"version": package.__version__}
     if name == "onnxruntime":
         found |= {"providers": package.get_available_providers(), "cuda": getattr(package, "cuda_version", "") or ""}
-    if name == "numpy":
-        found["simd"] = package.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
     return found
 
 

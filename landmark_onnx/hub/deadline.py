@@ -12,28 +12,33 @@ class Deadline:
     """Cuts every connection of the block off when the time is over that was last allowed.
 
     A context manager; `trace` is an httpx request's extension of that name, by which the connections are seen, before
-    any TLS. Whoever waits for them then gets an error of the transport. expired: whether that has happened.
+    any TLS. To wait for them then is an error of the transport. expired: whether that has happened.
     """
 
     def __init__(self, seconds: float) -> None:
         self.expired = False
         self.seconds = seconds
         self._end = time.monotonic() + seconds
-        self._over = threading.Event()
+        self._over = False
         self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._watch, name="landmark-onnx-deadline", daemon=True)
 
     def allow(self, seconds: float) -> None:
         """From now on, so many seconds."""
-        self.seconds, self._end = seconds, time.monotonic() + seconds
+        end = time.monotonic() + seconds
+        with self._changed:
+            sooner = end < self._end
+            self.seconds, self._end = seconds, end
+            if sooner:  # else the thread sees it when it would have been over
+                self._changed.notify()
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """Called by httpx at every step."""
         if event.endswith("connect_tcp.complete"):
             # TLS will take the socket itself away.
             copy = info["return_value"].get_extra_info("socket").dup()
-            with self._lock:
+            with self._changed:
                 self._sockets.append(copy)
                 if self.expired:
                     _cut(copy)
@@ -43,19 +48,21 @@ class Deadline:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
+        with self._changed:
+            self._over = True
+            self._changed.notify()
         self._thread.join()
         for connection in self._sockets:
             connection.close()
 
     def _watch(self) -> None:
-        while not self._over.wait(max(0.0, self._end - time.monotonic())):
-            if time.monotonic() >= self._end:
-                with self._lock:
-                    self.expired = True
-                    for connection in self._sockets:
-                        _cut(connection)
-                return
+        with self._changed:
+            while not self._over and (left := self._end - time.monotonic()) > 0:
+                self._changed.wait(left)
+            if not self._over:
+                self.expired = True
+                for connection in self._sockets:
+                    _cut(connection)
 
 
 def _cut(connection: socket.socket) -> None:

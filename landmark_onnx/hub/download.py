@@ -15,8 +15,6 @@ import shutil
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
@@ -37,7 +35,6 @@ Received: TypeAlias = Callable[[int, int | None], None]
 """Told how many bytes are there, of how many if that is known."""
 
 MAX_REDIRECTS = 5
-SECOND = timedelta(seconds=1)
 PATIENCE = frozenset({408, 425, 429})
 """Client errors that pass; those of the server (500 and above) do too."""
 
@@ -225,26 +222,16 @@ def _client(rules: Rules) -> httpx.Client:
 
 
 def _validator(response: httpx.Response) -> str:
-    """What tells this version of the file from every other, or "" where the server has nothing of the kind."""
+    """What tells this version of the file from every other: a strong entity tag, or "" where there is none."""
     tag: str = response.headers.get("etag", "")
-    found = tag if tag and not tag.startswith("W/") else _settled_date(response)
-    return found if found.isascii() else ""
-
-
-def _settled_date(response: httpx.Response) -> str:
-    """When the file was changed, if no change later in that second can have escaped (RFC 9110, 8.8.2.2), or ""."""
-    changed: str = response.headers.get("last-modified", "")
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        if parsedate_to_datetime(response.headers.get("date", "")) - parsedate_to_datetime(changed) >= SECOND:
-            return changed
-    return ""
+    return tag if tag.isascii() and not tag.startswith("W/") else ""
 
 
 def _check_range(response: httpx.Response, part: Part) -> None:
     """Raises: _Interrupted, with nothing kept, unless the answer goes on where the part ends."""
     found = re.fullmatch(rf"bytes ({_SIZE})-{_SIZE}/({_SIZE}|\*)", response.headers.get("content-range", ""))
     # Without a validator it may be a part of any version: some servers look at Range and not at If-Range.
-    same = part.validator in (response.headers.get("etag"), response.headers.get("last-modified"))
+    same = part.validator == response.headers.get("etag")
     if found and int(found[1]) == part.size and same and found[2] in ("*", str(part.total)):
         return
     part.discard()
@@ -264,26 +251,20 @@ def _refusal(response: httpx.Response, part: Part) -> Exception:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the server asks to wait, if it says so in seconds."""
     text = response.headers.get("retry-after", "")
-    if text.isdecimal():
-        return float(text)
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    return None
+    return float(text) if text.isdecimal() else None
 
 
 def _paced(chunks: Iterator[bytes], rules: Rules, deadline: Deadline) -> Iterator[bytes]:
-    """Raises: _Interrupted when they come too slowly: no single read of a trickle times out."""
-    start, arrived = time.monotonic(), 0
-    deadline.allow(2 * rules.stall)  # pure silence is over sooner; the frame of a chunk may trickle too
+    """Lets the deadline pass when they come too slowly: no single read of a trickle times out."""
+    deadline.allow(rules.stall)
+    arrived = 0
     for chunk in chunks:
-        deadline.allow(2 * rules.stall)
         arrived += len(chunk)
-        elapsed = time.monotonic() - start
-        if elapsed >= rules.stall:
-            if arrived < rules.slowest * elapsed:
-                raise _Interrupted(f"stalled: {arrived} bytes in {elapsed:.0f} s")
-            start, arrived = time.monotonic(), 0
+        if arrived >= rules.slowest * rules.stall:
+            deadline.allow(rules.stall)
+            arrived = 0
         yield chunk
 
 

@@ -10,14 +10,14 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files.documents import parse_json
 from landmark_onnx.files.structure import DocumentError, Matches, Sha256, structure
-from landmark_onnx.modelfile.protobuf import field
+from landmark_onnx.modelfile.protobuf import field, fields
 
 PREFIX = "landmark_onnx."
 SEAL_KEY = PREFIX + "seal"
@@ -98,7 +98,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         data = file.read(seal.size - seal.offset)
     try:
         return decode_metadata(dict(_entries(data)), str(path))
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise ModelFileError(f"{path}: its metadata are damaged: {error}") from error
 
 
@@ -151,34 +151,14 @@ def _seal_head(offset: int) -> bytes:
     return _entry(SEAL_KEY, f"{offset:016d}:{'0' * _DIGEST}")[:-_DIGEST]
 
 
-def _entries(data: bytes) -> list[tuple[str, str]]:
-    """The reverse of a run of `_entry`."""
-    found = []
-    at = 0
-    while at < len(data):
-        entry, at = _read_field(data, at, 14)
-        key, middle = _read_field(entry, 0, 1)
-        value, _ = _read_field(entry, middle, 2)
-        found.append((key.decode(), value.decode()))
-    return found
-
-
-def _read_field(data: bytes, at: int, number: int) -> tuple[bytes, int]:
-    if data[at] != number << 3 | 2:
-        raise ValueError(f"field {data[at] >> 3} at byte {at}, wanted {number}")
-    size = shift = 0
-    while True:
-        at += 1
-        size |= (data[at] & 0x7F) << shift
-        shift += 7
-        if not data[at] & 0x80:
-            break
-        if shift > 63:
-            raise ValueError(f"a size without end before byte {at}")
-    end = at + 1 + size
-    if end > len(data):
-        raise ValueError(f"field {number} claims {size} bytes of {len(data) - at - 1}")
-    return data[at + 1 : end], end
+def _entries(data: bytes) -> Iterator[tuple[str, str]]:
+    """The reverse of a run of `_entry`. Raises: ValueError."""
+    for entry in fields(data, 0, len(data)):
+        parts = list(fields(data, entry.start, entry.end))
+        if [entry.number, *(part.number for part in parts)] != [14, 1, 2]:
+            raise ValueError(f"field {entry.number} at byte {entry.begin}, wanted metadata")
+        key, value = (data[part.start : part.end].decode() for part in parts)
+        yield key, value
 
 
 _DIGEST = 64

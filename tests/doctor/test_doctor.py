@@ -18,7 +18,7 @@ from landmark_onnx.doctor import diagnose as doctor
 from landmark_onnx.doctor import environment as installation
 from landmark_onnx.doctor import provider_trial as trials
 from landmark_onnx.doctor.diagnose import examine
-from landmark_onnx.doctor.environment import DISABLE_TELEMETRY, TENSORRT_LIBRARIES, cuda_libraries
+from landmark_onnx.doctor.environment import TENSORRT_LIBRARIES, cuda_libraries
 from landmark_onnx.extras import versions
 from landmark_onnx.runtime.providers import CPU, CUDA, OPENVINO_PACKAGE, TENSORRT, install_hint
 
@@ -154,18 +154,13 @@ def test_this_installation_as_json(tmp_path):
     assert set(diagnosis) == {"runs", "asked", "provider", "findings", "trials"}
     assert (diagnosis["runs"], diagnosis["asked"], diagnosis["provider"]) == (True, "auto", CPU)
     for found in diagnosis["findings"]:
-        assert set(found) == {"part", "name", "level", "text", "remedy", "facts"}
+        assert set(found) == {"part", "name", "level", "text", "remedy"}
         assert found["level"] in ("ok", "warning", "error")
         assert bool(found["remedy"]) == (found["level"] != "ok"), found
     for trial in diagnosis["trials"]:
         assert set(trial) == {"provider", "state", "got", "reason", "seconds"}
     (cpu,) = [trial for trial in diagnosis["trials"] if trial["provider"] == CPU]
     assert (cpu["state"], cpu["got"]) == ("runs", [CPU])
-    assert finding(diagnosis, "flavours")["facts"]["providers"] == [trial["provider"] for trial in diagnosis["trials"]]
-    assert finding(diagnosis, "openvino")["facts"] == versions("openvino")
-    assert finding(diagnosis, "numpy")["facts"]["simd"]
-    assert finding(diagnosis, "home")["facts"]["home"] == os.environ["LANDMARK_ONNX_HOME"]
-    assert finding(diagnosis, "tools")["facts"]["onnx"] == onnx.__version__
     assert not (tmp_path / "Microsoft").exists(), "ONNX Runtime was imported before its telemetry was off"
 
 
@@ -227,7 +222,7 @@ def test_both_flavours_of_onnx_runtime(site):
     code, diagnosis = site.doctor("--provider", "cpu")
     flavours = finding(diagnosis, "flavours")
     assert flavours["level"] == "error"
-    assert set(flavours["facts"]["distributions"]) == {"onnxruntime", "onnxruntime-gpu"}
+    assert "onnxruntime-gpu " in flavours["text"]
     assert flavours["remedy"].startswith("pip uninstall -y onnxruntime onnxruntime-gpu, then pip install")
     assert code == 0, "what was asked for runs all the same"
 
@@ -296,8 +291,6 @@ def test_a_cuda_that_silently_falls_back(site):
     assert cuda["level"] == "warning"
     assert "falls back: libcublasLt.so.13: cannot open shared object file" in cuda["text"]
     assert "with extra gpu" in cuda["remedy"]
-    assert cuda["facts"]["got"] == [CPU]
-    assert finding(diagnosis, "flavours")["facts"]["cuda"] == "13.0"
 
     code, diagnosis = site.doctor("--provider", "cuda")
     assert (code, diagnosis["provider"]) == (1, None)
@@ -322,7 +315,6 @@ def test_what_comes_of_providers(site, monkeypatch):
     for name, outcome in how.items():
         found = finding(diagnosis, name)
         assert found["text"].startswith(OUTCOMES[outcome])
-        assert found["facts"]["state"] == outcome
         assert found["level"] == ("ok" if outcome in ("runs", "elsewhere") else "warning")
         assert bool(found["remedy"]) == (found["level"] == "warning")
 
@@ -464,31 +456,6 @@ def test_libraries_that_are_missing_are_named():
     assert found.text == "not found: libnvinfer.so.10, libnvonnxparser.so.10"
 
 
-@pytest.mark.parametrize(
-    ("version", "value", "written", "level", "text"),
-    [
-        ("1.32.0", "1", False, "ok", "off (ORT_DISABLE_TELEMETRY=1)"),
-        ("1.32.0", " True ", False, "ok", "off"),
-        ("1.32.0", "0", False, "warning", "on"),
-        ("1.29.0", "", False, "warning", "on"),
-        ("1.28.3", "", False, "ok", "ONNX Runtime 1.28.3 has none"),
-        ("1.32.0", "1", True, "warning", "off (ORT_DISABLE_TELEMETRY=1); a device id lies in "),
-    ],
-)
-@pytest.mark.skipif(sys.platform != "linux", reason="the place of the device id")
-def test_telemetry(version, value, written, level, text, monkeypatch, tmp_path):
-    monkeypatch.setenv(DISABLE_TELEMETRY, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    device_id = tmp_path / "Microsoft" / "DeveloperTools" / ".onnxruntime" / "deviceid"
-    if written:
-        device_id.parent.mkdir(parents=True)
-        device_id.touch()
-    found = installation.telemetry(version)
-    assert found.level == level
-    assert found.text.startswith(text)
-    assert (str(device_id) in found.remedy) == written
-
-
 def test_a_quota_smaller_than_the_machine(tmp_path, monkeypatch):
     info = tmp_path / "cpuinfo"
     info.write_text("model name\t: Fast CPU\nflags\t\t: fpu sse2 avx2 avx512f\n\nflags\t: fpu\n")
@@ -496,18 +463,17 @@ def test_a_quota_smaller_than_the_machine(tmp_path, monkeypatch):
     found = installation._cpu(info, None)
     assert (found.level, found.text) == ("ok", "Fast CPU, 8 cores, avx2 avx512f")
     found = installation._cpu(info, 2.5)
-    assert (found.level, found.facts["quota"]) == ("ok", 2.5)
+    assert found.level == "ok"
     assert "this container may use 2.5 of them" in found.text
     assert installation._cpu(tmp_path / "none", None).level == "ok"
 
 
 def test_the_store(store, monkeypatch):
-    assert installation.store().facts["models"] == 0
+    assert ": 0 models, 0.00 GB" in installation.store().text
     (store / "models").mkdir(parents=True)
-    (store / "models" / "a.onnx").write_bytes(bytes(1000))
-    (store / "models" / "a.onnx.json").write_bytes(bytes(24))
+    (store / "models" / "a.onnx").write_bytes(bytes(10_000_000))
     found = installation.store()
-    assert (found.level, found.facts["models"], found.facts["bytes"]) == ("ok", 1, 1024)
+    assert (found.level, ": 1 models, 0.01 GB" in found.text) == ("ok", True)
     monkeypatch.setattr(installation.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1 << 30}))
     assert "too little for an export" in installation.store().text
     monkeypatch.setattr(os, "access", lambda path, mode: False)

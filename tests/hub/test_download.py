@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import email.utils
 import json
 import os
 import random
@@ -171,26 +170,6 @@ def test_without_a_validator_it_starts_over(headers, target):
     assert target.read_bytes() == DATA
 
 
-def test_a_date_is_a_validator_too(target):
-    date = "Sat, 01 Jun 2019 00:00:00 GMT"
-    answer = ranged(f"bytes 1000-{len(DATA) - 1}/{len(DATA)}", DATA[1000:], Last_Modified=date)
-    with serving(DATA, cut(1000, Last_Modified=date), answer) as server:
-        download(server.url(), target, rules=QUICK)
-    assert server.ranges == [None, "bytes=1000-"]
-    assert server.seen[1]["if-range"] == date
-    assert target.read_bytes() == DATA
-
-
-@pytest.mark.parametrize("date", [None, "nonsense", "Sat, 01 Jun 99999999999999 00:00:00 GMT"])
-def test_a_date_of_this_very_second_or_none_at_all_is_no_validator(date, target):
-    """The file may change again before the second is over."""
-    date = date or email.utils.formatdate(time.time() + 1, usegmt=True)
-    with serving(DATA, cut(1000, Last_Modified=date)) as server:
-        download(server.url(), target, rules=QUICK)
-    assert server.ranges == [None, None]
-    assert target.read_bytes() == DATA
-
-
 def test_a_server_that_ignores_ranges_starts_over(target):
     with serving(DATA, cut(100_000), whole) as server:
         download(server.url(), target, rules=QUICK)
@@ -279,7 +258,7 @@ def test_an_answer_that_drips_is_not_waited_for_without_end(begin, piece, target
     rules = dataclasses.replace(QUICK, attempts=2, connect=0.5)
     start = time.monotonic()
     with serving(DATA, *[dripping(begin, piece)] * 2) as server:
-        fails("stalled: nothing of use within 0.[89] s; gave up after 2 attempts", server.url(), target, rules=rules)
+        fails("stalled: nothing of use within 0.[49] s; gave up after 2 attempts", server.url(), target, rules=rules)
     assert time.monotonic() - start < 10
 
 
@@ -387,13 +366,11 @@ def test_pauses_double_and_differ(target, pauses):
 
 
 def test_a_server_says_how_long_to_wait(target, pauses):
-    later = email.utils.formatdate(time.time() + 30, usegmt=True)
-    answers = [status(429, Retry_After="7"), status(503, Retry_After=later), status(503, Retry_After="soon")]
+    answers = [status(429, Retry_After="7"), status(503, Retry_After="soon")]
     with serving(DATA, *answers) as server:
         download(server.url(), target, rules=QUICK)
     assert pauses[0] == 7
-    assert 20 < pauses[1] <= 30
-    assert pauses[2] < 1
+    assert pauses[1] < 1
     assert target.read_bytes() == DATA
 
 

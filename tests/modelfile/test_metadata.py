@@ -176,7 +176,7 @@ def test_a_size_without_end_is_not_summed_up(sealed):
     head = module._seal_head(seal.offset)
     content = sealed.read_bytes()[: seal.offset] + b"\x72" + b"\x80" * 3_000_000
     sealed.write_bytes(content + head + b"0" * 64)
-    with pytest.raises(ModelFileError, match="a size without end"):
+    with pytest.raises(ModelFileError, match="a number without end"):
         read_metadata(sealed)
 
 
