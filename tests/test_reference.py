@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hin
 import pytest
 
 from landmark_onnx.cards.catalogue import shipped_cards
-from landmark_onnx.cards.schema import ModelCard, Postprocess, Preprocess, Scores, Source
+from landmark_onnx.cards.schema import Golden, ModelCard, Postprocess, Preprocess, Source
 
 REFERENCE = Path(__file__).parents[1] / "docs/reference"
 CARDS = (REFERENCE / "cards.md").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ PYTHON = (REFERENCE / "python.md").read_text(encoding="utf-8")
 
 TABLES = {"Top level": ModelCard, "`[source]`": Source, "`[preprocess]`": Preprocess} | {
     "`[postprocess]`": Postprocess,
-    "`[scores]`": Scores,
+    "`[golden]`": Golden,
 }
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 EXAMPLES = re.findall(r"```toml\n(.*?)```", CARDS, re.DOTALL)
@@ -43,13 +43,16 @@ def words(hint):
     if dataclasses.is_dataclass(hint):
         return "table"
     if origin is Mapping:
-        return "table of texts" if args == (str, str) else "?"
+        return f"table of {WORDS[args[1]]}s"
     if origin is Literal:
         return ", ".join(f'`"{arg}"`' for arg in args)
     if origin is Annotated:
         limits = str(args[1])
         return limits if args[0] is str else f"{WORDS[args[0]]}, {limits}"
     if origin is tuple:
+        if args[1:] == (...,):
+            what, _, limits = words(args[0]).partition(",")
+            return f"{what}s,{limits}"
         assert len(set(args)) == 1
         what, _, limits = words(args[0]).partition(",")
         return f"{len(args)} {what}s,{limits}"

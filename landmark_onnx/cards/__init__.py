@@ -5,13 +5,13 @@ from landmark_onnx.lazy import lazy_names
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from landmark_onnx.cards.catalogue import card, cards, read_card, shipped_cards, users_folder
-    from landmark_onnx.cards.schema import ModelCard, Postprocess, Preprocess, Scores, Source
+    from landmark_onnx.cards.schema import Golden, ModelCard, Postprocess, Preprocess, Source
 
 __all__ = [
+    "Golden",
     "ModelCard",
     "Postprocess",
     "Preprocess",
-    "Scores",
     "Source",
     "card",
     "cards",
@@ -29,10 +29,10 @@ _HOMES = {
         "users_folder",
     ),
     "landmark_onnx.cards.schema": (
+        "Golden",
         "ModelCard",
         "Postprocess",
         "Preprocess",
-        "Scores",
         "Source",
     ),
 }

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from landmark_onnx.errors import CardError
-from landmark_onnx.files.structure import DocumentError, Matches, Within, structure
+from landmark_onnx.files.structure import Count, DocumentError, Matches, Within, structure
 from landmark_onnx.tasks import INPUTS, OUTPUTS, Task
 
 T = TypeVar("T")
@@ -23,18 +23,26 @@ Positive: TypeAlias = Annotated[float, Within(1e-6, 1e6)]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the released files are and how export rebuilds the network.
+    """Where the model's files are, and how export rebuilds the network.
 
     network: a name in `landmark_onnx_export.networks.build.NETWORKS`, or "program" for a binary model that ships its
     own. A model that comes as ONNX needs none.
-    labels: file that maps class index to name, if there is one: inside the release; of a user's card also beside it or
-    beside the model.
+    url: https, file, or `hf://OWNER/REPO@REVISION/PATH`, `modelscope://OWNER/REPO@REVISION/PATH`; what it is shows in
+    its bytes: a Paddle release as a tar, or an ONNX model. bytes: its size, 0 if not known.
+    data_url: the second file of a model of two: the weights beside an ONNX file, or beside a Paddle program.
+    labels: file that maps class index to name, if there is one: inside the release; also beside the card or beside the
+    model. labels_url: where it is to be had.
     """
 
     network: str = "program"
     url: str = ""
+    bytes: Count = 0
     sha256: str = ""
+    data_url: str = ""
+    data_sha256: str = ""
     labels: str = ""
+    labels_url: str = ""
+    labels_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +89,27 @@ class Postprocess:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Published quality of the release. map100: mAP@100 on the original Kaggle 2019 ground truth."""
+class Golden:
+    """What the model is known to answer to an image, from somewhere else than here.
 
-    public_map100: float | None = None
-    private_map100: float | None = None
-    map50: float | None = None
+    url, sha256: of the image file; none for the picture that this package draws itself.
+    first: the first values of the embedding or of the probabilities, as they are handed on; empty if nobody knows them.
+    tolerance: the largest difference of a value that is rounding.
+    """
+
+    url: str = ""
+    sha256: str = ""
+    first: tuple[Moderate, ...] = ()
+    tolerance: Share = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """A model's facts. `inputs` and `outputs` map our tensor names to those in the ONNX file, where they differ."""
+    """A model's facts. `inputs` and `outputs` map our tensor names to those in the ONNX file, where they differ.
+
+    notice: text that must stay with copies of the weights. scores: published figures by name; protocols: how each was
+    measured. proved: the day on which a person pulled it from its address and compared its answer, if one did.
+    """
 
     name: Annotated[str, Matches(r"[A-Za-z0-9][\w.-]{0,99}", "letters, digits, '.', '_' and '-'")]
     task: Task
@@ -99,8 +117,14 @@ class ModelCard:
     preprocess: Preprocess
     source: Source = Source()
     licence: str = "not stated"
+    licence_url: str = ""
+    notice: str = ""
+    training_data: str = ""
     postprocess: Postprocess = Postprocess()
-    scores: Scores = Scores()
+    golden: Golden = Golden()
+    proved: str = ""
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    protocols: Mapping[str, str] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     outputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -125,7 +149,7 @@ class ModelCard:
 
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON-ready data; `from_dict` reads it back."""
-        return _without_none(dataclasses.asdict(self))
+        return dataclasses.asdict(self)
 
     def input_names(self) -> tuple[str, ...]:
         """The ONNX file's input names, in the order of `types.INPUTS`."""
@@ -156,17 +180,15 @@ def _check(card: ModelCard, origin: str) -> None:
         "preprocess: resize: wanted short_side_capped for task det alone": (
             (prep.resize == "short_side_capped") == (card.task == "det")
         ),
+        "source: data_sha256: wanted with data_url": bool(card.source.data_sha256) >= bool(card.source.data_url),
+        "source: labels_sha256: wanted with labels_url": (
+            bool(card.source.labels_sha256) >= bool(card.source.labels_url)
+        ),
+        "golden: sha256: wanted with url": bool(card.golden.sha256) >= bool(card.golden.url),
+        "protocols: wanted names of scores": set(card.protocols) <= set(card.scores),
         f"inputs: wanted keys among {', '.join(INPUTS[card.task])}": set(card.inputs) <= set(INPUTS[card.task]),
         f"outputs: wanted keys among {', '.join(OUTPUTS[card.task])}": set(card.outputs) <= set(OUTPUTS[card.task]),
     }
     for rule, holds in rules.items():
         if not holds:
             raise CardError(f"{origin}: {rule}")
-
-
-def _without_none(table: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in table.items()
-        if value is not None
-    }

@@ -29,7 +29,11 @@ FULL = {
     "task": "retrieval",
     "summary": "a model of mine",
     "licence": "MIT",
-    "source": {"network": "program", "url": "https://example.org/mine.tar", "sha256": "ab", "labels": "names.txt"},
+    "licence_url": "https://example.org/licence",
+    "notice": "Copyright",
+    "training_data": "photos",
+    "source": {"network": "program", "url": "https://example.org/mine.tar", "bytes": 9, "sha256": "ab"}
+    | {"data_url": "d", "data_sha256": "cd", "labels": "names.txt", "labels_url": "l", "labels_sha256": "ef"},
     "preprocess": {
         "resize": "short_side_floor",
         "size": 300,
@@ -52,7 +56,10 @@ FULL = {
         "keep": 7,
         "variances": [1.0, 1.0, 2.0, 2.0],
     },
-    "scores": {"public_map100": 0.1, "private_map100": 0.2, "map50": 0.3},
+    "golden": {"url": "https://example.org/a.png", "sha256": "12", "first": [0.25, -0.5], "tolerance": 0.01},
+    "proved": "2026-11-26",
+    "scores": {"public_map100": 0.1, "recall": 90.0},
+    "protocols": {"recall": "ten photos"},
     "inputs": {"image": "pixels"},
     "outputs": {"embedding": "features"},
 }
@@ -84,7 +91,7 @@ del_ = object()
 
 def test_the_shipped_cards_are_the_released_models():
     found = {
-        name: (each.task, each.preprocess.size, each.scores.public_map100, each.scores.private_map100)
+        name: (each.task, each.preprocess.size, each.scores.get("public_map100"), each.scores.get("private_map100"))
         for name, each in cards().items()
     }
     assert found == RELEASED
@@ -118,6 +125,7 @@ def test_every_key_is_read():
         **FULL,
         "preprocess": FULL["preprocess"] | {"mean": (0.5, 0.5, 0.5), "std": (1.0, 2.0, 3.0)},
         "postprocess": FULL["postprocess"] | {"variances": (1.0, 1.0, 2.0, 2.0)},
+        "golden": FULL["golden"] | {"first": (0.25, -0.5)},
     }
     fields = {field.name for field in dataclasses.fields(Preprocess)}
     assert fields == set(FULL["preprocess"]), "a new key of a card needs a value in this test"
@@ -190,6 +198,12 @@ def test_a_card_may_be_a_key_of_a_cache():
         pytest.param(
             "scores.map50", 10**5000, "scores: map50: wanted float, got a number of thousands of digits", id="5000"
         ),
+        ("source.bytes", -1, "source: bytes: wanted 0 to 9007199254740992, got -1"),
+        ("source.data_url", "https://example.org/x", "source: data_sha256: wanted with data_url"),
+        ("source.labels_url", "https://example.org/x", "source: labels_sha256: wanted with labels_url"),
+        ("golden.url", "https://example.org/x", "golden: sha256: wanted with url"),
+        ("golden.first", [0.5, "x"], "golden: first 2: wanted float, got 'x'"),
+        ("protocols", {"recall": "x"}, "protocols: wanted names of scores"),
         ("outputs", {"embedding": "x"}, "outputs: wanted keys among probability"),
     ],
 )
