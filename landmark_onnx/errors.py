@@ -45,8 +45,8 @@ class DownloadError(LandmarkError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"{reason}. The release's links may be dead: add a copy that you have (landmark-onnx models add NAME.tar), "
-            "or set LANDMARK_ONNX_MIRROR to a URL or a file:// folder where NAME.tar is"
+            f"{reason}. The links may be dead: add a copy that you have (landmark-onnx models add FILE --name NAME), "
+            "or set LANDMARK_ONNX_MIRROR to a URL or a file:// folder that has the same path"
         )
         self.reason = reason
 

@@ -14,7 +14,7 @@ from commands import ENDING, Done
 from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.cli import main
 from landmark_onnx.errors import NO_EXPORTER, can_export
-from landmark_onnx.hub.pull import OFFLINE_VARIABLE
+from landmark_onnx.hub.addresses import OFFLINE_VARIABLE
 from landmark_onnx.store.catalogue import HOME_VARIABLE
 from landmark_onnx_export.paddle.runtime import ENVIRONMENT
 

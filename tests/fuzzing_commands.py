@@ -27,7 +27,7 @@ from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.cli import main
 from landmark_onnx.cli.root import TOO_MUCH
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.hub.pull import OFFLINE_VARIABLE
+from landmark_onnx.hub.addresses import OFFLINE_VARIABLE
 from landmark_onnx.modelfile import metadata as seals
 from landmark_onnx.modelfile.metadata import PREFIX, read_metadata, read_seal
 from landmark_onnx.modelfile.protobuf import field

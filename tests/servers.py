@@ -15,7 +15,8 @@ Behaviour = Callable[["Handler"], None]
 class Server(ThreadingHTTPServer):
     """data: the file. script: what is done at each request, in order; after its end, the file is served well.
 
-    seen: headers of each request. over: set when the server stops, for those who stall.
+    files: path -> what is served well there in its place. seen: headers of each request. over: set
+    when the server stops, for those who stall.
     """
 
     daemon_threads = True
@@ -24,6 +25,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data = data
         self.script = list(script)
+        self.files: dict[str, bytes] = {}
         self.seen: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.over = threading.Event()
@@ -33,7 +35,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def etag(self) -> str:
-        return f'"{hashlib.sha256(self.data).hexdigest()[:8]}"'
+        return etag_of(self.data)
 
     @property
     def ranges(self) -> list[str | None]:
@@ -71,10 +73,11 @@ class Handler(BaseHTTPRequestHandler):
     def hang_up(self) -> None:
         self.close_connection = True
 
-    def wanted(self) -> int:
+    def wanted(self, etag: str = "") -> int:
         """Where the range begins that this request may have, 0 for the whole file."""
         value = self.headers.get("Range", "")
-        same = self.headers.get("If-Range", self.server.etag) == self.server.etag
+        etag = etag or self.server.etag
+        same = self.headers.get("If-Range", etag) == etag
         return int(value.removeprefix("bytes=").removesuffix("-")) if value and same else 0
 
 
@@ -94,16 +97,26 @@ def serving(data: bytes, *script: Behaviour, context: ssl.SSLContext | None = No
 
 def well(handler: Handler) -> None:
     """As a server should, ranges and all."""
-    data, start = handler.server.data, handler.wanted()
+    server = handler.server
+    if server.files and handler.path not in server.files:
+        handler.head(404, 0)
+        return
+    data = server.files.get(handler.path, server.data)
+    etag = etag_of(data)
+    start = handler.wanted(etag)
     if not start:
-        handler.head(200, len(data), ETag=handler.server.etag)
+        handler.head(200, len(data), ETag=etag)
     elif start >= len(data):
         handler.head(416, 0)
         return
     else:
         content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        handler.head(206, len(data) - start, ETag=handler.server.etag, Content_Range=content_range)
+        handler.head(206, len(data) - start, ETag=etag, Content_Range=content_range)
     handler.wfile.write(data[start:])
+
+
+def etag_of(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()[:8]}"'
 
 
 def cut(size: int, **headers: str) -> Behaviour:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from landmark_onnx.cards.catalogue import card
-from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
+from landmark_onnx.hub.addresses import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.hub.remove import prune
 from landmark_onnx.modelfile.metadata import check_seal
 from landmark_onnx.store.catalogue import exported_path, source_path

@@ -44,6 +44,10 @@ class Source:
     labels_url: str = ""
     labels_sha256: str = ""
 
+    def labels_file(self) -> str:
+        """What the file of class names is called, "" if there is none."""
+        return self.labels or self.labels_url.rpartition("/")[2]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:

@@ -12,7 +12,7 @@ from landmark_onnx.cli.output import View, open_sink
 from landmark_onnx.cli.progress import Reporter
 
 if TYPE_CHECKING:
-    from landmark_onnx.hub.pull import PullProgress
+    from landmark_onnx.hub.fetching import PullProgress
     from landmark_onnx.model import Model
 
     M = TypeVar("M", bound=Model[Any])
@@ -71,7 +71,7 @@ def load(
 
 def watching(name: str, report: Reporter) -> "PullProgress":
     """What `pull` tells of a model, for the progress bar."""
-    from landmark_onnx.hub.pull import PullProgress
+    from landmark_onnx.hub.fetching import PullProgress
 
     return PullProgress(
         on_stage=lambda text: report.stage(f"{name}: {text}"),

@@ -53,6 +53,14 @@ def streaming_write(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def copy_file(source: Path, target: Path, check: Callable[[Path], object]) -> None:
+    """Copy a file; `check` raises if the copy is not what it should be, and then nothing is left of it."""
+    with source.open("rb") as reader, atomic_write(target) as file:
+        shutil.copyfileobj(reader, file)
+        file.flush()
+        check(Path(file.name))
+
+
 def check_writable(path: Path) -> None:
     """Raises: OSError if `atomic_write` could not write `path`; its folders are made."""
     with contextlib.suppress(_NothingWrittenError), atomic_write(path):

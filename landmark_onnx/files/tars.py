@@ -8,6 +8,7 @@ import dataclasses
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = tarfile.BLOCKSIZE
@@ -78,6 +79,26 @@ def members(file: BinaryIO, *, marked: bool = False) -> Iterator[TarMember]:
         yield member
         if at > end:
             raise TarError(f"{member.name[:200]!r} is cut at byte {end}")
+
+
+def pack_folder(folder: Path, name: str, file: BinaryIO) -> None:
+    """Write the folder's files as a tar, below `name`; the same files give the same bytes.
+
+    Raises: TarError if there is none.
+    """
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = member.mtime = 0
+        member.uname = member.gname = ""
+        member.mode = 0o644
+        return member
+
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not paths:
+        raise TarError("no file in this folder")
+    with tarfile.open(fileobj=file, mode="w", dereference=True) as tar:
+        for path in paths:
+            tar.add(path, f"{name}/{path.relative_to(folder).as_posix()}", filter=plain)
 
 
 def _header(file: BinaryIO, at: int, end: int, marked: bool) -> tarfile.TarInfo | None:

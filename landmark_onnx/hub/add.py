@@ -1,23 +1,18 @@
 """Bringing files of the user's own into the store: releases, exported models, and ONNX models that others made."""
 
 import logging
-import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from landmark_onnx.cards.catalogue import card_data, cards, users_card, users_folder
 from landmark_onnx.cards.releases import card_of, said_card
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import CardError, DownloadError, ModelFileError
-from landmark_onnx.files.atomic import atomic_write
-from landmark_onnx.files.hashing import check_hash
-from landmark_onnx.hub.adopt import Adoption, adopt
-from landmark_onnx.hub.checksums import accept
+from landmark_onnx.files.atomic import atomic_write, copy_file
+from landmark_onnx.hub.adopt import Adoption, adopt, copy_weights
+from landmark_onnx.hub.checksums import accept, accept_folder
 from landmark_onnx.hub.download import download
 from landmark_onnx.hub.remove import replacing
-from landmark_onnx.hub.resume import Fetched
 from landmark_onnx.modelfile.card_changes import differences, was_adopted
 from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata, read_seal
@@ -105,8 +100,8 @@ class _Addition:
             same = target.is_file() and read_seal(target) == seal
             with replacing(target, same=same, allowed=self._replace, on_note=self._on_note):
                 if data := external_data(path):
-                    _copy_data(data, target.with_name(data.name), metadata["data"]["sha256"])
-                _copy(path, target, check_seal)
+                    copy_weights(data, target.with_name(data.name), metadata["data"]["sha256"])
+                copy_file(path, target, check_seal)
         return target.stem
 
     def add_foreign(self) -> str:
@@ -126,10 +121,7 @@ class _Addition:
         target = source_path(card.name)
         with locked(card.name):
             if path.is_dir():
-                with atomic_write(target) as file:
-                    _pack(path, card.name, file)
-                    file.flush()
-                    accept(card, Fetched.of(Path(file.name), str(path)))
+                accept_folder(card, path)
                 return card.name
             try:
                 download(path.absolute().as_uri(), target, check=lambda fetched: accept(card, fetched))
@@ -143,38 +135,6 @@ def _check_card(path: Path, given: ModelCard, replace: bool) -> None:
     if known and known != given and not replace:
         installed = users_folder() / f"{given.name}.toml"
         raise CardError(f"{path}: {installed} is another card of that name; to replace it: --replace")
-
-
-def _pack(folder: Path, name: str, file: BinaryIO) -> None:
-    """Write the folder's files as a tar; the same files give the same bytes."""
-
-    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.uid = member.gid = member.mtime = 0
-        member.uname = member.gname = ""
-        member.mode = 0o644
-        return member
-
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    if not files:
-        raise ModelFileError(f"{folder}: no file in this folder")
-    with tarfile.open(fileobj=file, mode="w", dereference=True) as tar:
-        for path in files:
-            tar.add(path, f"{name}/{path.relative_to(folder).as_posix()}", filter=plain)
-
-
-def _copy(source: Path, target: Path, check: Callable[[Path], object]) -> None:
-    """Copy a file; `check` raises if the copy is not what it should be, and nothing is there then."""
-    with source.open("rb") as reader, atomic_write(target) as file:
-        shutil.copyfileobj(reader, file)
-        file.flush()
-        check(Path(file.name))
-
-
-def _copy_data(source: Path, target: Path, sha256: str) -> None:
-    try:
-        _copy(source, target, lambda copied: check_hash(copied, sha256, shown=source))
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{source}: no such file; the model keeps its weights there") from error
 
 
 def _install(data: bytes, given: ModelCard) -> None:

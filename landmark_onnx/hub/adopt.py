@@ -9,11 +9,13 @@ from typing import Any
 from landmark_onnx.cards.catalogue import users_folder
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import CardError, ModelFileError
-from landmark_onnx.files.atomic import atomic_write, sync
+from landmark_onnx.files.atomic import atomic_write, copy_file, sync
+from landmark_onnx.files.hashing import check_hash, digest
 from landmark_onnx.hub.remove import replacing
 from landmark_onnx.modelfile.card_changes import ADOPTED, was_adopted
 from landmark_onnx.modelfile.labels import read_labels
 from landmark_onnx.modelfile.metadata import append_metadata, check_seal, network_digest, read_metadata, read_seal
+from landmark_onnx.modelfile.onnx_file import relocated, weights_beside
 from landmark_onnx.store.catalogue import embedded_card, exported_path
 from landmark_onnx.store.locks import locked
 from landmark_onnx.types import Tensors
@@ -43,8 +45,8 @@ def adopt(path: Path, adoption: Adoption) -> None:
     from landmark_onnx.verification.soundness import examine, picture
     from landmark_onnx.verification.verify import Probe, probe_rule
 
-    card = adoption.card
-    facts = {"card": card.to_dict()} | _labels(path, adoption)
+    card, beside = adoption.card, weights_beside(path)
+    facts = {"card": card.to_dict()} | _weights(card, path, beside) | _labels(path, adoption)
     target = exported_path(card.name)
     with locked(card.name):
         if _is_adopted(path, target, facts):
@@ -56,26 +58,43 @@ def adopt(path: Path, adoption: Adoption) -> None:
             image = picture(0)
             outputs = session.run(card, preprocess(probe_rule(card), image))
             _check_labels(card, facts.get("labels", {}), outputs)
-            facts |= {"source": {"name": path.name, "kind": ADOPTED}, "probe": Probe.ask(image, outputs).to_json()}
+            source = {"name": path.name, "kind": ADOPTED, "sha256": network_digest(path)}
+            facts |= {"source": source, "probe": Probe.ask(image, outputs).to_json()}
+            if beside:
+                copy_weights(beside, target.with_name(facts["data"]["file"]), facts["data"]["sha256"])
             _write_sealed(path, target, facts)
+
+
+def copy_weights(source: Path, target: Path, sha256: str) -> None:
+    """Copy the weights beside a model. Raises: ModelFileError if they have another hash, or are gone."""
+    try:
+        copy_file(source, target, lambda copied: check_hash(copied, sha256, shown=source))
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{source}: no such file; the model keeps its weights there") from error
+
+
+def _weights(card: ModelCard, path: Path, beside: Path | None) -> dict[str, Any]:
+    """Where the store keeps the weights that are beside the model, as metadata."""
+    if not beside:
+        return {}
+    if not beside.is_file():
+        raise ModelFileError(f"{beside}: no such file; {path.name} keeps its weights there")
+    sha256 = digest(beside).sha256
+    return {"data": {"file": f"{card.name}-{sha256[:12]}.onnx.data", "sha256": sha256}}
 
 
 def _write_sealed(path: Path, target: Path, facts: Mapping[str, Any]) -> None:
     """The network of `path` with new facts; those that it may have go."""
-    from landmark_onnx.runtime.providers import on_cpu
-    from landmark_onnx.runtime.session import Session
-
     seal = read_seal(path)
     with path.open("rb") as reader, atomic_write(target) as file:
-        shutil.copyfileobj(reader, file)
-        if seal:
-            file.truncate(seal.offset)
+        if "data" in facts:
+            file.write(relocated(path, facts["data"]["file"]))
+        else:
+            shutil.copyfileobj(reader, file)
+            if seal:
+                file.truncate(seal.offset)
         append_metadata(file, facts)
         sync(file)
-        try:
-            Session(Path(file.name), on_cpu())
-        except ModelFileError as error:
-            raise ModelFileError(f"{path}: wanted all its weights inside it: save it as one file first") from error
 
 
 def _is_adopted(path: Path, target: Path, facts: Mapping[str, Any]) -> bool:
@@ -88,14 +107,16 @@ def _is_adopted(path: Path, target: Path, facts: Mapping[str, Any]) -> bool:
         known = {"card": embedded_card(target).to_dict()}
     except (ModelFileError, CardError):
         return False
-    if "labels" in there:
-        known["labels"] = dict(there["labels"])
-    return was_adopted(there) and known == facts and network_digest(target) == network_digest(path)
+    known |= {key: dict(there[key]) for key in ("labels", "data") if key in there}
+    if not was_adopted(there) or known != facts:
+        return False
+    # A network whose weights are beside it is not to the byte what it was: it names another file.
+    return network_digest(path) in (there["source"].get("sha256"), network_digest(target))
 
 
 def _labels(path: Path, adoption: Adoption) -> dict[str, dict[str, str]]:
     """The class names that the card wants, as metadata: from a file beside it or the model, or from inside that."""
-    wanted = adoption.card.source.labels
+    wanted = adoption.card.source.labels_file()
     if not wanted:
         return {}
     folders = [adoption.beside or users_folder(), path.parent]
@@ -118,4 +139,4 @@ def _check_labels(card: ModelCard, labels: Mapping[str, str], outputs: Tensors) 
     if strange or (nameless and card.task == "cls"):
         what = f"class {strange[0]} is none of these" if strange else f"class {nameless[0]} has no name"
         counts = f"name {len(named)} classes, the model has {count}"
-        raise ModelFileError(f"{card.name}: the labels in {card.source.labels} {counts}: {what}")
+        raise ModelFileError(f"{card.name}: the labels in {card.source.labels_file()} {counts}: {what}")

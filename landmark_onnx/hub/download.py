@@ -25,6 +25,7 @@ import httpx
 
 from landmark_onnx.errors import DownloadError, LandmarkError
 from landmark_onnx.files.atomic import publish
+from landmark_onnx.hub.addresses import Address
 from landmark_onnx.hub.deadline import Deadline
 from landmark_onnx.hub.resume import Fetched, Part
 from landmark_onnx.hub.urls import check_address, check_redirect, public
@@ -73,7 +74,7 @@ class _Interrupted(Exception):  # noqa: N818  # no error yet: the next attempt m
 
 
 def download(
-    url: str,
+    place: str | Address,
     path: Path,
     *,
     check: Callable[[Fetched], None] = lambda fetched: None,
@@ -86,15 +87,19 @@ def download(
     check: raises LandmarkError if the file, still at a temporary path, is not acceptable; then nothing of it is kept.
     plain: the user named this very host with plain HTTP. Raises: DownloadError.
     """
+    if isinstance(place, str):
+        place = Address(url=place, plain=plain)
     rules = rules or Rules()
-    part = Part(path, public(url))
+    part = Part(path, public(place.url))
     try:
-        check_address(url, plain)
+        check_address(place.url, place.plain)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if urlsplit(url).scheme == "file":
-            _copy(url, part, rules, on_done)
+        if place.size:
+            _check_room(part, place.size - part.size, rules)
+        if urlsplit(place.url).scheme == "file":
+            _copy(place, part, rules, on_done)
         else:
-            _persist(url, part, rules, on_done)
+            _persist(place, part, rules, on_done)
         fetched = part.finish()
     except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
         raise DownloadError(f"{part.url}: {error}") from error
@@ -108,13 +113,13 @@ def download(
     return dataclasses.replace(fetched, path=path)
 
 
-def _persist(url: str, part: Part, rules: Rules, on_done: Received) -> None:
+def _persist(place: Address, part: Part, rules: Rules, on_done: Received) -> None:
     """Attempt after attempt, until the file is whole or they make no progress."""
     failures = 0
     best = part.size
     while not part.complete:
         try:
-            _attempt(url, part, rules, on_done)
+            _attempt(place, part, rules, on_done)
             return
         except _Interrupted as error:
             failures = 1 if part.size >= best + rules.progress else failures + 1
@@ -132,20 +137,22 @@ def _persist(url: str, part: Part, rules: Rules, on_done: Received) -> None:
             time.sleep(pause)
 
 
-def _attempt(url: str, part: Part, rules: Rules, on_done: Received) -> None:
+def _attempt(place: Address, part: Part, rules: Rules, on_done: Received) -> None:
     """One request, for what is missing yet. Raises: _Interrupted if another one may help, else DownloadError."""
     logger.info("%s: asked for%s", part.url, f" what follows byte {part.size}" if part.size else "")
     headers = {"Range": f"bytes={part.size}-", "If-Range": part.validator} if part.size else {}
+    if place.token:  # httpx takes it away where a redirect leads to another host
+        headers["Authorization"] = f"Bearer {place.token}"
     deadline = Deadline(rules.connect + rules.stall)
     try:
-        with deadline, _client(rules) as client, _response(client, url, headers, deadline) as response:
+        with deadline, _client(rules) as client, _response(client, place.url, headers, deadline) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise DownloadError(f"{part.url}: the server compresses what it was asked to send as it is")
-            if response.status_code == httpx.codes.PARTIAL_CONTENT and headers:
+            if response.status_code == httpx.codes.PARTIAL_CONTENT and part.size:
                 _check_range(response, part)
             elif response.status_code == httpx.codes.OK:
                 length = re.fullmatch(_SIZE, response.headers.get("content-length", ""))
-                part.begin(_validator(response), int(length[0]) if length else None)
+                part.begin(_validator(response), _size(place, part, int(length[0]) if length else None))
             else:
                 raise _refusal(response, part)
             _save(_paced(response.iter_raw(), rules, deadline), part, rules, on_done)
@@ -176,15 +183,23 @@ def _save(chunks: Iterable[bytes], part: Part, rules: Rules, on_done: Received) 
         raise _Interrupted(f"ended early: {done} of {part.total} bytes")
 
 
-def _copy(url: str, part: Part, rules: Rules, on_done: Received) -> None:
+def _copy(place: Address, part: Part, rules: Rules, on_done: Received) -> None:
     """From a file:// address."""
-    parts = urlsplit(url)
+    parts = urlsplit(place.url)
     source = Path(url2pathname(parts.path))
     if parts.netloc not in ("", "localhost") or not source.is_file():
         raise DownloadError(f"{part.url}: there is no such file")
     with source.open("rb") as file:
-        part.begin("", os.fstat(file.fileno()).st_size)
+        part.begin("", _size(place, part, os.fstat(file.fileno()).st_size))
         _save(iter(lambda: file.read(1 << 20), b""), part, rules, on_done)
+
+
+def _size(place: Address, part: Part, found: int | None) -> int | None:
+    """The size of the file in bytes, if it is known. Raises: DownloadError if it is not what its card says."""
+    if place.size and found is not None and found != place.size:
+        part.discard()
+        raise DownloadError(f"{part.url}: wanted {place.size} bytes, as its card declares, got {found}")
+    return place.size or found
 
 
 def _check_room(part: Part, missing: int, rules: Rules) -> None:

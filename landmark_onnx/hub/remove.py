@@ -15,7 +15,7 @@ from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.precision import STORED, precision_file
 from landmark_onnx.runtime import compiled_cache as machine_cache
-from landmark_onnx.store.catalogue import exported_path, home, source_path, staleness
+from landmark_onnx.store.catalogue import exported_path, files_folder, home, source_path, staleness
 from landmark_onnx.store.locks import all_locked, locked
 from landmark_onnx.store.records import record_path
 from landmark_onnx.store.status import stored_model
@@ -50,7 +50,7 @@ def remove(
             # The model goes before its weights, lest one be left that looks whole.
             paths = [path for file in _precisions(exported_path(name)) for path in _belongings(file)]
         if source:
-            paths.append(source_path(name))
+            paths += [source_path(name), files_folder(name)]
         if forget:
             paths.append(record_path(source_path(name)))
         if card:
@@ -99,6 +99,7 @@ def _litter(*, idle: bool) -> Iterator[Path]:
     models, sources = home() / "models", home() / "sources"
     for folder in (models, sources):
         yield from (path for path in folder.glob(".*.tmp") if not in_use(path))
+    yield from sources.glob("*.files")
     yield from sources.glob("*.tar.part")
     yield from sources.glob("*.tar.part.json")
     yield from machine_cache.folder().glob("*")

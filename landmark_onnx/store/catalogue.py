@@ -33,8 +33,13 @@ def exported_path(name: str) -> Path:
 
 
 def source_path(name: str) -> Path:
-    """The file in which the store keeps the release that `name` is exported from."""
+    """The file in which the store keeps what `name` is made of: a release, or for a moment an ONNX model."""
     return home() / "sources" / f"{name}.tar"
+
+
+def files_folder(name: str) -> Path:
+    """The folder of the store for other files of `name` while it is pulled: the second one of two, its labels."""
+    return source_path(name).with_name(f"{name}.files")
 
 
 def find_model(model: str | os.PathLike[str], precision: Precision = "fp32") -> Path:

@@ -13,7 +13,7 @@ import fakes
 from adopted import make_foreign, make_tar, write_card
 from landmark_onnx.cards.catalogue import CARDS_VARIABLE, cards
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE
+from landmark_onnx.hub.addresses import MIRROR_VARIABLE, OFFLINE_VARIABLE
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.store.catalogue import exported_path, source_path
 from landmark_onnx.store.status import stored_model
@@ -114,7 +114,7 @@ def test_a_pull_that_fails_stops_no_other(run, mirror, exporter):
     assert "answers 404" in second["error"]
     assert err.count("landmark-onnx: error: ") == 2
     assert "links may be dead" in err
-    assert mirror.paths == [f"/mirror/{NAME}.tar", f"/host/{NAME}.tar"]
+    assert mirror.paths == [f"/mirror/host/{NAME}.tar", f"/host/{NAME}.tar"]
 
 
 def test_pull_without_the_exporter_says_what_to_install(run, mirror, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import fakes
 from adopted import NAME, make_foreign, make_tar, write_card
 from landmark_onnx import Classifier, Retriever
-from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card, read_card
 from landmark_onnx.errors import CardError, ModelFileError, SessionError, UnknownModelError
 from landmark_onnx.hub.add import add
 from landmark_onnx.images.contact_sheet import write_image
@@ -185,7 +185,7 @@ def test_a_copy_that_goes_wrong_is_not_kept(tmp_path, store, monkeypatch):
         data[100] ^= 1
         writer.write(data)
 
-    monkeypatch.setattr("landmark_onnx.hub.add.shutil.copyfileobj", lose)
+    monkeypatch.setattr("landmark_onnx.files.atomic.shutil.copyfileobj", lose)
     with pytest.raises(ModelFileError, match="damaged"):
         add(path)
     assert files(store) == []
@@ -282,8 +282,27 @@ def test_a_model_that_cannot_run_what_its_card_says(tmp_path, store):
 
 def test_a_model_of_others_with_weights_in_another_file(tmp_path, store):
     path = make_foreign(tmp_path / "theirs.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    with pytest.raises(ModelFileError, match="save it as one file first"):
-        add(path, card_file=write_card(tmp_path / "card.toml"))
+    card = write_card(tmp_path / "card.toml")
+    wanted = Retriever(path, card=read_card(card))(fakes.photo()).vector
+    assert add(path, card_file=card).state == "exported"
+    data = external_data(exported_path("mine"))
+    sha256 = hashlib.sha256((tmp_path / "weights.bin").read_bytes()).hexdigest()
+    assert (data.name, data.read_bytes()) == (f"mine-{sha256[:12]}.onnx.data", (tmp_path / "weights.bin").read_bytes())
+    (tmp_path / "weights.bin").unlink()
+    assert verify("mine").path == exported_path("mine")
+    np.testing.assert_array_equal(Retriever("mine")(fakes.photo()).vector, wanted)
+
+
+def test_weights_of_others_that_are_gone_or_elsewhere(tmp_path, store):
+    path = make_foreign(tmp_path / "theirs.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    card = write_card(tmp_path / "card.toml")
+    (tmp_path / "weights.bin").rename(tmp_path / "others.bin")
+    with pytest.raises(ModelFileError, match=r"weights\.bin: no such file; theirs\.onnx keeps its weights there"):
+        add(path, card_file=card)
+    (tmp_path / "x").mkdir()
+    path.write_bytes(path.read_bytes().replace(b"weights.bin", b"x/weigh.bin"))
+    with pytest.raises(ModelFileError, match=r"inside it or in one file beside it, got x/weigh\.bin"):
+        add(path, card_file=card)
     assert files(store) == []
 
 

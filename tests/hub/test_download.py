@@ -538,7 +538,7 @@ def test_plain_http_is_for_this_machine_alone(url, target, monkeypatch):
     asked = []
 
     def attempt(*arguments):
-        asked.append(arguments[0])
+        asked.append(arguments[0].url)
         raise DownloadError("asked")
 
     monkeypatch.setattr(module, "_attempt", attempt)

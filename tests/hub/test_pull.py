@@ -21,8 +21,10 @@ from landmark_onnx.errors import (
     ModelFileError,
     UnknownModelError,
 )
+from landmark_onnx.hub.addresses import MIRROR_VARIABLE, OFFLINE_VARIABLE, is_offline
 from landmark_onnx.hub.download import Rules
-from landmark_onnx.hub.pull import MIRROR_VARIABLE, OFFLINE_VARIABLE, PullProgress, ensure, is_offline, pull
+from landmark_onnx.hub.fetching import PullProgress
+from landmark_onnx.hub.pull import ensure, pull
 from landmark_onnx.store.catalogue import exported_path, source_path
 from landmark_onnx.store.locks import file_locked, locked
 from landmark_onnx.store.records import read_record, write_record
@@ -56,7 +58,7 @@ def exports(monkeypatch):
     """An exporter that needs no Paddle; the sources it was given."""
     given = []
 
-    def export_model(model_card, source, output, *, say):
+    def export_model(model_card, source, output, *, say, beside=None):
         say("convert")
         given.append(source)
         assert source.read_bytes()[:5] == NAME[:5].encode()
@@ -137,7 +139,9 @@ def test_ensure_means_what_find_model_means(exports, tmp_path, monkeypatch):
 def test_offline_nothing_is_downloaded(how, mirror, exports, monkeypatch):
     if how == "environment":
         monkeypatch.setenv(OFFLINE_VARIABLE, "1")
-    with pytest.raises(ModelFileError, match=f"{NAME}: offline, and neither .* landmark-onnx models add {NAME}.tar"):
+    with pytest.raises(
+        ModelFileError, match=f"{NAME}: offline, and neither .* landmark-onnx models add FILE --name {NAME}"
+    ):
         ensure(NAME, offline=how == "argument")
     with pytest.raises(ModelFileError, match=f"{NAME}: offline"):
         landmark_onnx.Retriever(NAME, offline=how == "argument")
