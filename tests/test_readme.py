@@ -51,7 +51,7 @@ def bad_links(page):
 def model_rows():
     """The README's table of models, from the cards."""
     for card in cards().values():
-        scores = [card.scores.public_map100, card.scores.private_map100]
+        scores = [card.scores.get("public_map100"), card.scores.get("private_map100")]
         figures = " | ".join("" if score is None else f"{score:.4f}" for score in scores)
         yield f"| `{card.name}` | {card.task} | {card.summary} | {card.preprocess.size} | {figures} |"
 

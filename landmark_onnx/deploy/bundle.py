@@ -37,6 +37,8 @@ from landmark_onnx.store.catalogue import embedded_card, find_model, running_fil
 from landmark_onnx.verification.verify import probe_rule, verify
 
 REQUIREMENTS = "requirements.txt"
+LICENCES = "LICENCES.txt"
+APACHE = "Apache-2.0"
 
 
 def bundle(
@@ -69,7 +71,7 @@ def bundle(
             on_stage(f"{name}: copy")
             members.append(packing.add(name, each, ran_on, agreement))
         on_stage("hash")
-        lock = packing.finish(members)
+        lock = packing.finish(members, licences([each.card for each in chosen.values()]))
         check_replaceable(folder)
         replace_folder(packing.folder, folder)
     return lock
@@ -106,6 +108,19 @@ def card_toml(card: ModelCard) -> str:
         if isinstance(values, dict) and values:
             lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
     return "".join(f"{line}\n" for line in lines)
+
+
+def licences(cards: Sequence[ModelCard]) -> str:
+    """What must stay with copies of the weights, as far as the cards say; Apache's text once, at the end."""
+    parts = []
+    for name, card in {card.name: card for card in cards}.items():
+        facts = {"licence": card.licence, "its text": card.licence_url, "training data": card.training_data}
+        lines = [f"{name}: {card.summary}", *(f"{key}: {value}" for key, value in facts.items() if value)]
+        parts.append("\n".join([*lines, *(["", card.notice.strip()] if card.notice else [])]))
+    if any(APACHE in card.licence for card in cards):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # this package has the same one
+            parts.append(importlib.metadata.distribution("landmark-onnx").read_text("licenses/LICENSE") or "")
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def requirements() -> str:
@@ -196,9 +211,10 @@ class _Packing:
             agreement=agreement,
         )
 
-    def finish(self, models: Sequence[BundledModel]) -> BundleLock:
-        """Write the requirements, and the lock with the hash of every other file."""
+    def finish(self, models: Sequence[BundledModel], licences: str) -> BundleLock:
+        """Write the requirements, the licences, and the lock with the hash of every other file."""
         _write(self.folder / REQUIREMENTS, requirements())
+        _write(self.folder / LICENCES, licences)
         layout: Layout = "triton" if self.serving else "store"
         files = {path.relative_to(self.folder).as_posix(): digest(path) for path in sorted(_files(self.folder))}
         lock = BundleLock(layout=layout, models=tuple(models), files=files, ran_on=_ran_on())

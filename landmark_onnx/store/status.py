@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from landmark_onnx.cards.catalogue import cards
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import LandmarkError, ModelFileError, UnknownModelError
 from landmark_onnx.modelfile.card_changes import edited_card
 from landmark_onnx.modelfile.external_data import external_data
@@ -26,17 +27,23 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 class Stored:
     """What the store has of one model. Sizes are in bytes, a model's with the weights beside it.
 
+    card: the known one, or that inside the model; None if there is neither.
     note: what does not fit together, and the remedy: a file of reduced precision that is stale, a card that was edited.
     """
 
     name: str
-    task: str
+    card: ModelCard | None
     state: State
     source: Path | None
     source_bytes: int
     model: Path | None
     model_bytes: int
     note: str | None = None
+
+    @property
+    def task(self) -> str:
+        """Of its card, "unknown" without one."""
+        return self.card.task if self.card else "unknown"
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
@@ -48,6 +55,9 @@ class Stored:
             "bytes": self.model_bytes,
             "source": self.source and str(self.source),
             "source_bytes": self.source_bytes,
+            "download_bytes": self.card.source.bytes if self.card else 0,
+            "licence": self.card.licence if self.card else "unknown",
+            "proved": self.card.proved if self.card else "",
             "note": self.note,
         }
 
@@ -74,7 +84,7 @@ def stored_model(name: str) -> Stored:
                 card = embedded_card(model)
     return Stored(
         name=name,
-        task=card.task if card else "unknown",
+        card=card,
         state=state,
         source=source if source.is_file() else None,
         source_bytes=source.stat().st_size if source.is_file() else 0,

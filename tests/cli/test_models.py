@@ -65,11 +65,13 @@ def test_list_shows_states_and_sizes(run):
     code, out, err = run("models", "list")
     assert (code, err) == (0, "")
     header, *lines = [line.split() for line in out.splitlines()]
-    assert header == ["model", "task", "state", "exported_MB", "source_MB"]
+    columns = ["model", "task", "state", "exported_MB", "source_MB", "download_MB", "licence", "proved"]
+    assert header == columns
     assert [line[0] for line in lines] == list(cards())
     found = {line[0]: line[1:] for line in lines}
-    assert found[fakes.CLS] == ["cls", "source", "-", "1.2"]
-    assert found[fakes.DET] == ["det", "nothing", "-", "-"]
+    licence = ["weights:", "not", "stated", "by", "the", "release", "never"]
+    assert found[fakes.CLS] == ["cls", "source", "-", "1.2", "-", *licence]
+    assert found[fakes.DET] == ["det", "nothing", "-", "-", "-", *licence]
     assert found[NAME][:2] == ["retrieval", "exported"]
     assert float(found[NAME][2]) == pytest.approx(exported_path(NAME).stat().st_size / 1e6, abs=0.05)
 
@@ -85,8 +87,11 @@ def test_list_as_json(run):
 
 
 def test_list_has_own_cards(run, own_cards):
-    write_card(own_cards / "mine.toml")
-    assert "\nmine " in run("models", "list")[1]
+    facts = 'licence = "MIT; see there"\nproved = "2026-11-26"\n'
+    write_card(own_cards / "mine.toml", more="[source]\nbytes = 2_500_000\n")
+    (own_cards / "mine.toml").write_text(facts + (own_cards / "mine.toml").read_text())
+    (line,) = [line.split() for line in run("models", "list")[1].splitlines() if line.startswith("mine ")]
+    assert line == ["mine", "retrieval", "nothing", "-", "-", "2.5", "MIT", "2026-11-26"]
     (own_cards / "mine.toml").write_text("x")
     code, out, err = run("models", "list")
     assert (code, out) == (1, "")
@@ -172,7 +177,7 @@ def test_add_a_release(run, tmp_path):
     assert "which model is it? Give its name" in err
     code, out, _ = run("models", "add", path, "--name", NAME)
     assert code == 0
-    assert out.split()[-5:-2] == [NAME, "retrieval", "source"]
+    assert out.splitlines()[-1].split()[:3] == [NAME, "retrieval", "source"]
 
 
 def test_add_a_model_of_others(run, tmp_path, own_cards):

@@ -26,7 +26,7 @@ from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.cli import main
 from landmark_onnx.deploy import bundle as bundles
 from landmark_onnx.deploy import triton
-from landmark_onnx.deploy.bundle import bundle, card_toml, check_bundle, requirements
+from landmark_onnx.deploy.bundle import bundle, card_toml, check_bundle, licences, requirements
 from landmark_onnx.deploy.lockfile import FILE, read_manifest
 from landmark_onnx.deploy.triton import CARD_PARAMETER, Serving
 from landmark_onnx.errors import CardError, ModelFileError, UnknownModelError
@@ -73,6 +73,7 @@ def run(*arguments):
 def test_a_bundle_has_models_cards_and_a_lock(models, made):
     lock = read_manifest(made)
     assert set(lock.files) == {
+        "LICENCES.txt",
         "requirements.txt",
         *(f"models/{name}.onnx" for name in MAKE),
         *(f"cards/{name}.toml" for name in MAKE),
@@ -92,6 +93,20 @@ def test_a_bundle_has_models_cards_and_a_lock(models, made):
     for package in ("landmark-onnx", "onnxruntime", "numpy", "opencv-python-headless"):
         assert lock.ran_on[package] == importlib.metadata.version(package)
     assert read_manifest(made) == lock
+
+
+def test_licences_and_notices_come_along(tmp_path):
+    shipped = CARD
+    mine = dataclasses.replace(shipped, licence="MIT", licence_url="https://example.org/mit", notice="\nCopyright me\n")
+    path = fakes.make_retrieval(tmp_path / "a.onnx", model_card=mine)
+    bundle([path], tmp_path / "bundle")
+    text = (tmp_path / "bundle" / "LICENCES.txt").read_text()
+    assert text == f"{mine.name}: {mine.summary}\nlicence: MIT\nits text: https://example.org/mit\n\nCopyright me\n"
+    apache = dataclasses.replace(mine, name="other", licence="Apache-2.0")
+    found = licences([mine, apache, mine])
+    assert found.count("Copyright me") == 2
+    own = importlib.metadata.distribution("landmark-onnx").read_text("licenses/LICENSE")
+    assert own is None or found.endswith(f"\n\n{own}\n")
 
 
 def test_the_same_models_give_the_same_bundle(models, made, tmp_path):
@@ -313,6 +328,7 @@ def test_an_older_bundle_is_replaced_unless_that_loses_something(models, made):
     bundle(models[:1], made)
     assert set(files(made)) == {
         FILE,
+        "LICENCES.txt",
         "requirements.txt",
         f"models/{fakes.RETRIEVAL}.onnx",
         f"cards/{fakes.RETRIEVAL}.toml",
@@ -401,7 +417,7 @@ def change(path):
 )
 def test_tampering_is_found(made, capsys, name, tamper, problem):
     assert run("bundle", "--check", made) == 0
-    assert "7 files are as they were" in capsys.readouterr().out
+    assert "8 files are as they were" in capsys.readouterr().out
     tamper(made / name)
     assert run("bundle", "--check", made) == 1
     output = capsys.readouterr()

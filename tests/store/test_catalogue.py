@@ -172,6 +172,9 @@ def test_an_empty_store_has_nothing_of_any_card(store):
         "bytes": 0,
         "source": None,
         "source_bytes": 0,
+        "download_bytes": 0,
+        "licence": cards()[NAME].licence,
+        "proved": "",
         "note": None,
     }
 
@@ -189,6 +192,9 @@ def test_states_and_sizes():
         "bytes": path.stat().st_size,
         "source": str(source_path(NAME)),
         "source_bytes": 5,
+        "download_bytes": 0,
+        "licence": cards()[NAME].licence,
+        "proved": "",
         "note": None,
     }
 

@@ -38,8 +38,10 @@ def _megabytes(record: Record, key: str) -> float | None:
 
 
 def _models(record: Record) -> list[Record]:
-    sizes = {"exported_MB": _megabytes(record, "bytes"), "source_MB": _megabytes(record, "source_bytes")}
-    return [{**record, **sizes}]
+    sizes = {"exported": "bytes", "source": "source_bytes", "download": "download_bytes"}
+    shown = {f"{name}_MB": _megabytes(record, key) for name, key in sizes.items()}
+    shown["licence"] = record["licence"].partition(";")[0]
+    return [{**record, **shown, "proved": record["proved"] or "never"}]
 
 
 def _files(record: Record) -> list[Record]:
@@ -53,17 +55,24 @@ MODELS = View(
         Column("state"),
         Column("exported_MB", ".1f"),
         Column("source_MB", ".1f"),
+        Column("download_MB", ".1f"),
+        Column("licence"),
+        Column("proved"),
     ),
     _models,
+)
+GOLDEN = View(
+    (Column("model"), Column("provider"), Column("difference", ".1e"), Column("line")), lambda record: [dict(record)]
 )
 FILES = View((Column("path"), Column("MB", ".1f")), _files)
 
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List every known model: what the store has of it, and its size.
+    """List every known model: what the store has of it, its size and that of its download, and its licence.
 
     nothing, source, exported, verified, stale (of reduced precision, made from another model), damaged.
+    proved: the day on which a person pulled it from its address and compared its golden answer.
     """
     from landmark_onnx.store.status import stored_models
 
@@ -147,8 +156,34 @@ def print_path(
 
 @app.command("verify")
 @unfolded
-def verify_models(names: Names, engine: ExecutionOptions, as_json: Json = False, quiet: Quiet = False) -> None:
+def verify_models(
+    names: Names,
+    engine: ExecutionOptions,
+    golden: Annotated[
+        bool,
+        typer.Option(
+            "--golden",
+            help="Instead ask for the golden answer of the card: pull the model if need be, fetch the image, compare, "
+            "and print a line for the card.",
+        ),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Check exported models as the command verify does; the store remembers which have passed."""
+
+    def asked(name: str, report: Reporter) -> Printable:
+        from landmark_onnx.hub.fetching import Fetching
+        from landmark_onnx.hub.golden import ask_golden
+        from landmark_onnx.hub.pull import ensure
+
+        progress = watching(name, report)
+        path = ensure(name, engine.precision.value, progress=progress)
+        return ask_golden(path, engine.request(), Fetching(name=name, progress=progress), threads=engine.threads)
+
+    if golden:
+        _tell(lambda report: _each(names, asked, report), GOLDEN, as_json=as_json, quiet=quiet)
+        return
     _tell(lambda report: verified(names, engine, report), VERIFIED, as_json=as_json, quiet=quiet)
 
 
