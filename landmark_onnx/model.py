@@ -5,7 +5,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import ClassVar, Generic, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack, cast, overload
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
@@ -27,14 +27,39 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Result)
 
+TOP = 5
+"""Classes that an answer has, unless another number is given."""
+
+
+class ModelOptions(TypedDict, total=False):
+    """The options of every model, as `Model` explains them."""
+
+    provider: ProviderRequest | str
+    precision: Precision | None
+    threads: int
+    batch_size: int
+    max_pixels: int
+    damaged: Damaged
+    colour: Colour
+    offline: bool
+    card: ModelCard | None
+
 
 class Model(ABC, Generic[R]):
     """A loaded model: call it with one image or many, or `stream` any number through it.
 
     An image is a path, its encoded bytes, an open binary file, a PIL image, or a uint8 array: (H, W, 3) in the order
     of `colour`, (H, W, 4) with alpha, which is dropped, or grey.
-    card: the model's facts. session: what runs it. colour: as given. names: class index -> name, where the file has a
-    map.
+
+    provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
+    precision: "fp32", "fp16", "bf16" or "int8"; by default the request's, which is fp32. fp16 and int8 run a file
+    beside the model's, which `landmark-onnx quantize` writes; bf16 takes OpenVINO or TensorRT.
+    damaged: "refuse", or "accept" for what is left of images that are cut or overwritten, each logged as a warning.
+    colour: the channels of arrays, "bgr" as OpenCV has them, or "rgb"; files and PIL images know their own.
+    card: facts to use in place of those inside the file; for a file that has none.
+
+    Attributes: session: what runs it. names: class index -> name, where the file has a map. note: where the card
+    beside the file says other things than the one inside, which counts.
     """
 
     task: ClassVar[Task]
@@ -57,29 +82,15 @@ class Model(ABC, Generic[R]):
 
         A known name that is not in the store yet is downloaded and exported first, which takes minutes and the extra
         "export", unless `offline` or LANDMARK_ONNX_OFFLINE=1. `landmark_onnx.hub.pull.pull` tells how far it is.
-
-        provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
-        precision: "fp32", "fp16", "bf16" or "int8"; by default the request's, which is fp32. fp16 and int8 run a file
-        beside the model's, which `landmark-onnx quantize` writes; bf16 takes OpenVINO or TensorRT.
-        damaged: "refuse", or "accept" for what is left of images that are cut or overwritten, each logged as a warning.
-        colour: the channels of arrays, "bgr" as OpenCV has them, or "rgb"; files and PIL images know their own.
-        card: facts to use in place of those inside the file; for a file that has none.
         Raises: UnknownModelError, ModelFileError, DownloadError, ExportError, SessionError, MissingExtraError.
         """
-        reading = ReadOptions(max_pixels=max_pixels, damaged=damaged, colour=colour)
-        request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
-        if precision:
-            request = dataclasses.replace(request, precision=precision)
+        request = _request(provider, precision)
         path = ensure(model, request.precision, offline=offline)
         self.session = Session(path, request, threads=threads, card=card, batch_size=batch_size)
         metadata = decode_metadata(self.session.metadata, str(self.session.path))
-        if card is None and "card" not in metadata:
-            raise ModelFileError(f"{self.session.path}: no model card inside: not exported by landmark-onnx")
-        self.card = card or ModelCard.from_dict(metadata["card"], f"{self.session.path}: card")
-        if self.card.task != self.task:
-            raise ModelFileError(f"{self.session.path}: its task is {self.card.task}, wanted {self.task}")
-        self.session.bind(self.card)
-        logger.info("%s: card %s of %s", self.session.path, self.card.name, "the caller" if card else "the file itself")
+        facts = card or self._own_card(metadata)
+        self._check_task(facts)
+        self.session.bind(facts)
         self.note = stored_note(self.session.path) if card is None else None
         if self.note:
             logger.warning("%s: %s", self.session.path, self.note)
@@ -87,12 +98,17 @@ class Model(ABC, Generic[R]):
         self.names: Mapping[int, str] = {int(index): name for index, name in metadata.get("labels", {}).items()}
         self._pipeline = Pipeline(
             session=self.session,
-            card=self.card,
+            card=facts,
             answer=self._answer,
-            batch_size=self.session.largest_batch(self.card, batch_size),
-            reading=reading,
+            batch_size=self.session.largest_batch(facts, batch_size),
+            reading=ReadOptions(max_pixels=max_pixels, damaged=damaged, colour=colour),
             as_uint8=self.session.input_kind == "uint8",
         )
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's facts."""
+        return self._pipeline.card
 
     @property
     def precision(self) -> Precision:
@@ -130,6 +146,16 @@ class Model(ABC, Generic[R]):
         """As `stream`, with None where all that came is answered and `images` is silent."""
         return self._pipeline.paced(images)
 
+    def _own_card(self, metadata: Mapping[str, Any]) -> ModelCard:
+        """The card inside the file. Raises: ModelFileError, CardError."""
+        if "card" not in metadata:
+            raise ModelFileError(f"{self.session.path}: no model card inside: not exported by landmark-onnx")
+        return ModelCard.from_dict(metadata["card"], f"{self.session.path}: card")
+
+    def _check_task(self, card: ModelCard) -> None:
+        if card.task != self.task:
+            raise ModelFileError(f"{self.session.path}: its task is {card.task}, wanted {self.task}")
+
     @abstractmethod
     def _answer(self, feeds: Tensors, outputs: Tensors) -> R:
         """The task's postprocessing of one image."""
@@ -157,7 +183,20 @@ class Classifier(Model[Classification]):
     """Image -> its `top` most probable classes."""
 
     task: ClassVar[Task] = "cls"
-    top: int = 5
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        top: int = TOP,
+        names: Mapping[int, str] | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        """As `Model`. names: class index -> name, in place of the file's own."""
+        super().__init__(model, **options)
+        self.top = top
+        if names is not None:
+            self.names = names
 
     def _answer(self, feeds: Tensors, outputs: Tensors) -> Classification:
         return to_classification(self.card.postprocess, outputs, self.top, self.names)
@@ -168,8 +207,29 @@ class Detector(Model[Detections]):
 
     task: ClassVar[Task] = "det"
 
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        score: float | None = None,
+        iou: float | None = None,
+        keep: int | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        """As `Model`. score, iou, keep: thresholds in place of the card's: see `cards.schema.Postprocess`."""
+        super().__init__(model, **options)
+        given = {"score": score, "iou": iou, "keep": keep}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        rule = dataclasses.replace(self.card.postprocess, **changes)
+        self._pipeline = dataclasses.replace(self._pipeline, card=dataclasses.replace(self.card, postprocess=rule))
+
     def _answer(self, feeds: Tensors, outputs: Tensors) -> Detections:
         return to_detections(self.card.postprocess, feeds, outputs, self.names)
+
+
+def _request(provider: ProviderRequest | str, precision: Precision | None) -> ProviderRequest:
+    request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
+    return dataclasses.replace(request, precision=precision) if precision else request
 
 
 def similarity(query: Embedding, other: Embedding | Failure) -> Similarity | Failure:

@@ -79,7 +79,7 @@ def test_a_failure_among_many_and_alone(model, photos, tmp_path):
 
 def test_a_model_by_name_comes_from_the_store(kind, photos):
     name = {Retriever: fakes.RETRIEVAL, Classifier: fakes.CLS, Detector: fakes.DET}[kind]
-    with pytest.raises(ModelFileError, match=f"landmark-onnx export {name} "):
+    with pytest.raises(ModelFileError, match=f"landmark-onnx models add FILE --name {name}$"):
         kind(name)
     MAKE[kind](exported_path(name))
     assert same(kind(name)(photos[0]), kind(exported_path(name))(photos[0]))

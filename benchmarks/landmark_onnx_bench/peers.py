@@ -12,7 +12,7 @@ from landmark_onnx.extras import extra
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.postprocess import to_classification, to_detections, to_embedding
 from landmark_onnx.inference.preprocess import collate, resize
-from landmark_onnx.model import Classifier
+from landmark_onnx.model import TOP
 from landmark_onnx.modelfile.metadata import read_metadata
 from landmark_onnx.results import Result
 from landmark_onnx.tasks import INPUTS, OUTPUTS
@@ -140,7 +140,7 @@ def decode(card: ModelCard, feeds: Tensors, outputs: Tensors) -> Result:
     if card.task == "retrieval":
         return to_embedding(card.postprocess, outputs)
     if card.task == "cls":
-        return to_classification(card.postprocess, outputs, Classifier.top, {})
+        return to_classification(card.postprocess, outputs, TOP, {})
     return to_detections(card.postprocess, feeds, outputs, {})
 
 

@@ -25,6 +25,7 @@ from landmark_onnx.embedding.identity import identify
 from landmark_onnx.embedding.job import embed, here
 from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.manifest import ModelIdentity
+from landmark_onnx.embedding.request import FeatureRequest
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.inference.preprocess import preprocess
 
@@ -66,7 +67,7 @@ def run_model(retriever: Retriever, batch: int, images: int) -> int:
 
 def run_embed(retriever: Retriever, model: ModelIdentity, photos: Path, output: Path) -> int:
     """From listing to a complete folder."""
-    return embed(list_items([str(photos)]), [model], output, here([retriever])).count
+    return embed(list_items([str(photos)]), FeatureRequest(models=[model]), output, here([retriever])).count
 
 
 def main() -> None:

@@ -112,8 +112,8 @@ class ExecutionOptions:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
-    """How a model is come by."""
+class Downloads:
+    """Whether a model that is not in the store yet may be pulled."""
 
     offline: Annotated[
         bool,
@@ -123,6 +123,16 @@ class ModelSource:
             rich_help_panel=ENGINE,
         ),
     ] = False
+
+    def read_card(self) -> "ModelCard | None":
+        """The user's card: none."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource(Downloads):
+    """Where a model comes from, and whose facts count."""
+
     card: Annotated[
         Path | None,
         typer.Option(

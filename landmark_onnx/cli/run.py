@@ -3,19 +3,13 @@
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import typer
 
-from landmark_onnx.cli.options import ExecutionOptions, Images, ModelSource, Output, check_destination
+from landmark_onnx.cli.options import Output, check_destination
 from landmark_onnx.cli.output import View, open_sink
 from landmark_onnx.cli.progress import Reporter
-
-if TYPE_CHECKING:
-    from landmark_onnx.hub.fetching import PullProgress
-    from landmark_onnx.model import Model
-
-    M = TypeVar("M", bound=Model[Any])
 
 
 class Printable(Protocol):
@@ -37,46 +31,6 @@ def reporting(output: Output, *, bar: bool = False) -> Iterator[Reporter]:
         yield report
     if report.failures:
         raise typer.Exit(1)
-
-
-def load(
-    kind: "type[M]",
-    name: str,
-    engine: ExecutionOptions,
-    batch: Images,
-    report: Reporter,
-    supply: ModelSource | None = None,
-) -> "M":
-    """The model `name` as a `kind`, pulled first if need be, and a note on the provider that "auto" took."""
-    from landmark_onnx.hub.pull import ensure
-
-    supply = supply or ModelSource()
-    card = supply.read_card()
-    with report.lengthy(f"{name} is not in the store yet: pulling it"):
-        path = ensure(name, engine.precision.value, offline=supply.offline, progress=watching(name, report))
-    model = kind(
-        path,
-        provider=engine.request(),
-        threads=engine.threads,
-        batch_size=batch.batch_size,
-        max_pixels=batch.max_pixels,
-        damaged=batch.damaged.value,
-        card=card,
-    )
-    report.took(model.session, engine.provider)
-    if model.session.note:
-        report.note(f"{model.session.path.name}: {model.session.note}")
-    return model
-
-
-def watching(name: str, report: Reporter) -> "PullProgress":
-    """What `pull` tells of a model, for the progress bar."""
-    from landmark_onnx.hub.fetching import PullProgress
-
-    return PullProgress(
-        on_stage=lambda text: report.stage(f"{name}: {text}"),
-        on_done=lambda done, total: report.received(f"{name}: download", done, total),
-    )
 
 
 def emit(

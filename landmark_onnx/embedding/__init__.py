@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from landmark_onnx.embedding.job import embed, here
     from landmark_onnx.embedding.listing import list_items
     from landmark_onnx.embedding.manifest import ModelIdentity
+    from landmark_onnx.embedding.request import FeatureRequest
 
 __all__ = [
     "Batch",
+    "FeatureRequest",
     "Features",
     "Item",
     "ModelIdentity",
@@ -31,6 +33,7 @@ _HOMES = {
     "landmark_onnx.embedding.job": ("embed", "here"),
     "landmark_onnx.embedding.listing": ("list_items",),
     "landmark_onnx.embedding.manifest": ("ModelIdentity",),
+    "landmark_onnx.embedding.request": ("FeatureRequest",),
 }
 if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -30,10 +30,7 @@ HOPELESS = 16
 KEEP_SECONDS = 30.0
 """How often rows of a shard are kept before all of it is there."""
 
-KEEP_SECONDS = 30.0
-"""How often rows of a shard are kept before all of it is there."""
-
-Told: TypeAlias = Callable[[], None]
+OnDone: TypeAlias = Callable[[], None]
 Keep: TypeAlias = Callable[[int, Shard], None]
 """Takes rows that are done, and the number of the first of them."""
 Row: TypeAlias = tuple[Vectors, ...] | str
@@ -49,21 +46,26 @@ class Extractor:
     reading: ReadOptions
 
     def __call__(
-        self, items: Sequence[Item], told: Told = lambda: None, *, start: int = 0, keep: Keep = lambda row, part: None
+        self,
+        items: Sequence[Item],
+        on_done: OnDone = lambda: None,
+        *,
+        start: int = 0,
+        keep: Keep = lambda row, part: None,
     ) -> Shard:
         """The rows of `items` from `start` on: each image embedded by each model; one that fails has an error.
 
-        The answers depend on `items` alone, not on `start` or what came before. told: of each row that is done.
+        The answers depend on `items` alone, not on `start` or what came before. on_done: of each row that is done.
         keep: gets what is new every KEEP_SECONDS, and when the work is stopped.
         Raises: FeatureError if the engine has failed.
         """
-        rows = _Rows(items, start, told)
+        rows = _Rows(items, start, on_done)
         done = _Done(start)
         try:
             for number, answers in enumerate(self._answers(rows) if start < len(items) else ()):
                 done.add_failures(rows.errors, rows.reached[number])
                 done.add(self._row(answers, items[rows.reached[number]]), answers)
-                told()
+                on_done()
                 if time.monotonic() - done.since >= KEEP_SECONDS:
                     self._keep(done, items, keep)
         except BaseException:
@@ -177,7 +179,7 @@ class _Rows:
 
     items: Sequence[Item]
     start: int
-    told: Told
+    on_done: OnDone
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
     reached: list[int] = dataclasses.field(default_factory=list)
     replayed: int = 0
@@ -197,7 +199,7 @@ class _Rows:
         """An image could not be loaded."""
         if row >= self.start:
             self.errors[row] = _reason(error, self.items[row])
-            self.told()
+            self.on_done()
 
     def loaded(self) -> Iterator[ImageSource]:
         """The images as they are found."""

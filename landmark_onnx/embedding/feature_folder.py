@@ -99,13 +99,13 @@ class Features:
             if error is not None
         ]
 
-    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Read all there is, to the last value. told: of bytes that are read, of all. Raises: FeatureError."""
+    def verify(self, on_done: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Read all there is, to the last value. on_done: of bytes that are read, of all. Raises: FeatureError."""
         self._check_structure()
         sizes = self._sizes()
         for number, done in enumerate(itertools.accumulate(sizes)):
             self._shard(number, None)
-            told(done, sum(sizes))
+            on_done(done, sum(sizes))
 
     def close(self) -> None:
         """Nothing stays open; as an index has it."""

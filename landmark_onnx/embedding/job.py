@@ -11,23 +11,23 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 import filelock
 
 from landmark_onnx.embedding.extract import Extractor
-from landmark_onnx.embedding.feature_folder import SHARD_SIZE, Features
+from landmark_onnx.embedding.feature_folder import Features
 from landmark_onnx.embedding.item import Item
-from landmark_onnx.embedding.manifest import FILE, DType, FeatureManifest, ModelIdentity, read_manifest
+from landmark_onnx.embedding.manifest import FILE, FeatureManifest, read_manifest
 from landmark_onnx.embedding.parts import PARTS, begun_shards, is_of, joined, kept_parts, part_path, remove_parts
+from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
 from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, shard_path, write_shard
 from landmark_onnx.embedding.worklist import FILE as PLAN
 from landmark_onnx.embedding.worklist import read_items, remove_plan, write_plan
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files.atomic import temporaries
 from landmark_onnx.files.documents import read_json
-from landmark_onnx.images.decode import Damaged, ReadOptions
-from landmark_onnx.images.ids import as_text
+from landmark_onnx.images.decode import ReadOptions
 from landmark_onnx.model import Retriever
 
 logger = logging.getLogger(__name__)
@@ -35,22 +35,6 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 OURS = re.compile(rf"{re.escape(FILE)}|{re.escape(PLAN)}|{NAMES.pattern}|{PARTS.pattern}")
 """Names of what is written into a folder."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedProgress:
-    """Who is told how far it is. Counts are of images.
-
-    found: so many are on the list by now. duplicates: ids that several have. kept: so many are done from before.
-    done: so many of so many are. damaged: a shard was, and is made again. stopped: by Ctrl-C, and so many are kept.
-    """
-
-    found: Callable[[int], None] = lambda count: None
-    duplicates: Callable[[Mapping[str, list[str]]], None] = lambda sources: None
-    kept: Callable[[int], None] = lambda count: None
-    done: Callable[[int, int], None] = lambda count, total: None
-    damaged: Callable[[str], None] = lambda reason: None
-    stopped: Callable[[int, int], None] = lambda count, total: None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +59,7 @@ class Job:
         """The images of a shard that are to be embedded."""
         return self.manifest.rows_of(number) - self.begun.get(number, 0)
 
-    def make(self, number: int, extractor: Extractor, told: Callable[[], None] = lambda: None) -> FinishedShard:
+    def make(self, number: int, extractor: Extractor, on_done: Callable[[], None] = lambda: None) -> FinishedShard:
         """Make a shard, or what is missing of it. Raises: FeatureError if it cannot be written."""
         items = read_items(self.plan, number)
         parts = list(kept_parts(self.folder, number, self.manifest, items))
@@ -88,7 +72,7 @@ class Job:
             with writing(path):
                 write_shard(path, part, self.manifest)
 
-        shard = joined([*parts, extractor(items, told, start=sum(len(part.errors) for part in parts), keep=keep)])
+        shard = joined([*parts, extractor(items, on_done, start=sum(len(part.errors) for part in parts), keep=keep)])
         path = shard_path(self.folder, number)
         with writing(path):
             sha256 = write_shard(path, shard, self.manifest)
@@ -98,59 +82,48 @@ class Job:
         return FinishedShard(number, sum(error is not None for error in shard.errors), sha256)
 
 
-Work: TypeAlias = Callable[[Job, Sequence[int], Callable[[int], None]], Iterable[FinishedShard]]
-"""Makes the shards of these numbers in any order, and yields each when it is there.
-The last argument is told of rows that are done before their shard is.
-"""
+class Work(Protocol):
+    """What makes shards: this process, or a cluster."""
+
+    def __call__(self, job: Job, numbers: Sequence[int], on_done: Callable[[int], None]) -> Iterable[FinishedShard]:
+        """Make the shards of these numbers in any order, and yield each when it is there.
+
+        on_done: how many rows more are done, before their shard is.
+        """
 
 
 def embed(
     items: Iterable[Item],
-    models: Sequence[ModelIdentity],
+    request: FeatureRequest,
     folder: Path,
     work: Work,
     *,
-    dtype: DType = "float32",
-    damaged: Damaged = "refuse",
-    shard_size: int = SHARD_SIZE,
     restart: bool = False,
-    watch: EmbedProgress | None = None,
+    progress: EmbedProgress | None = None,
 ) -> Features:
     """Embed `items` into a folder of features, or go on where an earlier run was stopped.
 
-    work: who makes the shards: `here`, or a cluster. damaged: as `work` reads images. restart: throw away what is in
-    the folder of another list, model or form.
-    Raises: FeatureError if the folder is another job's, somebody else is at it, or the disk is full.
+    work: what makes the shards: `here`, or a cluster. restart: throw away what is in the folder of another list, model
+    or form.
+    Raises: FeatureError if the folder is another job's, another process works in it, or the disk is full.
     """
-    watch = watch or EmbedProgress()
+    progress = progress or EmbedProgress()
     with writing(folder), _alone(folder):
-        plan = write_plan(folder, items, shard_size, watch.found)
-        wanted = FeatureManifest(
-            models=tuple(models),
-            dtype=dtype,
-            shard_size=shard_size,
-            inputs=plan.sha256,
-            rows=plan.rows,
-            base=as_text(str(Path.cwd())),
-            damaged=damaged,
-        )
+        plan = write_plan(folder, items, request.shard_size, progress.on_found)
+        wanted = request.manifest(plan)
         before = _settle(folder, wanted, restart)
-        watch.duplicates(plan.duplicates)
+        progress.on_duplicates(plan.duplicates)
         job = Job(folder, plan.path, wanted)
-        kept = _kept(job, before, watch)
+        kept = _kept(job, before, progress)
         job = dataclasses.replace(job, begun=_begun(job, kept))
         done = sum(map(wanted.rows_of, kept)) + sum(job.begun.values())
-        watch.kept(done)
+        progress.on_kept(done)
         logger.info("%s: %d of %d images are done, %d whole shards", folder, done, plan.rows, len(kept))
         if before.complete and done < plan.rows:
             wanted.write(folder)
-        made = _worked(job, work, kept, done, watch)
-        whole = dataclasses.replace(
-            wanted,
-            failed=sum(each.failed for each in made),
-            complete=True,
-            shard_sha256=tuple(each.sha256 for each in made),
-        )
+        made = _worked(job, work, kept, done, progress)
+        failed, hashes = sum(each.failed for each in made), tuple(each.sha256 for each in made)
+        whole = dataclasses.replace(wanted, failed=failed, complete=True, shard_sha256=hashes)
         whole.write(folder)
         remove_plan(folder)
         remove_parts(folder)
@@ -160,11 +133,11 @@ def embed(
 def here(retrievers: Sequence[Retriever], reading: ReadOptions | None = None) -> Work:
     """Work in this process."""
 
-    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[FinishedShard]:
+    def work(job: Job, numbers: Sequence[int], on_done: Callable[[int], None]) -> Iterator[FinishedShard]:
         models = {retriever.card.name: retriever for retriever in retrievers}
         extractor = Extractor(manifest=job.manifest, models=models, reading=reading or ReadOptions())
         for number in numbers:
-            yield job.make(number, extractor, lambda: told(1))
+            yield job.make(number, extractor, lambda: on_done(1))
 
     return work
 
@@ -216,7 +189,7 @@ def _old_shards(folder: Path, wanted: FeatureManifest) -> list[Path]:
     return ours
 
 
-def _kept(job: Job, before: FeatureManifest, watch: EmbedProgress) -> dict[int, FinishedShard]:
+def _kept(job: Job, before: FeatureManifest, progress: EmbedProgress) -> dict[int, FinishedShard]:
     """The shards that are there, whole, of these very images, and those of the manifest that was there: by number."""
     kept = {}
     for number in range(job.manifest.shards):
@@ -226,13 +199,13 @@ def _kept(job: Job, before: FeatureManifest, watch: EmbedProgress) -> dict[int, 
         try:
             shard = read_shard(path, job.manifest)
         except FeatureError as error:
-            watch.damaged(str(error))
+            progress.on_bad(str(error))
             continue
         items = read_items(job.plan, number)
         if not is_of(shard, items):
-            watch.damaged(f"{path}: of other images: made again")
+            progress.on_bad(f"{path}: of other images: made again")
         elif shard.sha256 not in before.shard_sha256[number : number + 1] and before.complete:
-            watch.damaged(f"{path}: not the file that was written under this name: made again")
+            progress.on_bad(f"{path}: not the file that was written under this name: made again")
         else:
             kept[number] = FinishedShard(number, sum(error is not None for error in shard.errors), shard.sha256)
     return kept
@@ -249,22 +222,22 @@ def _begun(job: Job, kept: Collection[int]) -> dict[int, int]:
 
 
 def _worked(
-    job: Job, work: Work, kept: Mapping[int, FinishedShard], done: int, watch: EmbedProgress
+    job: Job, work: Work, kept: Mapping[int, FinishedShard], done: int, progress: EmbedProgress
 ) -> list[FinishedShard]:
     """Have the rest of the shards made; all of them, in order."""
 
-    def told(rows: int) -> None:
+    def on_done(rows: int) -> None:
         nonlocal done
         done += rows
-        watch.done(done, job.manifest.rows)
+        progress.on_done(done, job.manifest.rows)
 
     missing = [number for number in range(job.manifest.shards) if number not in kept]
     made = dict(kept)
     try:
-        for each in work(job, missing, told):
+        for each in work(job, missing, on_done):
             made[each.number] = each
     except KeyboardInterrupt:
-        watch.stopped(sum(map(job.manifest.rows_of, made)) + sum(_begun(job, made).values()), job.manifest.rows)
+        progress.on_stopped(sum(map(job.manifest.rows_of, made)) + sum(_begun(job, made).values()), job.manifest.rows)
         raise
     return [made[number] for number in range(job.manifest.shards)]
 

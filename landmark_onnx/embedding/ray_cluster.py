@@ -112,14 +112,14 @@ def on_ray(address: str, recipes: Sequence[WorkerModel], workers: int = 0) -> Wo
     Raises, when it works: MissingExtraError; FeatureError if there is no such cluster, or the work fails there.
     """
 
-    def work(job: Job, numbers: Sequence[int], told: Callable[[int], None]) -> Iterator[FinishedShard]:
+    def work(job: Job, numbers: Sequence[int], on_done: Callable[[int], None]) -> Iterator[FinishedShard]:
         if not numbers:
             return
         everywhere = dataclasses.replace(job, folder=job.folder.resolve(), plan=job.plan.resolve())
         count = workers or (LOCAL_WORKERS if address == LOCAL else 0)
         with _cluster(address, count) as ray:
             for made in _made(ray, everywhere, numbers, recipes, count):
-                told(job.rows(made.number))
+                on_done(job.rows(made.number))
                 yield made
 
     return work

@@ -20,15 +20,15 @@ from landmark_onnx.images.walk import SUFFIXES, Walk
 _BLOCK = 1 << 20
 
 
-def tar_items(path: str, rule: IdRule, checking: Callable[[str], None], walk: Walk) -> Iterator[Item]:
+def tar_items(path: str, rule: IdRule, on_stage: Callable[[str], None], walk: Walk) -> Iterator[Item]:
     """The members that are called like images, in their order; links, devices and names that lead out are refused.
 
-    A refused member is an item that fails, as any damaged image. checking: told of a tar that is hashed first. walk:
+    A refused member is an item that fails, as any damaged image. on_stage: a tar that is hashed first. walk:
     counts the other members.
     Raises: FeatureError if the tar is missing, damaged, compressed, or not what its md5 says.
     """
     try:
-        _check_md5(Path(path), checking)
+        _check_md5(Path(path), on_stage)
         with open(path, "rb") as file:  # noqa: PTH123
             for member in members(file):
                 name = PurePosixPath(member.name)
@@ -59,14 +59,14 @@ def _item(path: str, member: TarMember, rule: IdRule) -> Item:
     return Item(image_id(member.name, rule), source, place, member.offset, max(member.size, 0), refusal)
 
 
-def _check_md5(path: Path, checking: Callable[[str], None]) -> None:
+def _check_md5(path: Path, on_stage: Callable[[str], None]) -> None:
     notes = path.with_name(f"md5.{path.stem}.txt")
     if not notes.is_file():
         return
     found = re.match(r"\s*([0-9a-fA-F]{32})\b", notes.read_text(encoding="ascii", errors="replace")[:4096])
     if not found:
         raise FeatureError(f"{notes}: wanted an md5 of {path.name}; fetch it again, or remove it to go without")
-    checking(str(path))
+    on_stage(str(path))
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

@@ -37,9 +37,9 @@ class Worklist:
 
 
 def write_plan(
-    folder: Path, items: Iterable[Item], shard_size: int, found: Callable[[int], None] = lambda count: None
+    folder: Path, items: Iterable[Item], shard_size: int, on_found: Callable[[int], None] = lambda count: None
 ) -> Worklist:
-    """Write the list down. Memory: 8 bytes for each image. found: told how many there are, a shard at a time.
+    """Write the list down. Memory: 8 bytes for each image. on_found: how many there are, a shard at a time.
 
     Raises: FeatureError for no image at all.
     """
@@ -57,7 +57,7 @@ def write_plan(
                 pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
             ]
             out.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=shard_size)
-            found(len(hashes))
+            on_found(len(hashes))
         if not hashes:
             raise FeatureError("no image was given")
     return Worklist(path=path, rows=len(hashes), sha256=digest.hexdigest(), duplicates=_duplicates(path, hashes))

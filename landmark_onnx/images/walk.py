@@ -75,20 +75,20 @@ class Walk:
 
     def words(self) -> str:
         """What was passed over, on one line; "" for nothing."""
-        told = []
+        parts = []
         if self._suffixes:
             order = sorted(self._suffixes.items(), key=lambda item: (-item[1], item[0] == "", item[0]))
             kinds = [f"{count:,} {suffix or 'without'}" for suffix, count in order[:SHOWN]]
             more = [f"{len(self._suffixes) - SHOWN} more kinds"] if len(self._suffixes) > SHOWN else []
-            told.append(f"{_files(self._suffixes.total())} of other suffixes ({', '.join(kinds + more)})")
+            parts.append(f"{_files(self._suffixes.total())} of other suffixes ({', '.join(kinds + more)})")
         if self._unnamed.count:
-            told.append(f"{_files(self._unnamed.count, 'image')} without a suffix ({self._unnamed.first})")
+            parts.append(f"{_files(self._unnamed.count, 'image')} without a suffix ({self._unnamed.first})")
         if self._links.count:
             folders = _files(self._links.count, "linked folder")
-            told.append(f"{folders} ({self._links.first}; --follow-links searches them)")
+            parts.append(f"{folders} ({self._links.first}; --follow-links searches them)")
         if self._again.count:
-            told.append(f"{_files(self._again.count, 'link')} to what is searched elsewhere ({self._again.first})")
-        return f"passed over {', '.join(told)}" if told else ""
+            parts.append(f"{_files(self._again.count, 'link')} to what is searched elsewhere ({self._again.first})")
+        return f"passed over {', '.join(parts)}" if parts else ""
 
     def _enters(self, path: str, top: str, seen: set[tuple[int, int] | str]) -> bool:
         """Whether to go into a folder."""

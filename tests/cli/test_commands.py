@@ -146,7 +146,7 @@ def test_version(run):
 
 
 def test_shared_options_have_the_defaults_of_the_runtime():
-    runtime = inspect.signature(Classifier).parameters
+    runtime = inspect.signature(Retriever).parameters
     assert BatchOptions().max_pixels == runtime["max_pixels"].default == MAX_PIXELS
     assert BatchOptions().batch_size == runtime["batch_size"].default
     assert ExecutionOptions().provider == runtime["provider"].default

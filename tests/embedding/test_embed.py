@@ -24,7 +24,9 @@ from landmark_onnx.embedding import extract, job, shards
 from landmark_onnx.embedding.feature_folder import Features, open_features
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.embedding.listing import list_items
+from landmark_onnx.embedding.manifest import FeatureManifest, ModelIdentity
 from landmark_onnx.embedding.parts import PARTS
+from landmark_onnx.embedding.request import FeatureRequest
 from landmark_onnx.errors import FeatureError, ImageError, SearchError, SessionError
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import ReadOptions
@@ -598,8 +600,8 @@ def test_an_engine_that_fails_on_everything_stops_the_job(photos, monkeypatch):
     monkeypatch.setattr("landmark_onnx.runtime.session.Session.run", fail)
     retriever = Retriever(exported_path(MODEL), threads=1)
     items = list(list_items(["photos"]))
-    manifest = job.FeatureManifest(
-        models=(job.ModelIdentity(MODEL, "", 512, "", "fp32"),), dtype="float32", shard_size=30, inputs="", rows=30
+    manifest = FeatureManifest(
+        models=(ModelIdentity(MODEL, "", 512, "", "fp32"),), dtype="float32", shard_size=30, inputs="", rows=30
     )
     extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever}, reading=ReadOptions(max_pixels=10**6))
     monkeypatch.setattr(extract, "KEEP_SECONDS", 0.0)
@@ -698,7 +700,7 @@ def test_models_of_two_orders_of_colours_share_one_pass(photos):
     """Images that are decoded once for all are BGR, whatever a model takes arrays in."""
     wanted = Retriever(exported_path(MODEL), threads=1)
     other = Retriever(other_model(photos / "other.onnx"), threads=1, colour="rgb")
-    identities = [identify(wanted), identify(other)]
-    features = job.embed(list_items(["photos"]), identities, Path("features"), job.here([wanted, other]))
+    request = FeatureRequest(models=[identify(wanted), identify(other)])
+    features = job.embed(list_items(["photos"]), request, Path("features"), job.here([wanted, other]))
     expected(features, MODEL, exported_path(MODEL))
     expected(features, "other", photos / "other.onnx")

@@ -17,8 +17,9 @@ MEASURE = """
 import json, pathlib, re, sys
 from landmark_onnx import Retriever
 from landmark_onnx.embedding.identity import identify
-from landmark_onnx.embedding.job import EmbedProgress, embed, here
+from landmark_onnx.embedding.job import embed, here
 from landmark_onnx.embedding.listing import list_items
+from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
 
 folder, *models = sys.argv[1:]
 seen = {}
@@ -29,10 +30,10 @@ def done(count, total):
         seen[count] = int(re.search(r"VmRSS:\\s+(\\d+) kB", status)[1]) / 1000
 
 retrievers = [Retriever(model) for model in models]
-identities = [identify(retriever) for retriever in retrievers]
+request = FeatureRequest(models=[identify(retriever) for retriever in retrievers], shard_size=256)
 items = list_items([folder + "/list.txt"])
-watch = EmbedProgress(done=done)
-embed(items, identities, pathlib.Path(folder, "features"), here(retrievers), shard_size=256, watch=watch)
+progress = EmbedProgress(on_done=done)
+embed(items, request, pathlib.Path(folder, "features"), here(retrievers), progress=progress)
 print(json.dumps(seen))
 """
 

@@ -21,6 +21,7 @@ from landmark_onnx.embedding.job import FinishedShard, Job, embed
 from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.manifest import FeatureManifest, ModelIdentity
 from landmark_onnx.embedding.ray_cluster import ShardMaker, WorkerModel, on_ray
+from landmark_onnx.embedding.request import FeatureRequest
 from landmark_onnx.errors import MissingExtraError
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import ReadOptions
@@ -169,14 +170,15 @@ def test_a_worker_hands_its_warnings_on(tmp_path):
     )
     answers = []
 
-    def work(job, numbers, told):
+    def work(job, numbers, on_done):
         for number in numbers:
             answer = {key: values[0] for key, values in ShardMaker(job, [recipe])({"number": [number]}).items()}
             answers.append(answer)
             yield FinishedShard(answer["number"], answer["failed"], answer["sha256"])
 
     items = list_items([str(tmp_path / "cut.jpg"), "none.jpg"])
-    features = embed(items, [identify(recipe.load())], tmp_path / "features", work, damaged="accept")
+    request = FeatureRequest(models=[identify(recipe.load())], damaged="accept")
+    features = embed(items, request, tmp_path / "features", work)
     assert (features.count, features.manifest.damaged) == (1, "accept")
     (answer,) = answers
     assert answer["error"] == ""

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
+from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import ModelName
 from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, unfolded
 from landmark_onnx.cli.output import Column, Record, View
-from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.run import emit, reporting
 
 
 def _rows(record: Record) -> list[Record]:
@@ -35,7 +36,7 @@ Labels = Annotated[
 def classify(
     images: ImageArguments,
     model: ModelName,
-    supply: ModelSource,
+    source: ModelSource,
     engine: ExecutionOptions,
     batch: BatchOptions,
     output: Output,
@@ -49,8 +50,5 @@ def classify(
     names = read_labels(labels) if labels else None
     with reporting(output) as report:
         sources = expand(images, report.note, follow_links=batch.follow_links)
-        classifier = load(Classifier, model, engine, batch, report, supply)
-        classifier.top = top
-        if names is not None:
-            classifier.names = names
+        classifier = Loader(engine, batch, report, source).load(Classifier, model, top=top, names=names)
         emit(classifier.paced(sources), VIEW, output, report, timed=batch.time)

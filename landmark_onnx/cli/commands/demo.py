@@ -13,9 +13,10 @@ from landmark_onnx.cli.commands.det import VIEW as BOXES
 from landmark_onnx.cli.commands.det import drawn
 from landmark_onnx.cli.commands.export import ExportRequest, export_one, facts
 from landmark_onnx.cli.commands.retrieval import VIEW as COSINES
+from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, Format, Output, Quiet
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.extras import extra
 
 if TYPE_CHECKING:
@@ -103,20 +104,20 @@ def _answer(photos: list[str], models: list[str], folder: Path, output: Output, 
     from landmark_onnx.model import Classifier, Detector, Retriever
 
     engine, batch = ExecutionOptions(provider="cpu"), BatchOptions()
-    retriever = load(Retriever, models[0], engine, batch, report)
+    loader = Loader(engine, batch, report)
+    retriever = loader.load(Retriever, models[0])
     alike = list(retriever.compare(photos[0], photos[1:]))
     report.result()
     report.result("retrieval: the first photo against the others")
     emit(alike, COSINES, output, report)
     _write_sheet(folder / "retrieval.jpg", photos[0], alike)
 
-    classifier = load(Classifier, models[1], engine, batch, report)
-    classifier.top = 1
+    classifier = loader.load(Classifier, models[1], top=1)
     report.result()
     report.result("cls: the most probable class")
     emit(classifier.stream(photos), CLASSES, output, report)
 
-    detector = load(Detector, models[2], engine, batch, report)
+    detector = loader.load(Detector, models[2])
     report.result()
     report.result(f"det: the {KEEP} largest boxes of each photo")
     copies = DrawnCopies(folder / "detections")

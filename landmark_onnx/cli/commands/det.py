@@ -1,6 +1,5 @@
 """`landmark-onnx det`: boxes of things in images, as data and drawn."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
+from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import OptionalModelName, default_model
 from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, unfolded
 from landmark_onnx.cli.output import Column, Record, View
-from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.errors import ImageError
 
 if TYPE_CHECKING:
-    from landmark_onnx.cards.schema import ModelCard
     from landmark_onnx.images.contact_sheet import DrawnCopies
     from landmark_onnx.images.decode import ReadOptions
     from landmark_onnx.results import Detections, Failure
@@ -61,7 +60,7 @@ Keep = Annotated[int | None, typer.Option(min=1, help="Most boxes of an image; t
 @unfolded
 def detect(
     images: ImageArguments,
-    supply: ModelSource,
+    source: ModelSource,
     engine: ExecutionOptions,
     batch: BatchOptions,
     output: Output,
@@ -77,24 +76,12 @@ def detect(
 
     with reporting(output) as report:
         sources = expand(images, report.note, follow_links=batch.follow_links)
-        detector = load(Detector, model or default_model("det"), engine, batch, report, supply)
-        detector.card = with_thresholds(detector.card, score, iou, keep)
+        loader = Loader(engine, batch, report, source)
+        detector = loader.load(Detector, model or default_model("det"), score=score, iou=iou, keep=keep)
         answers: Iterator[Detections | Failure | None] = detector.paced(sources)
         if draw:
             answers = drawn(answers, DrawnCopies(draw), batch.reading())
         emit(answers, VIEW, output, report, timed=batch.time)
-
-
-def with_thresholds(card: "ModelCard", score: float | None, iou: float | None, keep: int | None) -> "ModelCard":
-    """The card with other thresholds, where they are given."""
-    rule = card.postprocess
-    rule = dataclasses.replace(
-        rule,
-        score=rule.score if score is None else score,
-        iou=rule.iou if iou is None else iou,
-        keep=rule.keep if keep is None else keep,
-    )
-    return dataclasses.replace(card, postprocess=rule)
 
 
 def drawn(

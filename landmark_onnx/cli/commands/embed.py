@@ -1,5 +1,6 @@
 """`landmark-onnx embed`: embeddings of any number of images, in a folder that other commands and programs read."""
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.inputs import matches
+from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import IDS_HELP, MODEL_HELP, complete_model
 from landmark_onnx.cli.options import OUTPUT, ExecutionOptions, Images, ModelSource, Quiet, unfolded
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.cli.run import load
 from landmark_onnx.images.ids import IdRule
 from landmark_onnx.images.walk import Walk
 
 if TYPE_CHECKING:
     from landmark_onnx.embedding.feature_folder import Features
-    from landmark_onnx.embedding.job import EmbedProgress, Work
+    from landmark_onnx.embedding.job import Work
+    from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
     from landmark_onnx.model import Retriever
 
 SHOWN = 20
@@ -63,15 +65,6 @@ Folder = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Stored = Annotated[FeatureForm, typer.Option("--dtype", help="Of the stored vectors.", rich_help_panel=OUTPUT)]
-ShardSize = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Images in one file. A kill undoes the work of half a minute, of as many at most; Ctrl-C none.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 Ids = Annotated[
     IdRule,
     typer.Option(
@@ -83,19 +76,89 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="Throw away what the folder has, and begin again.", rich_help_panel=OUTPUT),
 ]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Work on this Ray cluster, all of whose machines see images, models and FOLDER under the same paths; "
-        "local starts one here.",
-        rich_help_panel=CLUSTER,
-    ),
-]
-Workers = Annotated[
-    int,
-    typer.Option(min=0, help="Copies of the models there; 0 for one on each machine.", rich_help_panel=CLUSTER),
-]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """How features are stored."""
+
+    dtype: Annotated[FeatureForm, typer.Option(help="Of the stored vectors.", rich_help_panel=OUTPUT)] = (
+        FeatureForm.FLOAT32
+    )
+    shard_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Images in one file. A kill undoes the work of half a minute, of as many at most; Ctrl-C none.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 1024
+
+    def request(self, retrievers: "list[Retriever]", batch: Images) -> "FeatureRequest":
+        """The features that are wanted of these models."""
+        from landmark_onnx.embedding.identity import identify
+        from landmark_onnx.embedding.request import FeatureRequest
+
+        return FeatureRequest(
+            models=[identify(retriever) for retriever in retrievers],
+            dtype=self.dtype.value,
+            damaged=batch.damaged.value,
+            shard_size=self.shard_size,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where the work is done: here, or on a Ray cluster."""
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Work on this Ray cluster, all of whose machines see images, models and FOLDER under the same paths; "
+            "local starts one here.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Copies of the models there; 0 for one on each machine.", rich_help_panel=CLUSTER),
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if self.workers and not self.ray:
+            raise typer.BadParameter("copies of the models are for --ray", param_hint="--workers")
+
+    def check(self) -> None:
+        """Raises: MissingExtraError; FeatureError if there is no such cluster."""
+        if self.ray:
+            from landmark_onnx.embedding.ray_cluster import check_cluster
+
+            check_cluster(self.ray)
+
+    def work(self, names: list[str], retrievers: "list[Retriever]", loader: Loader) -> "Work":
+        """What makes the shards. names: of the retrievers, which a cluster loads again."""
+        reading = loader.batch.reading()
+        if self.ray is None:
+            from landmark_onnx.embedding.job import here
+
+            return here(retrievers, reading)
+        from landmark_onnx.embedding.ray_cluster import WorkerModel, on_ray
+        from landmark_onnx.hub.pull import ensure
+
+        recipes = [
+            WorkerModel(
+                # As it was loaded: a session's own path may be that of a reduced precision's file.
+                path=ensure(name, loader.engine.precision.value, offline=loader.source.offline).resolve(),
+                provider=loader.engine.request(),
+                threads=loader.engine.threads,
+                batch_size=loader.batch.batch_size,
+                reading=reading,
+                card=loader.source.read_card(),
+            )
+            for name in names
+        ]
+        return on_ray(self.ray, recipes, self.workers)
 
 
 @unfolded
@@ -103,52 +166,36 @@ def embed_images(
     images: What,
     model: Models,
     output: Folder,
-    supply: ModelSource,
+    source: ModelSource,
     engine: ExecutionOptions,
     batch: Images,
-    dtype: Stored = FeatureForm.FLOAT32,
-    shard_size: ShardSize = 1024,
+    stored: Stored,
+    cluster: Cluster,
     ids: Ids = IdRule.AUTO,
     restart: Restart = False,
-    ray: Ray = None,
-    workers: Workers = 0,
     quiet: Quiet = False,
 ) -> None:
     """Embed images into a folder of features; stopped at any moment, the same command goes on.
 
     A bad image is a row with an error: it is listed at the end, and makes the exit code 1.
     """
-    from landmark_onnx.embedding.identity import identify
     from landmark_onnx.embedding.job import embed
     from landmark_onnx.embedding.listing import list_items
+    from landmark_onnx.embedding.shards import arrow
 
-    if supply.card and len(model) > 1:
+    if source.card and len(model) > 1:
         raise typer.BadParameter("a card is one model's, and several are given", param_hint="--card")
-    if workers and not ray:
-        raise typer.BadParameter("copies of the models are for --ray", param_hint="--workers")
     walk = Walk(follow_links=batch.follow_links)
     with Reporter(quiet=quiet) as report:
-        if ray:
-            from landmark_onnx.embedding.ray_cluster import check_cluster
-
-            check_cluster(ray)
-        retrievers = _retrievers(model, engine, batch, report, supply)
-        features = embed(
-            list_items(
-                (path for argument in images for path in matches(argument)),
-                ids,
-                walk=walk,
-                checking=lambda path: report.stage(f"{path}: checking its md5"),
-            ),
-            [identify(retriever) for retriever in retrievers],
-            output,
-            _work(model, retrievers, engine, batch, supply, ray, workers),
-            dtype=dtype.value,
-            damaged=batch.damaged.value,
-            shard_size=shard_size,
-            restart=restart,
-            watch=_watching(report),
-        )
+        cluster.check()
+        arrow()  # what is missing is said before a model is pulled
+        loader = Loader(engine, batch, report, source)
+        retrievers = loader.retrievers(model)
+        paths = (path for argument in images for path in matches(argument))
+        items = list_items(paths, ids, walk=walk, on_stage=lambda path: report.stage(f"{path}: checking its md5"))
+        request = stored.request(retrievers, batch)
+        work = cluster.work(model, retrievers, loader)
+        features = embed(items, request, output, work, restart=restart, progress=_embed_progress(report))
         _conclude(features, report)
         if words := walk.words():
             report.note(words)
@@ -156,51 +203,10 @@ def embed_images(
         raise typer.Exit(1)
 
 
-def _retrievers(
-    models: list[str], engine: ExecutionOptions, batch: Images, report: Reporter, supply: ModelSource
-) -> "list[Retriever]":
-    from landmark_onnx.embedding.shards import arrow
-    from landmark_onnx.model import Retriever
-
-    arrow()  # what is missing is said before a model is pulled
-    return [load(Retriever, name, engine, batch, report, supply) for name in models]
-
-
-def _work(
-    models: list[str],
-    retrievers: "list[Retriever]",
-    engine: ExecutionOptions,
-    batch: Images,
-    supply: ModelSource,
-    ray: str | None,
-    workers: int,
-) -> "Work":
-    if ray is None:
-        from landmark_onnx.embedding.job import here
-
-        return here(retrievers, batch.reading())
-    from landmark_onnx.embedding.ray_cluster import WorkerModel, on_ray
-    from landmark_onnx.hub.pull import ensure
-
-    recipes = [
-        WorkerModel(
-            # As it was loaded: a session's own path may be that of a reduced precision's file.
-            path=ensure(model, engine.precision.value, offline=supply.offline).resolve(),
-            provider=engine.request(),
-            threads=engine.threads,
-            batch_size=batch.batch_size,
-            reading=batch.reading(),
-            card=supply.read_card(),
-        )
-        for model in models
-    ]
-    return on_ray(ray, recipes, workers)
-
-
-def _watching(report: Reporter) -> "EmbedProgress":
+def _embed_progress(report: Reporter) -> "EmbedProgress":
     """What the job tells of itself, as notes and progress."""
     from landmark_onnx.cli.eta import Pace
-    from landmark_onnx.embedding.job import EmbedProgress
+    from landmark_onnx.embedding.request import EmbedProgress
 
     pace = Pace()
 
@@ -217,12 +223,12 @@ def _watching(report: Reporter) -> "EmbedProgress":
             report.note(f"{len(sources) - SHOWN:,} more ids are those of several images")
 
     return EmbedProgress(
-        found=lambda count: report.progress(f"listing: {count:,} images", count),
-        duplicates=duplicates,
-        kept=kept,
-        done=lambda count, total: report.progress(pace.words(count, total), count, total),
-        damaged=report.note,
-        stopped=lambda count, total: report.note(
+        on_found=lambda count: report.progress(f"listing: {count:,} images", count),
+        on_duplicates=duplicates,
+        on_kept=kept,
+        on_done=lambda count, total: report.progress(pace.words(count, total), count, total),
+        on_bad=report.note,
+        on_stopped=lambda count, total: report.note(
             f"stopped: {count:,} of {total:,} images are kept; the same command goes on behind them"
         ),
     )

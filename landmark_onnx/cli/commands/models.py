@@ -10,11 +10,12 @@ import typer
 
 from landmark_onnx.cli.commands.verify import VIEW as VERIFIED
 from landmark_onnx.cli.commands.verify import Refusal, verified
+from landmark_onnx.cli.loader import pull_progress
 from landmark_onnx.cli.model_names import complete_model
 from landmark_onnx.cli.options import ExecutionOptions, Format, Output, Quiet, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.cli.run import Printable, emit, reporting, watching
+from landmark_onnx.cli.run import Printable, emit, reporting
 from landmark_onnx.errors import LandmarkError, shown
 
 app = typer.Typer(
@@ -95,7 +96,7 @@ def pull_models(names: Names, offline: Offline = False, as_json: Json = False, q
     from landmark_onnx.store.status import stored_model
 
     def pulled(name: str, report: Reporter) -> Printable:
-        pull(name, offline=offline, progress=watching(name, report))
+        pull(name, offline=offline, progress=pull_progress(name, report))
         return stored_model(name)
 
     _tell(lambda report: _each(names, pulled, report), MODELS, as_json=as_json, quiet=quiet)
@@ -177,7 +178,7 @@ def verify_models(
         from landmark_onnx.hub.golden import ask_golden
         from landmark_onnx.hub.pull import ensure
 
-        progress = watching(name, report)
+        progress = pull_progress(name, report)
         path = ensure(name, engine.precision.value, progress=progress)
         return ask_golden(path, engine.request(), Fetching(name=name, progress=progress), threads=engine.threads)
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
+from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import ModelName
 from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, check_destination, unfolded
 from landmark_onnx.cli.output import Column, View
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.errors import ImageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ Save = Annotated[
 def compare(
     query: Query,
     model: ModelName,
-    supply: ModelSource,
+    source: ModelSource,
     engine: ExecutionOptions,
     batch: BatchOptions,
     output: Output,
@@ -69,7 +70,7 @@ def compare(
     with reporting(output) as report:
         sources = expand([query, *(others or [])], report.note, follow_links=batch.follow_links)
         with feature_file(save) if save else contextlib.nullcontext() as add:
-            retriever = load(Retriever, model, engine, batch, report, supply)
+            retriever = Loader(engine, batch, report, source).load(Retriever, model)
             answers = _compared(retriever.paced(sources), add, report, timed=batch.time)
             emit(answers, VIEW, output, report, timed=batch.time)
         if save:

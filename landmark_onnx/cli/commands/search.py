@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
+from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import MODEL_HELP, complete_model
 from landmark_onnx.cli.options import OUTPUT, ExecutionOptions, Images, ModelSource, Output, check_destination, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.cli.run import emit, load, reporting
+from landmark_onnx.cli.run import emit, reporting
 
 if TYPE_CHECKING:
     from landmark_onnx.results import Failure
@@ -82,7 +83,7 @@ Moved = Annotated[
 @unfolded
 def find(
     index: Folder,
-    supply: ModelSource,
+    source: ModelSource,
     engine: ExecutionOptions,
     batch: Images,
     output: Output,
@@ -97,6 +98,7 @@ def find(
 ) -> None:
     """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
     from landmark_onnx.search.open import open_index
+    from landmark_onnx.search.queries import embedded
 
     if bool(query) == bool(features):
         raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
@@ -116,7 +118,8 @@ def find(
             queries = _precomputed(features, opened.ensemble, index)
         else:
             images = expand(query or [], report.note, follow_links=batch.follow_links)
-            queries = _embedded(images, opened.ensemble, index, (model or []), engine, batch, supply, report)
+            retrievers = Loader(engine, batch, report, source).of_index(opened.ensemble, model or [], str(index))
+            queries = embedded(images, opened.ensemble, retrievers)
         answers = _answered(queries, opened, top, steps, approximate=approximate)
         if html:
             answers = _shown(answers, html, index, moves, report)
@@ -136,28 +139,6 @@ def _precomputed(folder: Path, ensemble: "Ensemble", index: Path) -> "Iterator[Q
     features = open_features(folder)
     ensemble.check(features.models, str(index), str(folder))
     return precomputed(features, ensemble)
-
-
-def _embedded(
-    images: Iterator[str],
-    ensemble: "Ensemble",
-    index: Path,
-    names: list[str],
-    engine: ExecutionOptions,
-    batch: Images,
-    supply: ModelSource,
-    report: Reporter,
-) -> "Iterator[Queries | Failure | None]":
-    from landmark_onnx.model import Retriever
-    from landmark_onnx.search.queries import check_retrievers, embedded
-
-    loaded = [
-        load(Retriever, name, engine, batch, report, supply)
-        for name in names or [model.name for model in ensemble.models]
-    ]
-    retrievers = {retriever.card.name: retriever for retriever in loaded}
-    check_retrievers(ensemble, retrievers, str(index))
-    return embedded(images, ensemble, retrievers)
 
 
 def _answered(

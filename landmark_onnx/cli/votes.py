@@ -1,0 +1,191 @@
+"""Options of `landmark-onnx recognize`: which landmarks there are, who votes for them, and what has a veto."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from landmark_onnx.cli.loader import Loader
+from landmark_onnx.cli.model_names import IDS_HELP, complete_model
+from landmark_onnx.cli.progress import Reporter
+from landmark_onnx.images.ids import IdRule
+
+if TYPE_CHECKING:
+    from landmark_onnx.recognition.recognizer import FramingDetector, Voter
+    from landmark_onnx.recognition.rules import Rule
+    from landmark_onnx.search.open import AnyIndex
+
+T = TypeVar("T")
+
+VOTES = "Votes"
+FILTER = "What is no landmark"
+NEIGHBOURS = 3
+"""As `landmark_onnx.recognition.votes.NEIGHBOURS`, which help need not import."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Which landmarks the images of an index show."""
+
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            exists=True,
+            dir_okay=False,
+            help="Landmarks of the index's images: train.csv, train_clean.csv, index_image_to_landmark.csv, or columns "
+            "id,label. Without it each image is a landmark of its own, called by its id.",
+            rich_help_panel=VOTES,
+        ),
+    ] = None
+    ids: Annotated[
+        IdRule | None,
+        typer.Option(
+            help=f"{IDS_HELP} Here: of both sides, before --labels are asked, and in --kaggle. By default ids are "
+            "taken as they are, and an image given by its path is its stem in --kaggle.",
+            rich_help_panel=VOTES,
+        ),
+    ] = None
+
+    def of(self, opened: "AnyIndex", index: str, report: Reporter) -> Callable[[str], str | None]:
+        """Id of an image of the index -> its landmark. Raises: TableError if the labels have none of the ids."""
+        if self.labels is None:
+            return str
+        from landmark_onnx.images.ids import check_ids, image_id
+        from landmark_onnx.recognition.landmark_labels import read_landmarks
+
+        rule = self.ids or IdRule.PATH
+        landmarks = read_landmarks(self.labels, rule)
+        found = (image_id(name, rule) for name in opened.ids)
+        remedy = "--ids stem compares names without folders and suffix"
+        if warning := check_ids(found, landmarks, f"ids of {index}", str(self.labels), remedy):
+            report.note(f"{warning}: they have no vote; {remedy}")
+        return lambda name: landmarks.get(image_id(name, rule))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Voting:
+    """Neighbours and classifiers that vote. Class names and weights are one for each classifier, or one for all."""
+
+    neighbours: Annotated[int, typer.Option(min=1, help="How many of the nearest vote.", rich_help_panel=VOTES)] = (
+        NEIGHBOURS
+    )
+    neighbour_weight: Annotated[float, typer.Option(min=0, help="Of the neighbours' votes.", rich_help_panel=VOTES)] = (
+        1.0
+    )
+    cls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cls",
+            metavar="NAME_OR_PATH",
+            help="A classifier that votes too, with its probabilities. Repeat for more.",
+            autocompletion=complete_model,
+            rich_help_panel=VOTES,
+        ),
+    ] = None
+    cls_labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--cls-labels",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Class index and landmark a line, if the model has none itself: one for all, or one for each --cls.",
+            rich_help_panel=VOTES,
+        ),
+    ] = None
+    cls_weight: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--cls-weight", min=0, help="One for all, or one for each --cls; 1 unless given.", rich_help_panel=VOTES
+        ),
+    ] = None
+    cls_top: Annotated[
+        int, typer.Option("--cls-top", min=1, help="Classes of each that vote.", rich_help_panel=VOTES)
+    ] = 5
+
+    def __post_init__(self) -> None:
+        for given, option in ((self.cls_labels, "--cls-labels"), (self.cls_weight, "--cls-weight")):
+            many = len(self.cls or [])
+            if given and len(given) not in (1, many):
+                raise typer.BadParameter(
+                    f"{len(given)} of them for {many} --cls: wanted one, or one for each", param_hint=option
+                )
+            if given and not many:
+                raise typer.BadParameter("is of a classifier: give --cls too", param_hint=option)
+
+    def class_names(self) -> Sequence[Mapping[int, str] | None]:
+        """Of each classifier, class index -> name by its file; None without one. Raises: ModelFileError."""
+        from landmark_onnx.modelfile.labels import read_labels
+
+        return self._each([read_labels(path) for path in self.cls_labels or []] or [None])
+
+    def voters(self, loader: Loader, class_names: Sequence[Mapping[int, str] | None]) -> "list[Voter]":
+        """The classifiers, with names of their classes. Raises: ModelFileError if one has none."""
+        from landmark_onnx.errors import ModelFileError
+        from landmark_onnx.model import Classifier
+        from landmark_onnx.recognition.recognizer import Voter
+
+        voters = []
+        for name, names, weight in zip(self.cls or [], class_names, self._each(self.cls_weight or [1.0]), strict=True):
+            classifier = loader.load(Classifier, name, top=self.cls_top, names=names)
+            if not classifier.names:
+                raise ModelFileError(f"{name}: does not say which landmarks its classes are: give --cls-labels FILE")
+            voters.append(Voter(name=classifier.card.name, classifier=classifier, weight=weight))
+        return voters
+
+    def _each(self, given: Sequence[T]) -> Sequence[T]:
+        """One for each classifier, where one may be given for all."""
+        many = len(self.cls or [])
+        return given if len(given) == many else [given[0]] * many
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Veto:
+    """A detector, and the rules by which its boxes say that an image shows no landmark."""
+
+    det: Annotated[
+        str | None,
+        typer.Option(
+            "--det",
+            metavar="NAME_OR_PATH",
+            help="A detector: an image of which a rule holds shows no landmark.",
+            autocompletion=complete_model,
+            rich_help_panel=FILTER,
+        ),
+    ] = None
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            "--rules",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="TOML: classes, score, area. By default our own, not the authors': recognition/no_landmark.toml.",
+            rich_help_panel=FILTER,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.rules and not self.det:
+            raise typer.BadParameter("rules are about a detector's boxes: give --det too", param_hint="--rules")
+
+    def read_rules(self) -> "tuple[Rule, ...]":
+        """The rules; none without a detector. Raises: RuleError."""
+        from landmark_onnx.recognition.rules import read_rules
+
+        return read_rules(self.rules) if self.det else ()
+
+    def detector(self, loader: Loader, rules: "Sequence[Rule]") -> "FramingDetector | None":
+        """The detector, if one is wanted. Raises: RuleError if it has none of a rule's classes."""
+        from landmark_onnx.recognition.recognizer import FramingDetector
+        from landmark_onnx.recognition.rules import unknown_classes
+
+        if self.det is None:
+            return None
+        detector = loader.load(FramingDetector, self.det)
+        if unknown := unknown_classes(rules, detector.names):
+            loader.report.note(f"classes of the rules that the detector has not: {', '.join(unknown)}")
+        return detector

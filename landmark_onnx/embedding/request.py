@@ -1,0 +1,53 @@
+"""What features are wanted, and what is called while they are made."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from landmark_onnx.embedding.feature_folder import SHARD_SIZE
+from landmark_onnx.embedding.manifest import DType, FeatureManifest, ModelIdentity
+from landmark_onnx.embedding.worklist import Worklist
+from landmark_onnx.images.decode import Damaged
+from landmark_onnx.images.ids import as_text
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedProgress:
+    """What is called as a job goes on. Counts are of images.
+
+    on_found: how many are on the list by now. on_duplicates: ids that several have. on_kept: how many are done from
+    before. on_done: how many of how many are. on_bad: a shard that is damaged, and is made again. on_stopped: by
+    Ctrl-C, how many are kept.
+    """
+
+    on_found: Callable[[int], None] = lambda count: None
+    on_duplicates: Callable[[Mapping[str, list[str]]], None] = lambda sources: None
+    on_kept: Callable[[int], None] = lambda count: None
+    on_done: Callable[[int, int], None] = lambda count, total: None
+    on_bad: Callable[[str], None] = lambda reason: None
+    on_stopped: Callable[[int, int], None] = lambda count, total: None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRequest:
+    """What features are wanted: a folder that holds others is another job's.
+
+    damaged: as the images are read. shard_size: images of one file.
+    """
+
+    models: Sequence[ModelIdentity]
+    dtype: DType = "float32"
+    damaged: Damaged = "refuse"
+    shard_size: int = SHARD_SIZE
+
+    def manifest(self, plan: Worklist) -> FeatureManifest:
+        """Of a folder that will have them for the images of a list."""
+        return FeatureManifest(
+            models=tuple(self.models),
+            dtype=self.dtype,
+            shard_size=self.shard_size,
+            inputs=plan.sha256,
+            rows=plan.rows,
+            base=as_text(str(Path.cwd())),
+            damaged=self.damaged,
+        )
