@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.embedding.manifest import FILE, DType, FeatureManifest, ModelIdentity, read_manifest
-from landmark_onnx.embedding.shards import Shard, read_footer, read_shard, shard_path, write_shard
+from landmark_onnx.embedding.shards import REMEDY, Shard, read_footer, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.images.ids import as_text
 
@@ -24,7 +24,6 @@ __all__ = ["Batch", "Features", "ModelIdentity", "open_features", "write_feature
 Float32: TypeAlias = npt.NDArray[np.float32]
 
 SHARD_SIZE = 1024
-AGAIN = "run the same landmark-onnx embed again: it makes again what is wrong"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,16 +135,16 @@ class Features:
     def _check(self, path: Path, number: int, rows: int, sha256: str) -> None:
         wanted = self.manifest.rows_of(number)
         if rows != wanted:
-            raise FeatureError(f"{path}: {rows} rows, wanted {wanted}: of another folder; {AGAIN}")
+            raise FeatureError(f"{path}: {rows} rows, wanted {wanted}: of another folder; {REMEDY}")
         if sha256 != self.manifest.shard_sha256[number]:
-            raise FeatureError(f"{path}: not the file that was written under this name; {AGAIN}")
+            raise FeatureError(f"{path}: not the file that was written under this name; {REMEDY}")
 
     def _check_structure(self) -> None:
         """Raises: FeatureError unless each shard is there and says what the manifest says of it."""
         path = self.folder / FILE
         if len(self.manifest.shard_sha256) != self.manifest.shards:
             known = len(self.manifest.shard_sha256)
-            raise FeatureError(f"{path}: {self.manifest.shards:,} shards, and the SHA-256 of {known:,}; {AGAIN}")
+            raise FeatureError(f"{path}: {self.manifest.shards:,} shards, and the SHA-256 of {known:,}; {REMEDY}")
         failed = 0
         for number in range(self.manifest.shards):
             shard = shard_path(self.folder, number)
@@ -153,7 +152,7 @@ class Features:
             self._check(shard, number, footer.rows, footer.sha256)
             failed += footer.failed
         if failed != self.manifest.failed:
-            raise FeatureError(f"{path}: {self.manifest.failed:,} rows failed, and {failed:,} in the shards; {AGAIN}")
+            raise FeatureError(f"{path}: {self.manifest.failed:,} rows failed, and {failed:,} in the shards; {REMEDY}")
 
 
 def open_features(folder: Path) -> Features:

@@ -203,9 +203,9 @@ def _kept(job: Job, before: FeatureManifest, progress: EmbedProgress) -> dict[in
             continue
         items = read_items(job.plan, number)
         if not is_of(shard, items):
-            progress.on_bad(f"{path}: of other images: made again")
+            progress.on_bad(f"{path}: of other images: rebuilt")
         elif shard.sha256 not in before.shard_sha256[number : number + 1] and before.complete:
-            progress.on_bad(f"{path}: not the file that was written under this name: made again")
+            progress.on_bad(f"{path}: not the file that was written under this name: rebuilt")
         else:
             kept[number] = FinishedShard(number, sum(error is not None for error in shard.errors), shard.sha256)
     return kept

@@ -29,7 +29,7 @@ def kept_parts(folder: Path, number: int, manifest: FeatureManifest, items: Sequ
     while row < len(items):
         try:
             part = read_shard(part_path(folder, number, row), manifest)
-        except FeatureError:  # there is none, or what it held is made again
+        except FeatureError:  # there is none, or what it held is rebuilt
             return
         rows = len(part.errors)
         if not rows or not is_of(part, items[row : row + rows]):

@@ -131,7 +131,7 @@ def _made(
     gpu = any(recipe.provider.name.lower() in GPU_PROVIDERS for recipe in recipes)
     machines = sum(node["Alive"] for node in ray.nodes())
     count = workers or (int(ray.cluster_resources().get("GPU", 0)) if gpu else machines) or 1
-    # A block for each shard: a worker that dies has one shard to be done again, not a block of them.
+    # A block for each shard: a worker that dies costs one shard, not a block of them.
     rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
     # Ray Data restarts an actor that died, and gives what it was at to another, as often as it takes.
     made = rows.map_batches(

@@ -16,7 +16,7 @@ class EmbedProgress:
     """What is called as a job goes on. Counts are of images.
 
     on_found: how many are on the list by now. on_duplicates: ids that several have. on_kept: how many are done from
-    before. on_done: how many of how many are. on_bad: a shard that is damaged, and is made again. on_stopped: by
+    before. on_done: how many of how many are. on_bad: a shard that is damaged, and is rebuilt. on_stopped: by
     Ctrl-C, how many are kept.
     """
 

@@ -30,6 +30,7 @@ Vectors: TypeAlias = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 DIGESTS = b"landmark_onnx.sha256"
 NAMES = re.compile(r"part-(\d{5,})\.parquet")
 """Of shards: 1 is the number."""
+REMEDY = "run the same landmark-onnx embed again: it rebuilds what is wrong"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ def read_footer(path: Path, manifest: FeatureManifest) -> Footer:
 
 
 def read_shard(path: Path, manifest: FeatureManifest, columns: Collection[str] | None = None) -> Shard:
-    """The columns asked for (default: all) of a shard, `error` among them always.
+    """These columns (default: all) of a shard, `error` among them always.
 
     Raises: FeatureError that names the file, if it is missing, or not to the last value what was written.
     """
@@ -123,17 +124,16 @@ def read_shard(path: Path, manifest: FeatureManifest, columns: Collection[str] |
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A Parquet file; whatever goes wrong while it is read is one line that names it. Raises: FeatureError."""
+    """A Parquet file; what goes wrong while it is read is one line that names it. Raises: FeatureError."""
     pa, pq = arrow()
-    remedy = "run the same landmark-onnx embed again: it makes it again"
     try:
         # A file of Arrow's own: its threads may drop it while Python ends, and a file of Python's would abort that.
         with pa.OSFile(os.fsencode(path)) as file:
             yield pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
     except FileNotFoundError:
-        raise FeatureError(f"{path}: missing; {remedy}") from None
+        raise FeatureError(f"{path}: missing; {REMEDY}") from None
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
-        raise FeatureError(f"{path}: damaged ({reason_of(error)}); {remedy}") from error
+        raise FeatureError(f"{path}: damaged ({reason_of(error)}); {REMEDY}") from error
 
 
 def _footer(file: Any, manifest: FeatureManifest) -> Footer:

@@ -10,12 +10,19 @@ if TYPE_CHECKING:
     from landmark_onnx.evaluation.query_crops import crop_queries
     from landmark_onnx.evaluation.report import Report
     from landmark_onnx.evaluation.revisited import evaluate_revisited
-    from landmark_onnx.evaluation.solutions import Guess, Solution, Truth, read_guesses, read_images, read_solution
+    from landmark_onnx.evaluation.solutions import (
+        Prediction,
+        Solution,
+        Truth,
+        read_images,
+        read_predictions,
+        read_solution,
+    )
     from landmark_onnx.evaluation.submissions import submission_file
 
 __all__ = [
     "GroundTruth",
-    "Guess",
+    "Prediction",
     "Query",
     "Report",
     "Solution",
@@ -29,8 +36,8 @@ __all__ = [
     "global_average_precision",
     "precision",
     "read_ground_truth",
-    "read_guesses",
     "read_images",
+    "read_predictions",
     "read_solution",
     "submission_file",
 ]
@@ -43,10 +50,10 @@ _HOMES = {
     "landmark_onnx.evaluation.revisited": ("evaluate_revisited",),
     "landmark_onnx.evaluation.report": ("Report",),
     "landmark_onnx.evaluation.solutions": (
-        "Guess",
+        "Prediction",
         "Solution",
         "Truth",
-        "read_guesses",
+        "read_predictions",
         "read_images",
         "read_solution",
     ),

@@ -19,7 +19,7 @@ CUTS = (1, 5, 10, 100)
 class QueryScore:
     """One query. precisions: P@k for each of CUTS. answers: how many came.
 
-    right: how many images are right. found: of those, among the answers that count.
+    relevant: how many images are. found: of those, among the answers that count.
     """
 
     query: str
@@ -27,45 +27,45 @@ class QueryScore:
     average_precision: float
     precisions: tuple[float, ...]
     answers: int
-    right: int
+    relevant: int
     found: int
 
     def to_json(self) -> Mapping[str, str | float]:
         """JSON-ready data."""
         shown = {f"p@{cut}": value for cut, value in zip(CUTS, self.precisions, strict=True)}
-        counts = {"right": self.right, "found": self.found}
+        counts = {"relevant": self.relevant, "found": self.found}
         return {"id": self.query, "usage": self.usage, "ap": self.average_precision, **shown, **counts}
 
 
-def average_precision(answers: Sequence[str], right: Collection[str], top: int = 100) -> float:
-    """Sum of precision at the place of each right answer among the first `top`, by the most there can be.
+def average_precision(answers: Sequence[str], relevant: Collection[str], top: int = 100) -> float:
+    """Sum of precision at the place of each relevant answer among the first `top`, by the most there can be.
 
-    A repeated answer counts once but keeps its places. right: at least one.
+    A repeated answer counts once but keeps its places. relevant: at least one.
 
     >>> average_precision(["right", "wrong", "also right"], {"right", "also right"})
     0.8333333333333333
     """
-    found = hits(answers[:top], right)
+    found = hits(answers[:top], relevant)
     counts = itertools.accumulate(found)
     total = sum(count / place for place, (hit, count) in enumerate(zip(found, counts, strict=True), start=1) if hit)
-    return total / min(len(right), top)
+    return total / min(len(relevant), top)
 
 
-def precision(answers: Sequence[str], right: Collection[str], cut: int) -> float:
-    """Share of right ones among `cut` answers; one that is missing or repeated is wrong.
+def precision(answers: Sequence[str], relevant: Collection[str], cut: int) -> float:
+    """Share of relevant ones among `cut` answers; one that is missing or repeated is not.
 
     >>> precision(["right", "wrong", "right"], {"right"}, 5)
     0.2
     """
-    return sum(hits(answers[:cut], right)) / cut
+    return sum(hits(answers[:cut], relevant)) / cut
 
 
-def hits(answers: Sequence[str], right: Collection[str]) -> list[bool]:
-    """Whether each answer is right and there for the first time."""
+def hits(answers: Sequence[str], relevant: Collection[str]) -> list[bool]:
+    """Whether each answer is relevant and there for the first time."""
     seen: set[str] = set()
     result = []
     for answer in answers:
-        result.append(answer in right and answer not in seen)
+        result.append(answer in relevant and answer not in seen)
         seen.add(answer)
     return result
 
@@ -73,13 +73,13 @@ def hits(answers: Sequence[str], right: Collection[str]) -> list[bool]:
 def evaluate_retrieval(path: Path, solution: Solution, top: int, origin: str) -> Report:
     """A submission file against a solution, which errors call `origin`. Raises: TableError."""
     left = {query: truth for query, truth in solution.items() if truth.usage != "Ignored"}
-    right = {image for truth in left.values() for image in truth.right}
+    relevant = {image for truth in left.values() for image in truth.relevant}
     scores = []
     said, known = "", False
     for query, images in scored(read_images(path), solution, path, origin):
         scores.append(_score(query, left.pop(query), images, top))
         said = said or next(iter(images), "")
-        known = known or not right.isdisjoint(images)
+        known = known or not relevant.isdisjoint(images)
     answered = sum(score.answers > 0 for score in scores)
     scores += [_score(query, truth, [], top) for query, truth in left.items()]
     rows = [_summary(usage, part, top) for usage, part in parts(scores)]
@@ -103,8 +103,8 @@ def _summary(usage: str, part: Sequence[QueryScore], top: int) -> Mapping[str, s
 
 
 def _score(query: str, truth: Truth, images: Sequence[str], top: int) -> QueryScore:
-    right = truth.right
-    precisions = tuple(precision(images, right, cut) for cut in CUTS)
-    found = sum(hits(images[:top], right))
-    average = average_precision(images, right, top)
-    return QueryScore(query, truth.usage, average, precisions, len(images), len(right), found)
+    relevant = truth.relevant
+    precisions = tuple(precision(images, relevant, cut) for cut in CUTS)
+    found = sum(hits(images[:top], relevant))
+    average = average_precision(images, relevant, top)
+    return QueryScore(query, truth.usage, average, precisions, len(images), len(relevant), found)

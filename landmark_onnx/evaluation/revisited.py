@@ -19,10 +19,10 @@ CUTS = (1, 5, 10)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Protocol:
-    """Which images of a query are right, and which do not count."""
+    """Which images are relevant to a query, and which do not count."""
 
     name: str
-    right: Callable[[Query], Collection[int]]
+    relevant: Callable[[Query], Collection[int]]
     junk: Callable[[Query], Collection[int]]
 
 
@@ -33,20 +33,23 @@ PROTOCOLS = (
 )
 
 
-def places(ranking: Iterable[int], right: Collection[int], junk: Collection[int]) -> list[int]:
-    """Where the right ones are in a ranking without junk, from 0."""
+def places(ranking: Iterable[int], relevant: Collection[int], junk: Collection[int]) -> list[int]:
+    """Where the relevant ones are in a ranking without junk, from 0."""
     kept = (position for position in ranking if position not in junk)
-    return [place for place, position in enumerate(kept) if position in right]
+    return [place for place, position in enumerate(kept) if position in relevant]
 
 
-def average_precision(found: Sequence[int], right: int) -> float:
-    """Area under precision over recall, by trapezoids. found: places of right ones, from 0, rising; right: how many."""
+def average_precision(found: Sequence[int], relevant: int) -> float:
+    """Area under precision over recall, by trapezoids. found: places of relevant ones, from 0, rising.
+
+    relevant: how many there are.
+    """
     terms = [((hits / place if place else 1.0) + (hits + 1) / (place + 1)) / 2 for hits, place in enumerate(found)]
-    return math.fsum(terms) / right
+    return math.fsum(terms) / relevant
 
 
 def precision(found: Sequence[int], cut: int) -> float:
-    """Share of right ones among the first `cut`, or up to the last right one if that comes earlier."""
+    """Share of relevant ones among the first `cut`, or up to the last relevant one if that comes earlier."""
     if not found:
         return 0.0
     end = min(found[-1] + 1, cut)
@@ -56,7 +59,7 @@ def precision(found: Sequence[int], cut: int) -> float:
 def evaluate_revisited(path: Path, truth: GroundTruth, origin: str) -> Report:
     """A ranking file `id,images` against a ground truth, which errors call `origin`.
 
-    id: a name of qimlist. images: names of imlist, the best first; whichever are missing count as never found, so a
+    id: a name of qimlist. images: names of imlist, the best first; those that are missing count as never found, so a
     comparison with published numbers needs all of them. Raises: TableError, with counts for ids that do not match.
     """
     rankings = _read_rankings(path, truth, origin)
@@ -64,23 +67,23 @@ def evaluate_revisited(path: Path, truth: GroundTruth, origin: str) -> Report:
     rows: list[Row] = []
     for protocol in PROTOCOLS:
         scores = [
-            _score(query, protocol, rankings.get(query.name, [])) for query in truth.queries if protocol.right(query)
+            _score(query, protocol, rankings.get(query.name, [])) for query in truth.queries if protocol.relevant(query)
         ]
         images += scores
         if scores:
             rows.append(_summary(protocol.name, scores))
     if not rows:
-        raise TableError(f"{origin}: no query has an image that is right")
+        raise TableError(f"{origin}: no query has a relevant image")
     shortest = min((len(ranking) for ranking in rankings.values()), default=0)
     return Report(rows, images, answered=len(rankings), wanted=len(truth.queries), shortest=shortest)
 
 
 def _score(query: Query, protocol: Protocol, ranking: Sequence[int]) -> Row:
-    right = protocol.right(query)
-    found = places(ranking, right, protocol.junk(query))
+    relevant = protocol.relevant(query)
+    found = places(ranking, relevant, protocol.junk(query))
     precisions = {f"p@{cut}": precision(found, cut) for cut in CUTS}
-    average = average_precision(found, len(right))
-    counts = {"right": len(right), "found": len(found)}
+    average = average_precision(found, len(relevant))
+    counts = {"relevant": len(relevant), "found": len(found)}
     return {"protocol": protocol.name, "id": query.name, "ap": average, **precisions, **counts}
 
 
@@ -94,17 +97,17 @@ def _read_rankings(path: Path, truth: GroundTruth, origin: str) -> Mapping[str, 
     positions = {name: position for position, name in enumerate(truth.images)}
     queries = {query.name for query in truth.queries}
     rankings: dict[str, list[int]] = {}
-    strange: dict[str, list[str]] = {"queries": [], "images": []}
+    unknown: dict[str, list[str]] = {"queries": [], "images": []}
     seen = 0
     for query, images in read_images(path):
         seen += len(images)
         if query not in queries:
-            strange["queries"].append(query)
-        strange["images"] += [image for image in images if image not in positions]
+            unknown["queries"].append(query)
+        unknown["images"] += [image for image in images if image not in positions]
         # A repeated image keeps its first place.
         rankings[query] = [positions[image] for image in dict.fromkeys(images) if image in positions]
     totals = {"queries": len(rankings), "images": seen}
-    for kind, names in strange.items():
+    for kind, names in unknown.items():
         if names:
             known = len(queries) if kind == "queries" else len(positions)
             raise TableError(

@@ -23,13 +23,13 @@ NOTHING = frozenset({"", "None"})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Truth:
-    """What is right of one test image, and which part of the solution it is in.
+    """What is relevant to one test image, and which part of the solution it is in.
 
-    right: ids of index images, or of landmarks; of a recognition image without a landmark, none.
+    relevant: ids of index images, or of landmarks; of a recognition image without a landmark, none.
     """
 
     usage: Usage
-    right: frozenset[str]
+    relevant: frozenset[str]
 
 
 Solution: TypeAlias = Mapping[str, Truth]
@@ -37,7 +37,7 @@ Solution: TypeAlias = Mapping[str, Truth]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Guess:
+class Prediction:
     """The landmark that a test image was taken for. score: higher is surer, of any scale."""
 
     landmark: str
@@ -47,7 +47,7 @@ class Guess:
 def read_solution(path: Path, column: Literal["images", "landmarks"]) -> dict[str, Truth]:
     """retrieval_solution_v2.1.csv (column images) or recognition_solution_v2.1.csv (column landmarks).
 
-    Raises: TableError: for another Usage, a repeated id, or a retrieval query that counts but has no right image.
+    Raises: TableError: for another Usage, a repeated id, or a retrieval query that counts but has no relevant image.
     """
     solution: dict[str, Truth] = {}
     for line, (name, values, usage) in read_rows(path, ("id", column, "Usage")):
@@ -56,10 +56,10 @@ def read_solution(path: Path, column: Literal["images", "landmarks"]) -> dict[st
             raise TableError(f"{where}: wanted a Usage of {', '.join(USAGES)}, got {shown_name(usage)!r}")
         if name in solution:
             raise TableError(f"{where} is there twice")
-        right = frozenset(values.split()) - NOTHING
-        if column == "images" and not right and usage != "Ignored":
+        relevant = frozenset(values.split()) - NOTHING
+        if column == "images" and not relevant and usage != "Ignored":
             raise TableError(f"{where} is {usage} but has no image")
-        solution[name] = Truth(usage, right)
+        solution[name] = Truth(usage, relevant)
     if all(truth.usage == "Ignored" for truth in solution.values()):
         raise TableError(f"{path}: no line is Public or Private")
     return solution
@@ -74,7 +74,7 @@ def read_images(path: Path) -> Iterator[tuple[str, list[str]]]:
         yield name, [] if images == "None" else images.split()
 
 
-def read_guesses(path: Path) -> Iterator[tuple[str, Guess | None]]:
+def read_predictions(path: Path) -> Iterator[tuple[str, Prediction | None]]:
     """A recognition submission, `id,landmarks`: each image with its landmark and score, None where there is none.
 
     Raises: TableError, for a repeated id, more than one landmark, or a score that is not a number.
@@ -83,7 +83,7 @@ def read_guesses(path: Path) -> Iterator[tuple[str, Guess | None]]:
         fields = landmark.split()
         if fields and len(fields) != 2:
             raise TableError(f"{where}: wanted one landmark and its score, or nothing; got {len(fields)} words")
-        yield name, Guess(fields[0], _number(fields[1], where)) if fields else None
+        yield name, Prediction(fields[0], _number(fields[1], where)) if fields else None
 
 
 def scored(rows: Iterable[tuple[str, T]], solution: Solution, path: Path, origin: str) -> Iterator[tuple[str, T]]:
@@ -113,10 +113,10 @@ def unlike(said: str, solution: Solution, what: str, origin: str) -> str:
 
     what: what answers are. origin: what the warning calls the solution.
     """
-    right = next((min(truth.right) for truth in solution.values() if truth.right), "")
+    relevant = next((min(truth.relevant) for truth in solution.values() if truth.relevant), "")
     return (
         f"not one {what} in the answers is right for any image of {origin}: one is {shown_name(said)!r}, and one "
-        f"there is {right!r}; if only names differ, landmark-onnx evaluate submission --ids changes them"
+        f"there is {relevant!r}; if only names differ, landmark-onnx evaluate submission --ids changes them"
     )
 
 

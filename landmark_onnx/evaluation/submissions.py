@@ -27,7 +27,7 @@ def submission_file(path: Path, column: Column, rule: IdRule | None = None) -> I
     """A file `id,images` or `id,landmarks` that appears when the block ends well.
 
     rule: how images are called in it, answers too; None: ids stay as they are, an image given by its path is its stem.
-    Raises: TableError, from adding, for an id that comes twice and for a word with a space in it.
+    Raises: TableError, from adding, for an id that appears twice and for a word with a space in it.
     """
     seen: set[str] = set()
     with streaming_write(path) as binary:
@@ -66,7 +66,7 @@ def convert(
 ) -> Column:
     """Write a submission from the NDJSON of `search` or `recognize`; which of the two it is.
 
-    rule: as for `submission_file`. on_note: told of ids that are paths, which no solution has.
+    rule: as for `submission_file`. on_note: a word about ids that are paths, which no solution has.
     An answer with an error has no words. Raises: TableError that names the file and the line.
     """
     column = _column(answers)

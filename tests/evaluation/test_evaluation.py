@@ -22,7 +22,7 @@ from landmark_onnx.evaluation import revisited
 from landmark_onnx.evaluation.csv_rows import read_rows
 from landmark_onnx.evaluation.ground_truth import GroundTruth, Query, read_ground_truth
 from landmark_onnx.evaluation.report import mean
-from landmark_onnx.evaluation.solutions import Guess, Truth, read_guesses, read_images, read_solution
+from landmark_onnx.evaluation.solutions import Prediction, Truth, read_images, read_predictions, read_solution
 
 IDS = [f"{number:016x}" for number in range(1, 20)]
 
@@ -54,7 +54,7 @@ def test_map_of_the_published_case(tmp_path, top, wanted):
 
 def test_precisions_of_the_published_case():
     answers = [RETRIEVED.get(query, []) for query in RETRIEVAL]
-    rights = [truth.right for truth in RETRIEVAL.values()]
+    rights = [truth.relevant for truth in RETRIEVAL.values()]
     got = [mean(retrieval.precision(a, r, cut) for a, r in zip(answers, rights, strict=True)) for cut in (1, 2)]
     assert got == pytest.approx([0.5, 0.375])
 
@@ -122,34 +122,34 @@ def test_names_do_not_matter(answers, right, names):
 # --- GAP ---
 
 RECOGNITION = published({"1": ["0", "12"], "2": ["100", "200", "300"], "3": ["1"], "4": [], "5": []})
-GUESSES = {"2": Guess("0", 0.01), "3": Guess("1", 10.0), "4": Guess("150", 15.0)}
+PREDICTIONS = {"2": Prediction("0", 0.01), "3": Prediction("1", 10.0), "4": Prediction("150", 15.0)}
 
 
 def test_gap_of_the_published_case():
-    assert recognition.global_average_precision(GUESSES, RECOGNITION) == pytest.approx(0.166667, abs=1e-6)
-    assert recognition.accuracy(GUESSES, RECOGNITION) == pytest.approx(1 / 3)
+    assert recognition.global_average_precision(PREDICTIONS, RECOGNITION) == pytest.approx(0.166667, abs=1e-6)
+    assert recognition.accuracy(PREDICTIONS, RECOGNITION) == pytest.approx(1 / 3)
 
 
 def test_gap_by_hand():
     """Four images, three with landmarks; in order of score right, wrong (no landmark there), right: (1 + 2/3) / 3."""
     solution = published({"a": ["7"], "b": [], "c": ["8"], "d": ["9"]})
-    guesses = {"c": Guess("8", 0.1), "a": Guess("7", 0.9), "b": Guess("7", 0.5)}
-    assert recognition.global_average_precision(guesses, solution) == pytest.approx((1 + 2 / 3) / 3)
+    predictions = {"c": Prediction("8", 0.1), "a": Prediction("7", 0.9), "b": Prediction("7", 0.5)}
+    assert recognition.global_average_precision(predictions, solution) == pytest.approx((1 + 2 / 3) / 3)
 
 
 def test_of_equal_scores_the_lower_id_is_first():
     solution = published({"a": ["1"], "b": ["1"]})
-    right_first = {"a": Guess("1", 1.0), "b": Guess("2", 1.0)}
-    right_last = {"a": Guess("2", 1.0), "b": Guess("1", 1.0)}
+    right_first = {"a": Prediction("1", 1.0), "b": Prediction("2", 1.0)}
+    right_last = {"a": Prediction("2", 1.0), "b": Prediction("1", 1.0)}
     assert recognition.global_average_precision(right_first, solution) == 1 / 2
     assert recognition.global_average_precision(right_last, solution) == 1 / 4
 
 
-def gap_by_the_definition(guesses, solution):
-    rows = sorted((-guess.score, image, guess.landmark) for image, guess in guesses.items())
-    right = [landmark in solution[image].right for _, image, landmark in rows]
+def gap_by_the_definition(predictions, solution):
+    rows = sorted((-prediction.score, image, prediction.landmark) for image, prediction in predictions.items())
+    right = [landmark in solution[image].relevant for _, image, landmark in rows]
     total = sum(sum(right[: at + 1]) / (at + 1) for at in range(len(right)) if right[at])
-    return total / sum(1 for truth in solution.values() if truth.right)
+    return total / sum(1 for truth in solution.values() if truth.relevant)
 
 
 MARKS = st.sampled_from("abc")
@@ -161,14 +161,16 @@ SOLUTIONS = st.dictionaries(st.sampled_from("123456789"), st.sets(MARKS), min_si
 @given(SOLUTIONS, st.dictionaries(st.sampled_from("123456789"), st.tuples(MARKS, st.integers(0, 3))), st.randoms())
 def test_gap_is_its_definition(right, said, shuffler):
     solution = published(right)
-    guesses = {image: Guess(mark, float(score)) for image, (mark, score) in said.items() if image in solution}
-    got = recognition.global_average_precision(guesses, solution)
-    assert got == pytest.approx(gap_by_the_definition(guesses, solution))
+    predictions = {image: Prediction(mark, float(score)) for image, (mark, score) in said.items() if image in solution}
+    got = recognition.global_average_precision(predictions, solution)
+    assert got == pytest.approx(gap_by_the_definition(predictions, solution))
     assert 0 <= got <= 1
-    shuffled = list(guesses.items())
+    shuffled = list(predictions.items())
     shuffler.shuffle(shuffled)
     assert recognition.global_average_precision(dict(shuffled), solution) == got
-    grown = {image: Guess(guess.landmark, 3 * guess.score + 7) for image, guess in guesses.items()}
+    grown = {
+        image: Prediction(prediction.landmark, 3 * prediction.score + 7) for image, prediction in predictions.items()
+    }
     assert recognition.global_average_precision(grown, solution) == got
 
 
@@ -177,19 +179,20 @@ def test_gap_is_scikit_learns_average_precision_where_each_right_image_is_guesse
     from sklearn.metrics import average_precision_score
 
     solution = {f"{at:02}": Truth("Public", frozenset({"x"} if hit else ())) for at, hit in enumerate(right)}
-    guesses = {image: Guess("x", -float(image)) for image in solution}
+    predictions = {image: Prediction("x", -float(image)) for image in solution}
     wanted = average_precision_score(right, -np.arange(len(right)))
-    assert recognition.global_average_precision(guesses, solution) == pytest.approx(wanted)
+    assert recognition.global_average_precision(predictions, solution) == pytest.approx(wanted)
 
 
 def test_a_surer_wrong_guess_never_helps():
     solution = published({"a": ["1"], "b": ["1"], "c": []})
-    guesses = {"a": Guess("1", 0.9), "b": Guess("1", 0.5)}
+    predictions = {"a": Prediction("1", 0.9), "b": Prediction("1", 0.5)}
     scores = [
-        recognition.global_average_precision(guesses | {"c": Guess("1", score)}, solution) for score in (0.1, 0.7, 2)
+        recognition.global_average_precision(predictions | {"c": Prediction("1", score)}, solution)
+        for score in (0.1, 0.7, 2)
     ]
     assert scores == sorted(scores, reverse=True)
-    assert scores[0] == recognition.global_average_precision(guesses, solution)
+    assert scores[0] == recognition.global_average_precision(predictions, solution)
 
 
 # --- The revisited protocols ---
@@ -475,7 +478,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 )
 def test_bad_guesses_are_refused(tmp_path, row, told):
     with pytest.raises(TableError) as raised:
-        list(read_guesses(write(tmp_path / "s.csv", f"id,landmarks\n{row}\n")))
+        list(read_predictions(write(tmp_path / "s.csv", f"id,landmarks\n{row}\n")))
     assert told in str(raised.value)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landmark_onnx.errors import RuleError, TableError
-from landmark_onnx.evaluation.solutions import Guess, read_guesses, read_images
+from landmark_onnx.evaluation.solutions import Prediction, read_images, read_predictions
 from landmark_onnx.evaluation.submissions import convert, landmark_words, submission_file
 from landmark_onnx.images.ids import IdRule
 from landmark_onnx.recognition.landmark_labels import read_landmarks
@@ -232,7 +232,7 @@ def test_a_submission_reads_back(tmp_path):
         add("photos/a1.jpg", landmark_words("7", 1 / 3))
         add("b2", landmark_words(None, None))
     assert file.read_text() == "id,landmarks\na1,7 0.333333333\nb2,\n"
-    assert dict(read_guesses(file)) == {"a1": Guess("7", pytest.approx(1 / 3)), "b2": None}
+    assert dict(read_predictions(file)) == {"a1": Prediction("7", pytest.approx(1 / 3)), "b2": None}
 
 
 @pytest.mark.parametrize(

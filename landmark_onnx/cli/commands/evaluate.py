@@ -63,9 +63,6 @@ PerQuery = Annotated[
     ),
 ]
 
-TEXTS = {"usage", "protocol", "id", "landmark", "correct"}
-COUNTS = {"queries", "images", "landmarks", "right", "found", "place"}
-
 
 @app.command("retrieval")
 @unfolded
@@ -208,7 +205,5 @@ def _write_rows(rows: "Sequence[Row]", output: Output) -> None:
 
 
 def _view(row: Mapping[str, object]) -> View:
-    def form(key: str) -> str:
-        return "" if key in TEXTS else "d" if key in COUNTS else ".4f"
-
-    return View(tuple(Column(key, form(key)) for key in row), lambda record: [record])
+    forms = {int: "d", float: ".4f"}
+    return View(tuple(Column(key, forms.get(type(value), "")) for key, value in row.items()), lambda record: [record])
