@@ -1,12 +1,9 @@
 """Images -> the rows of a shard: one pass over them, whatever the number of models."""
 
-import collections
 import contextlib
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import numpy as np
@@ -15,14 +12,12 @@ from landmark_onnx.embedding.item import Item
 from landmark_onnx.embedding.manifest import FeatureManifest
 from landmark_onnx.embedding.shards import Shard, Vectors
 from landmark_onnx.errors import FeatureError, ImageError, LandmarkError, SessionError
-from landmark_onnx.images.decode import ReadOptions, read_image
+from landmark_onnx.images.decode import shared
 from landmark_onnx.images.ids import as_text
-from landmark_onnx.images.pixels import Colour
 from landmark_onnx.inference.tee import Fan
 from landmark_onnx.model import Retriever
 from landmark_onnx.results import Embedding, Failure
-from landmark_onnx.runtime.cpu import available_cores
-from landmark_onnx.types import Image, ImageSource, Named
+from landmark_onnx.types import ImageSource, Named
 
 HOPELESS = 16
 """A shard of at least so many images, all of which the engine fails on, is the engine's fault and not the images'."""
@@ -39,11 +34,10 @@ Row: TypeAlias = tuple[Vectors, ...] | str
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """Makes the shards of `manifest`. models: those it names. reading: how images are read, as the models do."""
+    """Makes the shards of `manifest`. models: those it names."""
 
     manifest: FeatureManifest
     models: Mapping[str, Retriever]
-    reading: ReadOptions
 
     def __call__(
         self,
@@ -80,17 +74,12 @@ class Extractor:
     def _answers(self, rows: "_Rows") -> Iterator[tuple[Embedding | Failure, ...]]:
         """What the models say of each image that could be loaded, in step: none is far ahead of the others."""
         models = [self.models[model.name] for model in self.manifest.models]
-        if len(models) == 1:
-            # The model decodes beside its inference, and holds no decoded image for longer than it takes.
-            return zip(models[0].stream(rows.loaded(), steady=True, known=rows.is_known), strict=True)
-        fan = Fan(rows.decoded(self.reading), len(models))
-        return zip(
-            *(
-                model.stream(_as_expected(view, model.colour), steady=True, known=rows.is_known)
-                for model, view in zip(models, fan.readers(), strict=True)
-            ),
-            strict=True,
-        )
+        readers = Fan(shared(rows.loaded(), len(models)), len(models)).readers()
+        streams = [
+            model.stream(reader, steady=True, known=rows.is_known)
+            for model, reader in zip(models, readers, strict=True)
+        ]
+        return zip(*streams, strict=True)
 
     def _row(self, answers: Sequence[Embedding | Failure], item: Item) -> Row:
         for answer in answers:
@@ -126,11 +115,6 @@ class Extractor:
     def _stored(self, vector: Vectors) -> Vectors:
         with np.errstate(over="ignore"):
             return vector.astype(self.manifest.dtype)
-
-
-def _as_expected(images: Iterator[Image], colour: Colour) -> Iterator[Image]:
-    """Decoded images, which are BGR, for a model that takes arrays in that order."""
-    return images if colour == "bgr" else (image[..., ::-1] for image in images)
 
 
 def _reason(error: str, item: Item) -> str:
@@ -211,27 +195,3 @@ class _Rows:
                 continue
             self.reach(row)
             yield Named(source, item.source)
-
-    def decoded(self, options: ReadOptions) -> Iterator[Image]:
-        """The images in BGR uint8, decoded by threads a little ahead."""
-
-        def decode(item: Item) -> Image:
-            return read_image(item.read(), name=item.source, options=options)
-
-        workers = available_cores()
-        waiting: collections.deque[tuple[int, Future[Image]]] = collections.deque()
-        rest = enumerate(self.items)
-        with ThreadPoolExecutor(workers, thread_name_prefix="landmark-onnx-decode") as pool:
-            while True:
-                for row, item in itertools.islice(rest, 2 * workers - len(waiting)):
-                    waiting.append((row, pool.submit(decode, item)))
-                if not waiting:
-                    return
-                row, future = waiting.popleft()
-                try:
-                    source = future.result()
-                except ImageError as error:
-                    self.fail(row, str(error))
-                    continue
-                self.reach(row)
-                yield source

@@ -27,7 +27,6 @@ from landmark_onnx.embedding.worklist import read_items, remove_plan, write_plan
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files.atomic import temporaries
 from landmark_onnx.files.documents import read_json
-from landmark_onnx.images.decode import ReadOptions
 from landmark_onnx.model import Retriever
 
 logger = logging.getLogger(__name__)
@@ -130,12 +129,12 @@ def embed(
     return Features(folder, whole)
 
 
-def here(retrievers: Sequence[Retriever], reading: ReadOptions | None = None) -> Work:
+def here(retrievers: Sequence[Retriever]) -> Work:
     """Work in this process."""
 
     def work(job: Job, numbers: Sequence[int], on_done: Callable[[int], None]) -> Iterator[FinishedShard]:
         models = {retriever.card.name: retriever for retriever in retrievers}
-        extractor = Extractor(manifest=job.manifest, models=models, reading=reading or ReadOptions())
+        extractor = Extractor(manifest=job.manifest, models=models)
         for number in numbers:
             yield job.make(number, extractor, lambda: on_done(1))
 

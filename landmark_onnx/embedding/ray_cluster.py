@@ -64,7 +64,7 @@ class ShardMaker:
     def __init__(self, job: Job, recipes: Sequence[WorkerModel]) -> None:
         self._job = job
         models = {retriever.card.name: retriever for retriever in (recipe.load() for recipe in recipes)}
-        self._extractor = Extractor(manifest=job.manifest, models=models, reading=recipes[0].reading)
+        self._extractor = Extractor(manifest=job.manifest, models=models)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """{"number": shards} -> the fields of the `FinishedShard` of each, or why it could not be made, and warnings.

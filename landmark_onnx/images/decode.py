@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeGuard, get_args
+from typing import Any, Literal, TypeAlias, TypeGuard, cast, get_args
 
 import cv2
 import numpy as np
@@ -81,17 +82,39 @@ def image_name(source: ImageSource, position: int = 0) -> str:
     return f"<{'bytes' if encoded else type(source).__name__} {position}>"
 
 
-def reusable(source: ImageSource) -> ImageSource:
-    """The same image as something that several threads can read: of a file that is open, the bytes.
+class Shared:
+    """An image that several models read, each in a thread of its own: the first decodes it, the last lets it go."""
 
-    What cannot be read stays as it is: `read_image` says why.
-    """
-    with contextlib.suppress(Exception):
-        if is_pil(source):
-            source.load()
-        elif not isinstance(source, os.PathLike) and hasattr(source, "read"):
-            return _read_file(source, "")
-    return source
+    def __init__(self, source: ImageSource, readers: int) -> None:
+        self._source = source
+        self._waiting = readers
+        self._found: Image | ImageError | None = None
+        self._lock = threading.Lock()
+
+    def read(self, name: str, options: ReadOptions) -> Image:
+        """As `read_image`, whose options are the first reader's. Raises: ImageError, to each reader."""
+        with self._lock:
+            if self._found is None:
+                try:
+                    self._found = read_image(self._source, name=name, options=options)
+                except ImageError as error:
+                    self._found = error
+            found = self._found
+            self._waiting -= 1
+            if not self._waiting:
+                self._found = None
+        if isinstance(found, ImageError):
+            raise found
+        return found
+
+
+def shared(images: Iterable[ImageSource], readers: int) -> Iterator[ImageSource]:
+    """The same images, each decoded once for so many readers."""
+    for position, image in enumerate(images):
+        if readers == 1:
+            yield image
+        else:
+            yield Named(cast("ImageSource", Shared(image, readers)), image_name(image, position))
 
 
 def read_image(source: ImageSource, *, name: str | None = None, options: ReadOptions = ReadOptions()) -> Image:
@@ -111,6 +134,8 @@ def read_image(source: ImageSource, *, name: str | None = None, options: ReadOpt
     name = image_name(source) if name is None else name
     while isinstance(source, Named):
         source = source.source
+    if isinstance(source, Shared):
+        return source.read(name, options)
     if isinstance(source, np.ndarray):
         image = from_array(source, name, options.colour)
         _check_sides(image.shape[1], image.shape[0], name, options.max_pixels)

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 import fakes
+from landmark_onnx.images import decode
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.model import Classifier, Retriever
@@ -143,6 +144,27 @@ def test_a_classifier_without_landmarks_needs_a_file(place, run):
 
 
 RULES = '[[rule]]\nname = "crowd"\nclasses = ["PERSON", 2, 3, 4]\nscore = 0.01\narea = {area}\n'
+
+
+def test_an_image_is_decoded_once_for_all_models(place, run, monkeypatch):
+    read = []
+    monkeypatch.setattr(decode, "_encoded", lambda *a, real=decode._encoded: read.append(a[1]) or real(*a))
+    (place / "rules.toml").write_text(RULES.format(area=1))
+    (place / "queries" / "broken.jpg").write_bytes(b"no image")
+    out, _ = run(
+        "recognize",
+        "queries",
+        "-i",
+        "places",
+        "--cls",
+        fakes.CLS,
+        "--det",
+        fakes.DET,
+        "--rules",
+        "rules.toml",
+        wanted=1,
+    )
+    assert len(records(out)) == len(read) == len(set(read)) == 4
 
 
 def test_the_detector_says_what_is_no_landmark(place, run):

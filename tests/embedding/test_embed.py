@@ -28,8 +28,8 @@ from landmark_onnx.embedding.manifest import FeatureManifest, ModelIdentity
 from landmark_onnx.embedding.parts import PARTS
 from landmark_onnx.embedding.request import FeatureRequest
 from landmark_onnx.errors import FeatureError, ImageError, SearchError, SessionError
+from landmark_onnx.images import decode
 from landmark_onnx.images.contact_sheet import write_image
-from landmark_onnx.images.decode import ReadOptions
 from landmark_onnx.images.ids import IdRule, image_id
 from landmark_onnx.inference import pipeline
 from landmark_onnx.inference.tee import Fan
@@ -123,11 +123,7 @@ def test_two_models_share_one_pass(run, photos, monkeypatch):
     (photos / "photos/bad.jpg").write_bytes(b"no image")
     (photos / "list.txt").write_text("photos/9.png\nmissing.png\nphotos/8.png\n")
     read = []
-    monkeypatch.setattr(
-        extract,
-        "read_image",
-        lambda *a, read_image=extract.read_image, **k: read.append(k["name"]) or read_image(*a, **k),
-    )
+    monkeypatch.setattr(decode, "_encoded", lambda *a, real=decode._encoded: read.append(a[1]) or real(*a))
     done = run("photos", "list.txt", "-m", MODEL, "-m", other, "-o", "features", "--shard-size", 5)
     assert done.code == 1
     assert sorted(read) == sorted([*features_sources(photos), "photos/bad.jpg", "missing.png"])
@@ -467,7 +463,7 @@ def test_damaged_shards_are_noticed_and_made_anew(run, photos):
     done = run(*command)
     assert done.code == 0
     assert "part-00001.parquet: damaged" in done.err
-    assert "part-00003.parquet: of other images: made again" in done.err
+    assert "part-00003.parquet: of other images: rebuilt" in done.err
     assert "going on: 3 images" in done.err
     assert contents(photos / "features") == whole
 
@@ -603,7 +599,7 @@ def test_an_engine_that_fails_on_everything_stops_the_job(photos, monkeypatch):
     manifest = FeatureManifest(
         models=(ModelIdentity(MODEL, "", 512, "", "fp32"),), dtype="float32", shard_size=30, inputs="", rows=30
     )
-    extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever}, reading=ReadOptions(max_pixels=10**6))
+    extractor = extract.Extractor(manifest=manifest, models={MODEL: retriever})
     monkeypatch.setattr(extract, "KEEP_SECONDS", 0.0)
     kept = []
     with pytest.raises(FeatureError, match="every image of a shard failed: out of memory"):

@@ -138,11 +138,10 @@ class Cluster:
 
     def work(self, names: list[str], retrievers: "list[Retriever]", loader: Loader) -> "Work":
         """What makes the shards. names: of the retrievers, which a cluster loads again."""
-        reading = loader.batch.reading()
         if self.ray is None:
             from landmark_onnx.embedding.job import here
 
-            return here(retrievers, reading)
+            return here(retrievers)
         from landmark_onnx.embedding.ray_cluster import WorkerModel, on_ray
         from landmark_onnx.hub.pull import ensure
 
@@ -153,7 +152,7 @@ class Cluster:
                 provider=loader.engine.request(),
                 threads=loader.engine.threads,
                 batch_size=loader.batch.batch_size,
-                reading=reading,
+                reading=loader.batch.reading(),
                 card=loader.source.read_card(),
             )
             for name in names
