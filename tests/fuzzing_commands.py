@@ -330,7 +330,7 @@ def rules(count: int, folder: Path) -> None:
 def manifests(count: int, folder: Path) -> None:
     """Those of a bundle, of an ensemble, of a store's record, and of an index that Qdrant keeps."""
     from landmark_onnx.deploy.lockfile import FILE as BUNDLE
-    from landmark_onnx.search.qdrant import Place
+    from landmark_onnx.search.qdrant_place import Place
     from landmark_onnx.store.records import read_record, record_path
 
     indexed.folder(folder / "f", IDS)

@@ -72,9 +72,9 @@ def write_whole(path: Path, data: bytes) -> Contents:
 
 
 def check_contents(
-    folder: Path, files: Mapping[str, Contents], told: Callable[[int, int], None] = lambda done, total: None
+    folder: Path, files: Mapping[str, Contents], on_done: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """Read all that counts of the files called so. told: of bytes checked, and of all bytes.
+    """Read all that counts of the files called so. on_done: of bytes checked, and of all bytes.
 
     Raises: SearchError that names the first place where a file is not what was written.
     """
@@ -86,7 +86,7 @@ def check_contents(
                 if not fine:
                     raise SearchError(_changed(path, start, end))
                 done += end - start
-                told(done, total)
+                on_done(done, total)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

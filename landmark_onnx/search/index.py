@@ -93,12 +93,12 @@ class Index:
         if approximate and self.manifest.graph is None:
             raise SearchError(f"{self.folder}: no approximate index; build one: index build --approximate")
 
-    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Read every byte that counts. told: of bytes read, and of all.
+    def verify(self, on_done: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Read every byte that counts. on_done: of bytes read, and of all.
 
         Raises: SearchError that names the first place where a file is not what was written.
         """
-        check_contents(self.folder, self.manifest.files, told)
+        check_contents(self.folder, self.manifest.files, on_done)
 
     def close(self) -> None:
         """Files stay mapped as long as their arrays are used: there is nothing to end."""

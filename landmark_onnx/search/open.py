@@ -9,8 +9,8 @@ from landmark_onnx.search import writer
 from landmark_onnx.search.ensemble import FILE as ENSEMBLE_FILE
 from landmark_onnx.search.ensemble import Ensemble, load_ensemble
 from landmark_onnx.search.index import Index
-from landmark_onnx.search.qdrant import FILE as QDRANT_FILE
 from landmark_onnx.search.qdrant import QdrantIndex
+from landmark_onnx.search.qdrant_place import FILE as QDRANT_FILE
 
 if TYPE_CHECKING:
     from landmark_onnx.embedding.feature_folder import Batch
@@ -46,8 +46,8 @@ class AnyIndex(Protocol):
     def remove(self, ids: Collection[str]) -> None:
         """Take rows out; seen by who opens the index next."""
 
-    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Check every byte. told: of bytes checked, and of all. Raises: SearchError, also if that cannot be done."""
+    def verify(self, on_done: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Check every byte. on_done: of bytes checked, and of all. Raises: SearchError, also if that cannot be done."""
 
     def close(self) -> None:
         """Let go of what is open; `contextlib.closing` calls it."""

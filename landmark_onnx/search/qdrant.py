@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files.documents import VersionError, read_json
-from landmark_onnx.files.structure import Count, DocumentError, structure
+from landmark_onnx.files.documents import read_json
+from landmark_onnx.files.structure import DocumentError
 from landmark_onnx.search.answers import Answer, Hit
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import SPARE, check_queries
 from landmark_onnx.search.neighbours import Float32
+from landmark_onnx.search.qdrant_place import FILE, Place
 from landmark_onnx.search.qdrant_server import asking, connect
-from landmark_onnx.search.sealed import Sealed, write_sealed
 from landmark_onnx.search.texts import absent
 
 if TYPE_CHECKING:
@@ -33,45 +33,11 @@ if TYPE_CHECKING:
     from landmark_onnx.search.queries import Queries
     from landmark_onnx.search.rerank.state import Step
 
-FILE = "qdrant.json"
-FORMAT = 2
 POINTS_AT_ONCE = 256
 """Half a megabyte of 512 values each: servers refuse requests of more than 32."""
 QUERIES_AT_ONCE = 32
 KEYS = uuid.UUID("5d0f3c9e-2b1a-4f0e-9d53-6a1f8c7e4b20")
 """The namespace of the points' UUIDs."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """url: http(s)://, or file:// for Qdrant's embedded mode. following: the position that the next row gets."""
-
-    url: str
-    collection: str
-    following: Count
-    ensemble: Ensemble
-
-    def write(self, folder: Path) -> None:
-        """Write qdrant.json."""
-        facts = {key: getattr(self, key) for key in ("url", "collection", "following")}
-        write_sealed(folder / FILE, FORMAT, {**facts, "ensemble": self.ensemble.to_json(folder)})
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """What `write` wrote. Raises: SearchError if it is missing or damaged."""
-        path = folder / FILE
-        try:
-            sealed = Sealed(path, FORMAT)
-            ensemble = Ensemble.from_json(sealed.facts.get("ensemble"), folder)
-            place = structure(cls, sealed.facts | {"ensemble": ensemble})
-            sealed.check()
-            return place
-        except OSError as error:
-            raise SearchError(f"{path}: {error.strerror}") from error
-        except VersionError as error:
-            raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy(folder, url='URL')}") from error
-        except DocumentError as error:
-            raise SearchError(f"{path}: damaged ({error}); {remedy(folder, url='URL')}") from error
 
 
 class QdrantIndex:
@@ -148,7 +114,7 @@ class QdrantIndex:
                 keys: list[Any] = [_key(name) for name in unwanted[start : start + POINTS_AT_ONCE]]
                 self._client.delete(self.place.collection, points_selector=keys, wait=True)
 
-    def verify(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
+    def verify(self, on_done: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Raises: SearchError."""
         raise SearchError(f"{self.folder}: its rows are in Qdrant, which checks its files itself: no SHA-256 is here")
 
@@ -203,7 +169,7 @@ class QdrantIndex:
         if there or len(set(ids)) < len(ids):
             found = sorted(there) or sorted({name for name in ids if ids.count(name) > 1})
             raise SearchError(
-                f"{self.folder}: {len(found)} ids are in the index already, or come twice, such as {found[0]}; "
+                f"{self.folder}: {len(found)} ids are in the index already, or appear twice, such as {found[0]}; "
                 "the rows before them were sent; --replace sends all, and puts the new ones in their place"
             )
 
@@ -233,19 +199,18 @@ class QdrantIndex:
 
 def build(
     folder: Path,
-    ensemble: Ensemble,
+    place: Place,
     batches: "Iterable[Batch]",
     *,
-    url: str,
-    collection: str,
     replace: bool = False,
     client: "QdrantClient | None" = None,
 ) -> QdrantIndex:
-    """Make a collection of `batches`, and the folder that names it.
+    """Make the collection of `place` of `batches`, and the folder that names it.
 
     replace: a collection of that name is deleted first. Raises: SearchError if there is one and not `replace`, if an id
-    comes twice, or if the server does not answer; MissingExtraError.
+    appears twice, or if the server does not answer; MissingExtraError.
     """
+    url, collection = place.url, place.collection
     client = client or connect(url)
     check_build(folder, client, url=url, collection=collection, replace=replace)
     with asking(url):
@@ -255,10 +220,10 @@ def build(
             client.delete_collection(collection)
         client.create_collection(
             collection,
-            vectors_config=models.VectorParams(size=ensemble.dim, distance=models.Distance.DOT, on_disk=True),
+            vectors_config=models.VectorParams(size=place.ensemble.dim, distance=models.Distance.DOT, on_disk=True),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    index = QdrantIndex(folder, Place(url=url, collection=collection, following=0, ensemble=ensemble), client)
+    index = QdrantIndex(folder, place, client)
     index.add(batches)
     return index
 

@@ -14,7 +14,8 @@ import indexed
 from landmark_onnx.cli import main
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search import writer
-from landmark_onnx.search.qdrant import Place, QdrantIndex, build
+from landmark_onnx.search.qdrant import QdrantIndex, build
+from landmark_onnx.search.qdrant_place import Place
 from landmark_onnx.search.qdrant_server import asking, connect
 from landmark_onnx.search.queries import Queries
 
@@ -31,10 +32,12 @@ def client():
     client.close()
 
 
+def place() -> Place:
+    return Place(url=":memory:", collection="c", ensemble=indexed.ensemble())
+
+
 def make(folder: Path, client, names=NAMES, **options) -> QdrantIndex:
-    return build(
-        folder, indexed.ensemble(), indexed.batches(names), url=":memory:", collection="c", client=client, **options
-    )
+    return build(folder, place(), indexed.batches(names), client=client, **options)
 
 
 def asked(names: list[str]) -> Queries:
@@ -71,7 +74,7 @@ def test_the_same_neighbours_as_the_embedded_default(tmp_path, client):
 def test_equal_rows_come_in_the_order_they_were_sent(tmp_path, client):
     batch = next(indexed.batches(NAMES[:30], size=30))
     batch.vectors["a"][:] = batch.vectors["a"][0]
-    index = build(tmp_path, indexed.ensemble(), [batch], url=":memory:", collection="c", client=client)
+    index = build(tmp_path, place(), [batch], client=client)
     assert [hit[1] for hit in hits(index, asked(["000"]), 30)[0]] == NAMES[:30]
 
 
@@ -79,9 +82,9 @@ def test_refusals(tmp_path, client):
     index = make(tmp_path / "q", client)
     with pytest.raises(SearchError, match="has a collection c; name another"):
         make(tmp_path / "p", client)
-    with pytest.raises(SearchError, match="2 ids are in the index already, or come twice, such as 001"):
+    with pytest.raises(SearchError, match="2 ids are in the index already, or appear twice, such as 001"):
         index.add(indexed.batches(["001", "002", "x"]))
-    with pytest.raises(SearchError, match="1 ids are in the index already, or come twice, such as y"):
+    with pytest.raises(SearchError, match="1 ids are in the index already, or appear twice, such as y"):
         index.add(indexed.batches(["y", "z", "y"], size=3))
     with pytest.raises(SearchError, match="2 of 3 ids are not in the index, such as p"):
         index.remove(["001", "q", "p"])
@@ -112,7 +115,7 @@ def test_what_cannot_be_is_refused_before_the_work(tmp_path, client):
         yield
 
     with pytest.raises(SearchError, match="has an index in Qdrant; add to it"):
-        build(tmp_path / "q", indexed.ensemble(), batches(), url=":memory:", collection="c", client=client)
+        build(tmp_path / "q", place(), batches(), client=client)
     (tmp_path / "q" / "qdrant.json").write_text('{"wheels": 4}')
     with pytest.raises(SearchError, match=r"qdrant.json: of no index"):
         make(tmp_path / "q", client, replace=True)

@@ -1,6 +1,7 @@
 """`landmark-onnx index`: make an index of embedded images, change it, and say what it is."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from landmark_onnx.embedding.feature_folder import Batch, Features
     from landmark_onnx.search.ensemble import Ensemble
     from landmark_onnx.search.feature_rows import Feed
-    from landmark_onnx.search.hnsw import GraphOptions
     from landmark_onnx.search.open import AnyIndex
 
     Make = Callable[[Ensemble, Iterator[Batch]], object]
@@ -46,69 +46,6 @@ Replace = Annotated[
 Destination = Annotated[
     Path, typer.Option("--output", "-o", metavar="INDEX", file_okay=False, help="Folder of the index.")
 ]
-Names = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="A model of the features; repeat for an ensemble. By default all of them.",
-        rich_help_panel=MADE,
-    ),
-]
-Weights = Annotated[
-    list[float] | None,
-    typer.Option(
-        "--weight",
-        "-w",
-        help="Of each --model, in their order; counts squared in scores. By default 1.",
-        rich_help_panel=MADE,
-    ),
-]
-Pca = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="DIMS", help="Whiten to so many dimensions by PCA.", rich_help_panel=MADE),
-]
-PcaFrom = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="FEATURES", help="Fit the PCA to these; by default to what is indexed.", rich_help_panel=MADE),
-]
-Known = Annotated[
-    Path | None,
-    typer.Option(
-        "--ensemble",
-        metavar="FOLDER",
-        help="Take models, weights and PCA from here: another index, or a folder with ensemble.json.",
-        rich_help_panel=MADE,
-    ),
-]
-Approximate = Annotated[
-    bool,
-    typer.Option("--approximate", help="Make an HNSW graph too, and measure its recall.", rich_help_panel=WHERE),
-]
-Links = Annotated[
-    int | None, typer.Option(min=4, max=256, help="Of a node of the graph. Default: 32.", rich_help_panel=WHERE)
-]
-Building = Annotated[
-    int | None,
-    typer.Option(min=1, help="Candidates held while a node is placed. Default: 128.", rich_help_panel=WHERE),
-]
-Effort = Annotated[
-    int | None,
-    typer.Option(min=1, help="Candidates held while a query is answered. Default: 256.", rich_help_panel=WHERE),
-]
-Qdrant = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="Keep vectors, ids and sources in this Qdrant server (or folder, with file://); INDEX says where. Its key "
-        "is taken from the environment, by all commands: QDRANT_API_KEY.",
-        rich_help_panel=WHERE,
-    ),
-]
-Collection = Annotated[
-    str | None, typer.Option(help="Its name there; by default the name of INDEX.", rich_help_panel=WHERE)
-]
 Verify = Annotated[
     bool, typer.Option("--verify", help="Read all files first: does each still have the SHA-256 it was written with?")
 ]
@@ -118,47 +55,154 @@ Unwanted = Annotated[
 Ids = Annotated[IdRule, typer.Option(help=f"{IDS_HELP} Here: what is made of each ID before it is looked for.")]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MadeOf:
+    """What the vectors of an index are made of."""
+
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="A model of the features; repeat for an ensemble. By default all of them.",
+            rich_help_panel=MADE,
+        ),
+    ] = None
+    weight: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--weight",
+            "-w",
+            help="Of each --model, in their order; counts squared in scores. By default 1.",
+            rich_help_panel=MADE,
+        ),
+    ] = None
+    pca: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="DIMS", help="Whiten to so many dimensions by PCA.", rich_help_panel=MADE),
+    ] = None
+    pca_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FEATURES", help="Fit the PCA to these; by default to what is indexed.", rich_help_panel=MADE
+        ),
+    ] = None
+    ensemble: Annotated[
+        Path | None,
+        typer.Option(
+            "--ensemble",
+            metavar="FOLDER",
+            help="Take models, weights and PCA from here: another index, or a folder with ensemble.json.",
+            rich_help_panel=MADE,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.ensemble and (self.model or self.weight or self.pca):
+            raise typer.BadParameter("has models, weights and PCA already", param_hint="--ensemble")
+        if self.pca_from and not self.pca:
+            raise typer.BadParameter("says what --pca DIMS is fitted to", param_hint="--pca-from")
+
+    def choose(self, feed: "Feed") -> "Ensemble":
+        """The ensemble for what is indexed, its PCA fitted. Raises: SearchError, FeatureError."""
+        from landmark_onnx.search.feature_rows import choose
+        from landmark_onnx.search.open import open_ensemble
+        from landmark_onnx.search.whitening import check_dims
+
+        first = feed.folders[0]
+        ensemble = open_ensemble(self.ensemble) if self.ensemble else choose(first, self.model or [], self.weight or [])
+        feed.check(ensemble, str(self.ensemble or first.folder))
+        if self.pca is None:
+            return ensemble
+        source = _feed(self.pca_from) if self.pca_from else feed
+        source.check(ensemble, str(first.folder))
+        check_dims(self.pca, source.count, ensemble.width)
+        return ensemble.fit((batch.vectors for batch in source.batches(ensemble)), self.pca)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What an index is: exact, with a graph beside, or a server's."""
+
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Make an HNSW graph too, and measure its recall.", rich_help_panel=WHERE),
+    ] = False
+    links: Annotated[
+        int | None, typer.Option(min=4, max=256, help="Of a node of the graph. Default: 32.", rich_help_panel=WHERE)
+    ] = None
+    building: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidates held while a node is placed. Default: 128.", rich_help_panel=WHERE),
+    ] = None
+    effort: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidates held while a query is answered. Default: 256.", rich_help_panel=WHERE),
+    ] = None
+    qdrant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep vectors, ids and sources in this Qdrant server (or folder, with file://); INDEX says where. Its "
+            "key is taken from the environment, by all commands: QDRANT_API_KEY.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None
+    collection: Annotated[
+        str | None, typer.Option(help="Its name there; by default the name of INDEX.", rich_help_panel=WHERE)
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.qdrant and self.approximate:
+            raise typer.BadParameter("Qdrant makes a graph by itself: search --approximate", param_hint="--approximate")
+        if self.collection and not self.qdrant:
+            raise typer.BadParameter("is of a server: give --qdrant URL too", param_hint="--collection")
+        if self._given() and not self.approximate:
+            raise typer.BadParameter(
+                "is of the graph: give --approximate too", param_hint=f"--{next(iter(self._given()))}"
+            )
+
+    def builder(self, folder: Path, *, replace: bool) -> "Make":
+        """What makes the index. What it refuses, it refuses now, before the features are read."""
+        if self.qdrant:
+            return _qdrant_builder(folder, self.qdrant, self.collection or folder.resolve().name, replace=replace)
+        from landmark_onnx.search import writer
+        from landmark_onnx.search.hnsw import GraphOptions
+
+        graph = GraphOptions(**self._given()) if self.approximate else None
+        writer.check_build(folder, replace=replace, graph=graph)
+        return lambda ensemble, batches: writer.build(folder, ensemble, batches, replace=replace, graph=graph)
+
+    def _given(self) -> dict[str, int]:
+        options = {"links": self.links, "building": self.building, "effort": self.effort}
+        return {key: value for key, value in options.items() if value is not None}
+
+
+def _qdrant_builder(folder: Path, url: str, collection: str, *, replace: bool) -> "Make":
+    from landmark_onnx.search import qdrant
+    from landmark_onnx.search.qdrant_place import Place
+    from landmark_onnx.search.qdrant_server import connect
+
+    def make(ensemble: "Ensemble", batches: "Iterator[Batch]") -> None:
+        qdrant.build(folder, Place(url=url, collection=collection, ensemble=ensemble), batches, replace=replace).close()
+
+    with contextlib.closing(connect(url)) as client:
+        qdrant.check_build(folder, client, url=url, collection=collection, replace=replace)
+    return make
+
+
 @app.command("build")
+@unfolded
 def build_index(
-    features: Folders,
-    output: Destination,
-    model: Names = None,
-    weight: Weights = None,
-    pca: Pca = None,
-    pca_from: PcaFrom = None,
-    ensemble: Known = None,
-    approximate: Approximate = False,
-    links: Links = None,
-    building: Building = None,
-    effort: Effort = None,
-    qdrant: Qdrant = None,
-    collection: Collection = None,
-    replace: Replace = False,
-    quiet: Quiet = False,
+    features: Folders, output: Destination, made_of: MadeOf, kind: Kind, replace: Replace = False, quiet: Quiet = False
 ) -> None:
     """Make an index of embedded images. Killed at any moment, what was there before is there still."""
-    from landmark_onnx.search.hnsw import GraphOptions
-
-    if ensemble and (model or weight or pca):
-        raise typer.BadParameter("has models, weights and PCA already", param_hint="--ensemble")
-    if pca_from and not pca:
-        raise typer.BadParameter("says what --pca DIMS is fitted to", param_hint="--pca-from")
-    if qdrant and approximate:
-        raise typer.BadParameter("Qdrant makes a graph by itself: search --approximate", param_hint="--approximate")
-    if collection and not qdrant:
-        raise typer.BadParameter("is of a server: give --qdrant URL too", param_hint="--collection")
-    options = {"links": links, "building": building, "effort": effort}
-    given = {key: value for key, value in options.items() if value is not None}
-    if given and not approximate:
-        raise typer.BadParameter("is of the graph: give --approximate too", param_hint=f"--{next(iter(given))}")
     with Reporter(quiet=quiet) as report:
-        if qdrant:
-            make = _qdrant_builder(output, qdrant, collection or output.resolve().name, replace=replace)
-        else:
-            make = _builder(output, GraphOptions(**given) if approximate else None, replace=replace)
+        make = kind.builder(output, replace=replace)
         feed = _feed(features)
-        chosen = _ensemble(feed, ensemble, model or [], weight or [], pca, pca_from or [])
-        make(chosen, feed.batches(chosen, _refusing(report)))
+        ensemble = made_of.choose(feed)
+        make(ensemble, feed.batches(ensemble, _refusing(report)))
         _finish(output, report)
 
 
@@ -214,43 +258,6 @@ def _feed(folders: list[Path]) -> "Feed":
     from landmark_onnx.search.feature_rows import Feed
 
     return Feed([open_features(folder) for folder in folders])
-
-
-def _ensemble(
-    feed: "Feed", known: Path | None, names: list[str], weights: list[float], pca: int | None, fitted_to: list[Path]
-) -> "Ensemble":
-    from landmark_onnx.search.feature_rows import choose
-    from landmark_onnx.search.open import open_ensemble
-    from landmark_onnx.search.whitening import check_dims
-
-    ensemble = open_ensemble(known) if known else choose(feed.folders[0], names, weights)
-    feed.check(ensemble, str(known or feed.folders[0].folder))
-    if pca is None:
-        return ensemble
-    source = _feed(fitted_to) if fitted_to else feed
-    source.check(ensemble, str(feed.folders[0].folder))
-    check_dims(pca, source.count, ensemble.width)
-    return ensemble.fit((batch.vectors for batch in source.batches(ensemble)), pca)
-
-
-def _builder(folder: Path, graph: "GraphOptions | None", *, replace: bool) -> "Make":
-    """What makes the index. What it refuses, it refuses now, before the features are read."""
-    from landmark_onnx.search import writer
-
-    writer.check_build(folder, replace=replace, graph=graph)
-    return lambda ensemble, batches: writer.build(folder, ensemble, batches, replace=replace, graph=graph)
-
-
-def _qdrant_builder(folder: Path, url: str, collection: str, *, replace: bool) -> "Make":
-    """The same, for one that a server keeps."""
-    from landmark_onnx.search import qdrant
-    from landmark_onnx.search.qdrant_server import connect
-
-    with contextlib.closing(connect(url)) as client:
-        qdrant.check_build(folder, client, url=url, collection=collection, replace=replace)
-    return lambda ensemble, batches: qdrant.build(
-        folder, ensemble, batches, url=url, collection=collection, replace=replace
-    ).close()
 
 
 def _refusing(report: Reporter) -> Callable[[str, str], None]:

@@ -1,0 +1,47 @@
+"""Where the rows of an index are that a Qdrant server keeps: the file `qdrant.json` of its folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import Self
+
+from landmark_onnx.errors import SearchError
+from landmark_onnx.files.documents import VersionError
+from landmark_onnx.files.structure import Count, DocumentError, structure
+from landmark_onnx.search.contents import remedy
+from landmark_onnx.search.ensemble import Ensemble
+from landmark_onnx.search.sealed import Sealed, write_sealed
+
+FILE = "qdrant.json"
+FORMAT = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """url: http(s)://, or file:// for Qdrant's embedded mode. following: the position that the next row gets."""
+
+    url: str
+    collection: str
+    ensemble: Ensemble
+    following: Count = 0
+
+    def write(self, folder: Path) -> None:
+        """Write qdrant.json."""
+        facts = {key: getattr(self, key) for key in ("url", "collection", "following")}
+        write_sealed(folder / FILE, FORMAT, {**facts, "ensemble": self.ensemble.to_json(folder)})
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What `write` wrote. Raises: SearchError if it is missing or damaged."""
+        path = folder / FILE
+        try:
+            sealed = Sealed(path, FORMAT)
+            ensemble = Ensemble.from_json(sealed.facts.get("ensemble"), folder)
+            place = structure(cls, sealed.facts | {"ensemble": ensemble})
+            sealed.check()
+            return place
+        except OSError as error:
+            raise SearchError(f"{path}: {error.strerror}") from error
+        except VersionError as error:
+            raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy(folder, url='URL')}") from error
+        except DocumentError as error:
+            raise SearchError(f"{path}: damaged ({error}); {remedy(folder, url='URL')}") from error
