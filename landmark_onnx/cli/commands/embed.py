@@ -79,7 +79,7 @@ Restart = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class ShardOptions:
     """How features are stored."""
 
     dtype: Annotated[FeatureForm, typer.Option(help="Of the stored vectors.", rich_help_panel=OUTPUT)] = (
@@ -168,7 +168,7 @@ def embed_images(
     source: ModelSource,
     engine: ExecutionOptions,
     batch: Images,
-    stored: Stored,
+    stored: ShardOptions,
     cluster: Cluster,
     ids: Ids = IdRule.AUTO,
     restart: Restart = False,

@@ -122,7 +122,7 @@ class MadeOf:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class IndexKind:
     """What an index is: exact, with a graph beside, or a server's."""
 
     approximate: Annotated[
@@ -195,7 +195,12 @@ def _qdrant_builder(folder: Path, url: str, collection: str, *, replace: bool) -
 @app.command("build")
 @unfolded
 def build_index(
-    features: Folders, output: Destination, made_of: MadeOf, kind: Kind, replace: Replace = False, quiet: Quiet = False
+    features: Folders,
+    output: Destination,
+    made_of: MadeOf,
+    kind: IndexKind,
+    replace: Replace = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make an index of embedded images. Killed at any moment, what was there before is there still."""
     with Reporter(quiet=quiet) as report:

@@ -76,6 +76,7 @@ HeldOut = Annotated[
         show_default=False,
     ),
 ]
+Reduced = Annotated[Target, typer.Option(help="int8, fp16, or bf16, which is measured alone.")]
 Floor = Annotated[
     float | None,
     typer.Option(
@@ -116,7 +117,7 @@ def reduce_precision(
     calibrate: Calibrate,
     held_out: HeldOut = None,
     follow_links: FollowLinks = False,
-    precision: Annotated[Target, typer.Option(help="int8, fp16, or bf16, which is measured alone.")] = Target.INT8,
+    precision: Reduced = Target.INT8,
     floor: Floor = None,
     force: Force = False,
     exclude: Excluded = None,
@@ -131,8 +132,6 @@ def reduce_precision(
     int8 calibrates with photos, keeps in fp32 what suffers most, and of a detector all that decides where boxes are.
     Below the floor nothing is written (exit code 1). bf16 is a setting, not a file: it is measured with OpenVINO.
     """
-    from landmark_onnx.cli.inputs import expand
-
     with extra("quantize"):
         import landmark_onnx_export.quantization.quantize  # noqa: F401  # what may be missing is missed here
         from landmark_onnx_export.quantization.report import SPARE, QuantizationRequest
@@ -141,25 +140,27 @@ def reduce_precision(
         raise typer.BadParameter("--exclude, --spare and --reduce-range are for int8 alone")
     shown = Output(format=Format.JSON if as_json else Format.TABLE, quiet=quiet)
     with reporting(shown, bar=True) as report:
-
-        def photos(arguments: list[str]) -> list[Path]:
-            return [Path(path) for path in expand(arguments, report.note, follow_links=follow_links)]
-
-        wish = QuantizationRequest(
+        request = QuantizationRequest(
             precision=precision.value,
-            calibrate=photos(calibrate),
-            held_out=photos(held_out) if held_out else None,
+            calibrate=_photos(calibrate, report, follow_links=follow_links),
+            held_out=_photos(held_out, report, follow_links=follow_links) if held_out else None,
             floor=floor,
             force=force,
             exclude=exclude or (),
             spare=SPARE if spare is None else spare,
             reduce_range=reduce_range,
         )
-        emit(_made(model, output, wish, report), VIEW, shown, report)
+        emit(_made(model, output, request, report), VIEW, shown, report)
+
+
+def _photos(arguments: list[str], report: Reporter, *, follow_links: bool) -> list[Path]:
+    from landmark_onnx.cli.inputs import expand
+
+    return [Path(path) for path in expand(arguments, report.note, follow_links=follow_links)]
 
 
 def _made(
-    model: str, output: Path | None, wish: "QuantizationRequest", report: Reporter
+    model: str, output: Path | None, request: "QuantizationRequest", report: Reporter
 ) -> "Iterator[ReductionReport | SettingReport]":
     from landmark_onnx.precision import precision_file
     from landmark_onnx.store.catalogue import find_model
@@ -169,14 +170,14 @@ def _made(
 
     source = find_model(model)
     tell: dict[str, Any] = {"say": lambda stage: report.stage(f"{source.stem}: {stage}"), "bad": report.failure}
-    if wish.precision == "bf16":
+    if request.precision == "bf16":
         report.note(BF16_NOTE)
-        yield measure_setting(source, wish, **tell)
+        yield measure_setting(source, request, **tell)
         return
-    target = precision_file(source, wish.precision)
+    target = precision_file(source, request.precision)
     if output:
         target = output / target.name if output.is_dir() else output
-    if wish.precision == "int8" and not wish.reduce_range and _lacks_vnni():
+    if request.precision == "int8" and not request.reduce_range and _lacks_vnni():
         report.note(
             "this CPU has no VNNI, so 8-bit sums may overflow here: what is measured shows it; see --reduce-range"
         )
@@ -186,7 +187,7 @@ def _made(
 
     # The fp32 file must stay what it is until the end.
     with file_locked(source, on_wait=on_wait), file_locked(target, on_wait=on_wait):
-        yield reduce_model(source, target, wish, **tell)
+        yield reduce_model(source, target, request, **tell)
 
 
 def _lacks_vnni() -> bool:

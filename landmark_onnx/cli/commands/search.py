@@ -1,6 +1,7 @@
 """`landmark-onnx search`: the nearest images of an index to each query."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,25 +60,74 @@ Steps = Annotated[
         "superglobal (made for networks with its pooling, which no released one has); NAME:key=value,key=value.",
     ),
 ]
-Html = Annotated[
-    Path | None,
-    typer.Option(
-        "--html",
-        metavar="FILE",
-        dir_okay=False,
-        readable=False,
-        help="Also write a contact sheet: one self-contained page with thumbnails of the 50 nearest of each query.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Moved = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="OLD=NEW",
-        help="Of --html: what was in folder OLD when it was embedded is in folder NEW now; repeat for more.",
-        rich_help_panel=OUTPUT,
-    ),
-]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """The contact sheet of the answers."""
+
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            dir_okay=False,
+            readable=False,
+            help="Also write a contact sheet: one self-contained page with thumbnails of the 50 nearest of each query.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    moved: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="Of --html: what was in folder OLD when it was embedded is in folder NEW now; repeat for more.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raises: BadParameter, a usage error."""
+        if self.moved and not self.html:
+            raise typer.BadParameter("is of --html", param_hint="--moved")
+        self._moves()
+
+    def _moves(self) -> list[tuple[str, str]]:
+        """OLD=NEW, where a name may have = in it: NEW is what is a folder."""
+        moves = []
+        for pair in self.moved or []:
+            splits = [(pair[:at], pair[at + 1 :]) for at, sign in enumerate(pair) if sign == "="]
+            found = next((split for split in splits if Path(split[1]).is_dir()), None)
+            if found is None:
+                wanted = f"wanted OLD=NEW, NEW a folder that is there, got {pair!r}"
+                raise typer.BadParameter(wanted, param_hint="--moved")
+            moves.append(found)
+        return moves
+
+    def shown(
+        self, answers: "Iterator[Answer | Failure | None]", index: Path, report: Reporter
+    ) -> "Iterator[Answer | Failure | None]":
+        """The answers, each on its way onto the sheet, if one is wanted; notes at the end on what is not on it."""
+        if self.html is None:
+            yield from answers
+            return
+        from landmark_onnx.search.html_report import MAX_BYTES, contact_sheet
+
+        with contact_sheet(self.html, f"Neighbours in {index}", self._moves()) as sheet:
+            for answer in answers:
+                if answer is not None:
+                    sheet.show(answer)
+                yield answer
+        report.note(f"the contact sheet is {self.html}")
+        if sheet.missing:
+            report.note(
+                f"{len(sheet.missing):,} of its {sheet.pictures:,} pictures are missing, such as {sheet.missing[0]}; "
+                "if their folder is elsewhere now: --moved OLD=NEW"
+            )
+        if sheet.unreadable:
+            report.note(f"{len(sheet.unreadable):,} of its pictures cannot be read, such as {sheet.unreadable[0]}")
+        if sheet.left_out:
+            report.note(f"{sheet.left_out:,} queries are not on it: it would be larger than {MAX_BYTES >> 20} MiB")
 
 
 @unfolded
@@ -87,14 +137,13 @@ def find(
     engine: ExecutionOptions,
     batch: Images,
     output: Output,
+    sheet: Sheet,
     query: Queried = None,
     top: Top = 100,
     features: Features = None,
     model: Models = None,
     approximate: Approximate = False,
     step: Steps = None,
-    html: Html = None,
-    moved: Moved = None,
 ) -> None:
     """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
     from landmark_onnx.search.open import open_index
@@ -106,13 +155,11 @@ def find(
         raise typer.BadParameter("steps search exactly", param_hint="--approximate")
     if features and model:
         raise typer.BadParameter("queries of --features have been embedded already", param_hint="--model")
-    if moved and not html:
-        raise typer.BadParameter("is of --html", param_hint="--moved")
-    moves = _moves(moved or [])
+    sheet.check()
     steps = _steps(step or [])
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         opened.check(steps=steps, approximate=approximate)
-        check_destination(html)
+        check_destination(sheet.html)
         queries: Iterator[Queries | Failure | None]
         if features:
             queries = _precomputed(features, opened.ensemble, index)
@@ -121,9 +168,7 @@ def find(
             retrievers = Loader(engine, batch, report, source).of_index(opened.ensemble, model or [], str(index))
             queries = embedded(images, opened.ensemble, retrievers)
         answers = _answered(queries, opened, top, steps, approximate=approximate)
-        if html:
-            answers = _shown(answers, html, index, moves, report)
-        emit(answers, VIEW, output, report)
+        emit(sheet.shown(answers, index, report), VIEW, output, report)
 
 
 def _steps(specs: list[str]) -> "tuple[Step, ...]":
@@ -156,42 +201,3 @@ def _answered(
             yield from index.answer(part, top, steps=steps, approximate=approximate)
         else:
             yield part
-
-
-def _moves(pairs: list[str]) -> list[tuple[str, str]]:
-    """OLD=NEW, where a name may have = in it: NEW is what is a folder."""
-    moves = []
-    for pair in pairs:
-        splits = [(pair[:at], pair[at + 1 :]) for at, sign in enumerate(pair) if sign == "="]
-        found = next((split for split in splits if Path(split[1]).is_dir()), None)
-        if found is None:
-            raise typer.BadParameter(f"wanted OLD=NEW, NEW a folder that is there, got {pair!r}", param_hint="--moved")
-        moves.append(found)
-    return moves
-
-
-def _shown(
-    answers: "Iterator[Answer | Failure | None]",
-    html: Path,
-    index: Path,
-    moves: list[tuple[str, str]],
-    report: Reporter,
-) -> "Iterator[Answer | Failure | None]":
-    """The answers, each on its way onto the contact sheet; notes at the end on what is not on it."""
-    from landmark_onnx.search.html_report import MAX_BYTES, contact_sheet
-
-    with contact_sheet(html, f"Neighbours in {index}", moves) as sheet:
-        for answer in answers:
-            if answer is not None:
-                sheet.show(answer)
-            yield answer
-    report.note(f"the contact sheet is {html}")
-    if sheet.missing:
-        report.note(
-            f"{len(sheet.missing):,} of its {sheet.pictures:,} pictures are missing, such as {sheet.missing[0]}; "
-            "if their folder is elsewhere now: --moved OLD=NEW"
-        )
-    if sheet.unreadable:
-        report.note(f"{len(sheet.unreadable):,} of its pictures cannot be read, such as {sheet.unreadable[0]}")
-    if sheet.left_out:
-        report.note(f"{sheet.left_out:,} queries are not on it: it would be larger than {MAX_BYTES >> 20} MiB")
