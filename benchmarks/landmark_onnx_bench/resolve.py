@@ -108,7 +108,8 @@ def paddle_program(card: ModelCard, release: Path, folder: Path) -> tuple[Path, 
     Raises: ExportError, MissingExtraError.
     """
     with extra("export", what="the exporter, which reads releases for Paddle,"):
-        from landmark_onnx_export.networks.build import build, write_binary_model
+        from landmark_onnx_export.networks.build import build
+        from landmark_onnx_export.paddle.binary_model import write_binary_model
         from landmark_onnx_export.paddle.edits import tensors
         from landmark_onnx_export.paddle.variables import parse_program
         from landmark_onnx_export.releases.source import open_source

@@ -23,9 +23,10 @@ from landmark_onnx_export.graphs import io as graph
 from landmark_onnx_export.graphs.fold import lean_model
 from landmark_onnx_export.graphs.uint8_input import check_card, take_pixels
 from landmark_onnx_export.graphs.write import publish_model, write_model
-from landmark_onnx_export.networks.build import build, write_binary_model
+from landmark_onnx_export.networks.build import build
 from landmark_onnx_export.ops.lower import CUSTOM_OPS, lower
 from landmark_onnx_export.paddle import edits as programs
+from landmark_onnx_export.paddle.binary_model import write_binary_model
 from landmark_onnx_export.paddle.variables import parse_program, persistable_names
 from landmark_onnx_export.releases.source import ReleaseSource, open_source
 from landmark_onnx_export.workers.run import run_child

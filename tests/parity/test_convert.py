@@ -24,7 +24,8 @@ from landmark_onnx.verification.verify import verify
 from landmark_onnx_export import convert, parity
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.graphs import write as weights
-from landmark_onnx_export.networks.build import build, write_binary_model
+from landmark_onnx_export.networks.build import build
+from landmark_onnx_export.paddle.binary_model import write_binary_model
 from landmark_onnx_export.paddle.runtime import paddle_module
 from landmark_onnx_export.paddle.variables import parse_program, read_params
 from landmark_onnx_export.releases.source import open_source

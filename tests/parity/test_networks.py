@@ -12,7 +12,8 @@ pytest.importorskip("paddle")
 from landmark_onnx.cards.catalogue import card
 from landmark_onnx.cards.schema import Source
 from landmark_onnx.errors import ExportError
-from landmark_onnx_export.networks.build import NETWORKS, build, plan, write_binary_model
+from landmark_onnx_export.networks.build import NETWORKS, build, plan
+from landmark_onnx_export.paddle.binary_model import write_binary_model
 from landmark_onnx_export.paddle.runtime import paddle_module
 from landmark_onnx_export.paddle.variables import Variable, declared_shapes, parse_program, persistable_names
 from landmark_onnx_export.releases.source import open_source

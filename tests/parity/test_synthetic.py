@@ -11,7 +11,7 @@ pytest.importorskip("paddle")
 
 from landmark_onnx.cards.catalogue import card
 from landmark_onnx.cards.schema import Source
-from landmark_onnx_export.networks.build import write_binary_model
+from landmark_onnx_export.paddle.binary_model import write_binary_model
 from landmark_onnx_export.paddle.builder import attributes
 from landmark_onnx_export.paddle.runtime import paddle_module
 from landmark_onnx_export.paddle.variables import declared_shapes, parse_program

@@ -131,6 +131,17 @@ class FoundShapes:
         return len(self._variables[name].shape) == 4 and bool(re.fullmatch(r"conv2d_\d+\.w_0|\w+_weights", name))
 
 
+class Conv(NamedTuple):
+    """A convolution of `kernel` (height, width); filters and groups as published. Unless `same`, it is not padded."""
+
+    name: str
+    filters: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    same: bool = True
+    groups: int = 1
+
+
 class Layers:
     """Appends layers to `program` as its methods are called."""
 
@@ -144,23 +155,11 @@ class Layers:
         """An input of any batch, height and width."""
         return FeatureMap(self.program.feed(name, [-1, channels, -1, -1]), channels)
 
-    def conv(
-        self,
-        x: FeatureMap,
-        name: str,
-        filters: int,
-        kernel: tuple[int, int] = (1, 1),
-        *,
-        stride: int = 1,
-        same: bool = True,
-        groups: int = 1,
-        relu: bool = True,
-        like: FeatureMap | None = None,
-    ) -> FeatureMap:
-        """Convolution without bias, batch norm, ReLU. filters, groups: as published. like: has the same channels."""
-        names = self._naming(name, self._convs)
+    def conv(self, x: FeatureMap, conv: Conv, *, relu: bool = True, like: FeatureMap | None = None) -> FeatureMap:
+        """Convolution without bias, batch norm, ReLU. like: has the same channels."""
+        names = self._naming(conv.name, self._convs)
         self._convs += 1
-        channels, groups = self._weights(x, names.weights, (filters, *kernel), groups, like)
+        channels, groups = self._weights(x, names.weights, (conv.filters, *conv.kernel), conv.groups, like)
         for norm in names[1:]:
             (channels,) = self._parameter(norm, (channels,), (channels or 0,))
         y = FeatureMap("", channels)
@@ -169,8 +168,8 @@ class Layers:
             {"Input": x.name, "Filter": names.weights},
             y,
             slot="Output",
-            strides=[stride, stride],
-            paddings=[side // 2 if same else 0 for side in kernel],
+            strides=[conv.stride, conv.stride],
+            paddings=[side // 2 if conv.same else 0 for side in conv.kernel],
             dilations=[1, 1],
             groups=groups,
             padding_algorithm="EXPLICIT",

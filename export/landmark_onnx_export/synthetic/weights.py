@@ -16,11 +16,16 @@ import numpy.typing as npt
 
 from landmark_onnx_export.paddle.builder import attributes
 from landmark_onnx_export.paddle.variables import declared_shapes, parse_program
+from landmark_onnx_export.synthetic.layers import (
+    Values,
+    as_channels,
+    channel_means,
+    convolve,
+    rounded,
+    statistics,
+    taps,
+)
 
-Values = npt.NDArray[np.float64]
-"""Double, so that after rounding to `BITS` the statistics are the same whatever order a machine adds in."""
-
-BITS = 12
 IMAGES = (4, 16)
 NARROW = 1_000_000
 """Networks of fewer weights take statistics from the most images: less averages out in them. Wide ones take few."""
@@ -33,12 +38,6 @@ ROIS = 16
 ROWS_NUMBERS = 4 << 20
 BRANCH_GAIN = 0.2
 """Scale of the last norm in each residual branch: 50 branches add up to little more than what they branch from."""
-VARIANCE_FLOOR = 0.3
-"""Of a layer's mean: a channel that says little of these few pictures may say much of a photo."""
-MEAN_SHARE = 0.25
-"""Of a channel's mean that a norm takes away. All of it would fit these pictures ever better, layer after layer: in a
-deep network a photo's signal, in units of theirs, grew a thousandfold."""
-
 SPREADS: Mapping[str, tuple[float, float]] = {
     "softmax": (1.5, 0.1),
     "sigmoid": (1.0, 0.1),
@@ -133,7 +132,7 @@ class _Calibration:
         self._scales[name] = math.sqrt(2 / math.prod(self._shapes[name][1:]))
         scale = np.float32(self._scales[name])
         weights = np.concatenate([chunk * scale for chunk in normal_rows(self._seed, name, self._shapes[name])])
-        y = _convolve(self._input(op, "Input"), weights.astype(np.float64), strides[0], paddings, groups)
+        y = convolve(self._input(op, "Input"), weights.astype(np.float64), strides[0], paddings, groups)
         return self._spread(op, name, y)
 
     def _mul(self, op: Any, **_: Any) -> Values:
@@ -153,28 +152,28 @@ class _Calibration:
         if name not in self._known:
             spread, share = SPREADS.get(self._reader(op), SPREAD)
             noise = _generator(self._seed, name).standard_normal(self._shapes[name])
-            self._known[name] = _rounded(noise * spread * share - _channel_means(x))
-        y: Values = x + _as_channels(self._known[name], x)
+            self._known[name] = rounded(noise * spread * share - channel_means(x))
+        y: Values = x + as_channels(self._known[name], x)
         return y
 
     def _batch_norm(self, op: Any, *, epsilon: float, **_: Any) -> Values:
         x = self._input(op)
-        mean, variance = map(_rounded, _statistics(x))
+        mean, variance = map(rounded, statistics(x))
         scale, offset = self._scale_and_offset(_name(op.inputs, "Scale"), _name(op.outputs, "Y"), len(mean))
         for slot, value in (("Mean", mean), ("Variance", variance), ("Scale", scale), ("Bias", offset)):
             self._known[_name(op.inputs, slot)] = value
         factor = scale / np.sqrt(variance.astype(np.float64) + epsilon)
-        y: Values = (x - _as_channels(mean, x)) * _as_channels(factor, x) + _as_channels(offset, x)
+        y: Values = (x - as_channels(mean, x)) * as_channels(factor, x) + as_channels(offset, x)
         return y
 
     def _affine_channel(self, op: Any, **_: Any) -> Values:
         x = self._input(op)
-        mean, variance = _statistics(x)
+        mean, variance = statistics(x)
         scale, offset = self._scale_and_offset(_name(op.inputs, "Scale"), _name(op.outputs, "Out"), len(mean))
-        factor = _rounded(scale / np.sqrt(variance))
-        offset = _rounded(offset - mean * factor)
+        factor = rounded(scale / np.sqrt(variance))
+        offset = rounded(offset - mean * factor)
         self._known |= {_name(op.inputs, "Scale"): factor, _name(op.inputs, "Bias"): offset}
-        y: Values = x * _as_channels(factor, x) + _as_channels(offset, x)
+        y: Values = x * as_channels(factor, x) + as_channels(offset, x)
         return y
 
     def _pool2d(self, op: Any, *, pooling_type: str, global_pooling: bool = False, **sizes: Any) -> Values:
@@ -185,9 +184,9 @@ class _Calibration:
             return y
         size, stride, padding = (sizes[name][0] for name in ("ksize", "strides", "paddings"))
         if pooling_type == "max":
-            y = np.maximum.reduce(list(_taps(x, size, stride, padding)))
+            y = np.maximum.reduce(list(taps(x, size, stride, padding)))
         else:
-            y = np.add.reduce(list(_taps(x, size, stride, padding))) / size**2
+            y = np.add.reduce(list(taps(x, size, stride, padding))) / size**2
         return y
 
     def _relu(self, op: Any, **_: Any) -> Values:
@@ -236,66 +235,15 @@ class _Calibration:
         if self._reader(op) != "elementwise_add":
             return y
         wanted = SPREADS.get(self._reader(self._readers[_names(op.outputs)[0]]), SPREAD)[0]
-        variance = np.mean((y - _as_channels(_channel_means(y), y)) ** 2)
-        factor = float(_rounded(np.array(wanted / np.sqrt(variance))))
+        variance = np.mean((y - as_channels(channel_means(y), y)) ** 2)
+        factor = float(rounded(np.array(wanted / np.sqrt(variance))))
         self._scales[name] *= factor
         return y * factor
 
     def _scale_and_offset(self, name: str, output: str, size: int) -> tuple[Any, Any]:
         generator = _generator(self._seed, name)
         gain = BRANCH_GAIN if output in self._branches else 1.0
-        return _rounded(gain * generator.uniform(0.8, 1.2, size)), _rounded(gain * generator.normal(0, 0.1, size))
-
-
-def _convolve(x: Values, weights: Values, stride: int, paddings: list[int], groups: int) -> Values:
-    """(N, C, H, W) with (F, C / groups, h, w) -> (N, F, H', W')."""
-    (filters, depth, height, width), images = weights.shape, len(x)
-    padded = _padded(x, paddings)
-    rows = (padded.shape[2] - height) // stride + 1
-    columns = (padded.shape[3] - width) // stride + 1
-    y = np.zeros((images, groups, filters // groups, rows * columns))
-    for i in range(height):
-        for j in range(width):
-            tap = padded[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride]
-            y += weights[:, :, i, j].reshape(groups, -1, depth) @ tap.reshape(images, groups, depth, -1)
-    return y.reshape(images, filters, rows, columns)
-
-
-def _taps(x: Values, size: int, stride: int, padding: int) -> Iterator[Values]:
-    """The pixels that each place of a size x size window sees."""
-    padded = _padded(x, [padding, padding])
-    rows, columns = ((side - size) // stride + 1 for side in padded.shape[2:])
-    for i in range(size):
-        for j in range(size):
-            yield padded[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride]
-
-
-def _padded(x: Values, paddings: Sequence[int]) -> Values:
-    """Padded by the other side's pixels: zeros would count for more on these small pictures than on a photo."""
-    return np.pad(x, [(0, 0), (0, 0), *((pad, pad) for pad in paddings)], mode="wrap")
-
-
-def _statistics(x: Values) -> tuple[Values, Values]:
-    """What a norm of x subtracts, and the mean square that is left, of each channel."""
-    mean: Values = MEAN_SHARE * _channel_means(x)
-    square = _channel_means((x - _as_channels(mean, x)) ** 2)
-    return mean, np.maximum(square, VARIANCE_FLOOR * square.mean() + 1e-12)
-
-
-def _channel_means(x: Values) -> Values:
-    means: Values = x.mean(axis=(0, *range(2, x.ndim)))
-    return means
-
-
-def _as_channels(values: npt.NDArray[Any], x: Values) -> npt.NDArray[Any]:
-    return values.reshape(-1, *[1] * (x.ndim - 2))
-
-
-def _rounded(values: Values) -> npt.NDArray[np.float32]:
-    """`BITS` significant bits."""
-    mantissa, exponent = np.frexp(values)
-    rounded: npt.NDArray[np.float32] = np.ldexp(np.round(mantissa * 2**BITS), exponent - BITS).astype(np.float32)
-    return rounded
+        return rounded(gain * generator.uniform(0.8, 1.2, size)), rounded(gain * generator.normal(0, 0.1, size))
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
