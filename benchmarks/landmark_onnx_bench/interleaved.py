@@ -100,11 +100,11 @@ class Contest:
     """One model and its contestants at one batch size."""
 
     def __init__(
-        self, model: Entrant, contestants: Sequence[Contestant], rules: ContestRules, *, say: Callable[[str], None]
+        self, model: Entrant, contestants: Sequence[Contestant], rules: ContestRules, *, on_stage: Callable[[str], None]
     ) -> None:
-        """contestants: the first one is what the ratios of the others are taken of. say: told of each turn."""
+        """contestants: the first one is what the ratios of the others are taken of. on_stage: what is measured now."""
         self.dropouts: list[Dropout] = []
-        self._model, self._contestants, self._rules, self._say = model, contestants, rules, say
+        self._model, self._contestants, self._rules, self._on_stage = model, contestants, rules, on_stage
 
     def hold(self, paths: Sequence[Path]) -> list[Standing]:
         """Let them compete on these photos; who fails is in `dropouts` and stops nobody else.
@@ -122,7 +122,7 @@ class Contest:
         with contextlib.ExitStack() as stack:
             children: list[Child] = []
             for contestant in contestants:
-                self._say(f"{self._model.name}: {contestant.label}: load")
+                self._on_stage(f"{self._model.name}: {contestant.label}: load")
                 with self._dropping(contestant):
                     children.append(stack.enter_context(Child(contestant, paths)))
             windows: dict[Target, dict[str, list[Window]]] = {}
@@ -153,7 +153,7 @@ class Contest:
                 label = child.contestant.label
                 if label not in windows:
                     continue
-                self._say(
+                self._on_stage(
                     f"{self._model.name}: {label}: batch {child.facts['batch_size']}, {target}, round {number + 1}"
                 )
                 finished = False
@@ -172,7 +172,7 @@ class Contest:
         with temporary_folder() as folder:
             files = {}
             for number, child in enumerate(children):
-                self._say(f"{self._model.name}: {child.contestant.label}: answers")
+                self._on_stage(f"{self._model.name}: {child.contestant.label}: answers")
                 with self._dropping(child.contestant):
                     file = folder / f"{number}.npz"
                     child.outputs(PHOTOS[self._model.card.task], file)

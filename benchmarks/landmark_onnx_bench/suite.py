@@ -34,16 +34,16 @@ class Outcome:
 
 
 def hold_all(
-    plan: SuitePlan, models: Sequence[Entrant], photos: Sequence[Path], *, say: Callable[[str], None]
+    plan: SuitePlan, models: Sequence[Entrant], photos: Sequence[Path], *, on_stage: Callable[[str], None]
 ) -> Outcome:
-    """Hold each contest, one after another. say: told of each turn."""
+    """Hold each contest, one after another. on_stage: what is measured now."""
     standings: list[Standing] = []
     dropouts: list[Dropout] = []
     with temporary_folder() as folder:
         for model in models:
             for batch_size in batch_sizes(plan, model):
                 contestants = list(_contestants(plan, model, batch_size, folder, dropouts))
-                contest = Contest(model, contestants, plan.rules, say=say)
+                contest = Contest(model, contestants, plan.rules, on_stage=on_stage)
                 standings += contest.hold(photos)
                 dropouts += contest.dropouts
     return Outcome(standings=standings, dropouts=dropouts)

@@ -79,7 +79,7 @@ class Held:
                 folder = bench.shop.folder / "paddle"
                 rivals.append(peer(model, name, folder, threads=bench.threads, batch_size=1))
         # The first one is in every group, should memory part them.
-        contest = Contest(model, [*rivals, *ours], rules, say=say)
+        contest = Contest(model, [*rivals, *ours], rules, on_stage=say)
         self._standings: dict[str, Standing] = {
             each.contestant.label: each for each in contest.hold(bench.shop.photos(MAX_FEEDS))
         }

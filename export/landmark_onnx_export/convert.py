@@ -74,12 +74,12 @@ def export_model(
     *,
     check_parity: bool = True,
     beside: Path | None = None,
-    say: Callable[[str], None] = lambda stage: None,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ExportReport:
     """Export `source` (tar, folder, binary model) to the ONNX file `output`; on any error nothing is left there.
 
     beside: a folder, as that of the card's file, in which its labels may be if they are not in the release; they are
-    looked for beside the release and among the user's cards, too. say: called with the name of each stage as it begins.
+    looked for beside the release and among the user's cards, too. on_stage: the name of each stage as it begins.
     Raises: ExportError, also if the labels that a user's card names are nowhere; MissingExtraError.
     """
     start = time.perf_counter()
@@ -87,20 +87,20 @@ def export_model(
         check_card(card)
     with folder_beside(output) as folder, open_source(source) as opened:
         labels = _labels(card, opened, beside)
-        say("program")
+        on_stage("program")
         program, unused = _program(card, opened, folder)
         tensors = programs.tensors(parse_program(program), card.task)
-        say("convert")
+        on_stage("convert")
         model, weights = _convert(card, program, tensors, folder, raw=form.raw), opened.variables
         if not form.raw:
-            say("optimise")
+            on_stage("optimise")
             model, weights = lean_model(model, weights, folder)
         if form.input_kind == "uint8":
             take_pixels(model.graph, card.preprocess)
         written = write_model(model, weights, folder / output.name)
         measured = None
         if check_parity:
-            say("parity")
+            on_stage("parity")
             paddle = parity.PaddleModel(*write_binary_model(program, opened.variables, folder), tensors)
             measured = parity.measure(card, paddle, written.model, folder, form.input_kind)
         publish_model(written, output, _metadata(card, opened, measured) | labels | form.metadata())

@@ -20,4 +20,4 @@ def export_release(
         raise MissingExtraError(f"{card.name}: its release is at {release}; {missing[0]}, which exports it,", "export")
     from landmark_onnx_export.convert import export_model
 
-    export_model(card, release, output, beside=beside, say=on_stage)
+    export_model(card, release, output, beside=beside, on_stage=on_stage)

@@ -272,7 +272,7 @@ def test_bench_asks_for_matplotlib_before_it_measures(models, run, monkeypatch, 
 
 
 def test_plots_need_matplotlib(models, photos, monkeypatch, tmp_path):
-    contest = Contest(entry(models["cls"]), [contestants(models["cls"])], RULES, say=lambda text: None)
+    contest = Contest(entry(models["cls"]), [contestants(models["cls"])], RULES, on_stage=lambda text: None)
     rows = [standing.to_json() for standing in contest.hold(photos)]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(LandmarkError, match=r"landmark-onnx\[bench\]"):
@@ -321,7 +321,7 @@ def test_a_contestant_that_dies_in_between_leaves_the_others_their_figures(model
         return window(self, target, work)
 
     monkeypatch.setattr(Child, "window", dying)
-    contest = Contest(entry(models["retrieval"]), [ours, doomed], RULES, say=lambda text: None)
+    contest = Contest(entry(models["retrieval"]), [ours, doomed], RULES, on_stage=lambda text: None)
     standings = contest.hold(photos)
     assert {standing.contestant.label for standing in standings} == {ours.label}
     assert [dropout.error for dropout in contest.dropouts] == ["doomed: gone"]
@@ -332,7 +332,7 @@ def test_windows_are_taken_in_turns(models, photos):
     ours = contestants(models["cls"])
     pair = [ours, dataclasses.replace(ours, label="other")]
     rules = dataclasses.replace(RULES, targets=("model",), agree=False)
-    standings = Contest(entry(models["cls"]), pair, rules, say=said.append).hold(photos)
+    standings = Contest(entry(models["cls"]), pair, rules, on_stage=said.append).hold(photos)
     turns = [text.split(": ")[1] for text in said if "round" in text]
     assert turns == [ours.label, "other"] * 2
     assert [standing.ratio and standing.ratio.rounds for standing in standings] == [None, 2]
@@ -345,7 +345,7 @@ def test_peers_answer_as_we_do(models, photos, tmp_path, name, task):
         pytest.importorskip("openvino")
     model = entry(models[task])
     rival = peer(model, name, tmp_path, threads=1, batch_size=2)
-    contest = Contest(model, [contestants(models[task]), rival], RULES, say=lambda text: None)
+    contest = Contest(model, [contestants(models[task]), rival], RULES, on_stage=lambda text: None)
     standings = contest.hold(photos)
     assert not contest.dropouts
     assert {standing.contestant.label for standing in standings} == {"landmark-onnx cpu fp32", name}

@@ -817,8 +817,8 @@ def exporter(monkeypatch):
     convert = pytest.importorskip("landmark_onnx_export.convert")
     forms = []
 
-    def export_model(card, source, output, form, *, check_parity=True, beside=None, say=lambda stage: None):
-        say("program")
+    def export_model(card, source, output, form, *, check_parity=True, beside=None, on_stage=lambda stage: None):
+        on_stage("program")
         forms.append(form)
         if "bad" in source.read_text():
             raise ExportError(f"{source}: fc_0.w_0 is missing")

@@ -42,8 +42,8 @@ def mirror(monkeypatch):
 def exporter(monkeypatch):
     """An exporter that needs no Paddle."""
 
-    def export_model(card, source, output, form=None, *, say, check_parity=True, beside=None):
-        say("convert")
+    def export_model(card, source, output, form=None, *, on_stage, check_parity=True, beside=None):
+        on_stage("convert")
         fakes.make_retrieval(output, model_card=fakes.small_card(card.name))
 
     fake = types.ModuleType("landmark_onnx_export.convert")
@@ -226,7 +226,7 @@ def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter,
     """Else prune would take its temporary files away."""
     busy = []
 
-    def export_model(card, source, output, form, *, say, check_parity, beside):
+    def export_model(card, source, output, form, *, on_stage, check_parity, beside):
         entered = []
         background(lambda: hold(entered, card.name)).join(0.3)
         busy.append(not entered)
@@ -244,7 +244,7 @@ def test_an_export_into_the_store_has_the_models_lock(into_store, run, exporter,
 def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch):
     given = []
 
-    def export_model(card, source, output, form, *, say, check_parity, beside):
+    def export_model(card, source, output, form, *, on_stage, check_parity, beside):
         given.append((card, beside))
         fakes.make_retrieval(output, model_card=card)
         return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())
@@ -263,7 +263,7 @@ def test_an_export_with_a_card_of_ones_own(run, exporter, tmp_path, monkeypatch)
 def test_an_export_of_a_release_that_was_added(run, exporter, tmp_path, monkeypatch):
     given = []
 
-    def export_model(card, source, output, form, *, say, check_parity, beside):
+    def export_model(card, source, output, form, *, on_stage, check_parity, beside):
         given.append((card.name, source))
         fakes.make_retrieval(output)
         return types.SimpleNamespace(path=output, card=card, seconds=0.0, agreement=None, unused=())

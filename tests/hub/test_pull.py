@@ -58,8 +58,8 @@ def exports(monkeypatch):
     """An exporter that needs no Paddle; the sources it was given."""
     given = []
 
-    def export_model(model_card, source, output, *, say, beside=None):
-        say("convert")
+    def export_model(model_card, source, output, *, on_stage, beside=None):
+        on_stage("convert")
         given.append(source)
         assert source.read_bytes()[:5] == NAME[:5].encode()
         fakes.make_retrieval(output, model_card=fakes.small_card(model_card.name))

@@ -103,7 +103,7 @@ def exports(monkeypatch):
     """What an exporter would be given: the members of the release, and the labels beside it."""
     given = []
 
-    def export_model(model_card, source, output, *, say, beside):
+    def export_model(model_card, source, output, *, on_stage, beside):
         with tarfile.open(source) as tar:
             given.append({member.name: tar.extractfile(member).read() for member in tar})
         given.append(beside and (beside / "names.txt").read_text())

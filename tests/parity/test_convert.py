@@ -322,7 +322,7 @@ def test_an_interrupted_export_leaves_nothing_and_keeps_the_old_file(stage, rele
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_model(card(CLS), release(CLS), output, say=interrupt)
+        export_model(card(CLS), release(CLS), output, on_stage=interrupt)
     assert left_in(output.parent) == ["model.onnx"]
     assert output.read_bytes() == b"the old one"
 

@@ -43,19 +43,19 @@ def measure_setting(
     source: Path,
     wish: QuantizationRequest,
     *,
-    say: Callable[[str], None] = lambda stage: None,
-    bad: Callable[[str], None] = lambda why: None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    on_bad: Callable[[str], None] = lambda why: None,
 ) -> SettingReport:
-    """Measure bf16 on all the images of `wish`, for there is nothing to calibrate. say, bad: see `reduce_model`.
+    """Measure bf16 on all the images of `wish`, for there is nothing to calibrate. Callbacks: as `reduce_model`.
 
     Raises: ModelFileError, ImageError; SessionError if OpenVINO is not installed or has no bf16 here.
     """
     start = time.perf_counter()
     card = ModelCard.from_dict(fp32_metadata(source)["card"], f"{source}: card")
     reduced = runner(card, source, ProviderRequest(name="openvino", precision="bf16"))
-    say("images")
-    photos = judges(wish.held_out or wish.calibrate, MOST[card.task][1], bad=bad)
-    say("compare with fp32")
+    on_stage("images")
+    photos = judges(wish.held_out or wish.calibrate, MOST[card.task][1], on_bad=on_bad)
+    on_stage("compare with fp32")
     agreement = measure(card, photos, runner(card, source), reduced)
     floor = floor_of(card, FLOORS["bf16"]) if wish.floor is None else wish.floor
     return SettingReport(card=card, agreement=agreement, floor=floor, seconds=time.perf_counter() - start)

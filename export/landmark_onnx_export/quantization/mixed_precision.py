@@ -33,7 +33,7 @@ class Task:
 
     model: the folded fp32 file; its folder takes the trials. floor: what the measure of the card's task must reach.
     exclude: layers that stay fp32 at the user's wish. spare: share of the layers that may beside these. reduce_range:
-    weights of 7 bits. say: told of each stage.
+    weights of 7 bits. on_stage: the name of each stage.
     """
 
     card: ModelCard
@@ -43,7 +43,7 @@ class Task:
     exclude: Sequence[str]
     spare: float
     reduce_range: bool
-    say: Callable[[str], None]
+    on_stage: Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class _Bench:
     def attempt(self, method: str, excluded: Collection[str]) -> _Trial:
         """Quantise all but what is excluded, with ranges cut by `method`, and compare with fp32."""
         some = f", {len(excluded)} of {len(self.layers)} layers in fp32" if excluded else ""
-        self.task.say(f"try {method}{some}")
+        self.task.on_stage(f"try {method}{some}")
         cuts = {name: METHODS[method](histogram) for name, histogram in self.seen.items()}
         nodes = [name for name in self.nodes if name not in excluded]
         made = qdq.quantise(self.task.model, cuts, nodes, reduce_range=self.task.reduce_range)
@@ -107,7 +107,7 @@ def _prepare(task: Task) -> _Bench:
         )
     if len(set(task.exclude)) == len(layers):
         raise ExportError(f"{task.card.name}: no layer is left that could be quantised")
-    task.say("calibrate")
+    task.on_stage("calibrate")
     # Ranges fit the images they were taken from, so what chooses between them must be others.
     count = min(max(TRIALS[task.card.task], len(task.photos) // TRIAL_SHARE), max(1, len(task.photos) // 3))
     photos, ranging = task.photos[:count], task.photos[count:] or task.photos
@@ -121,7 +121,7 @@ def _spare_the_worst(
 ) -> tuple[_Trial, dict[str, str]]:
     """Leave the layers that suffer most in fp32, STEP by STEP, until the images agree or no more may be spared."""
     task, count = bench.task, len(bench.layers)
-    task.say("rank layers")
+    task.on_stage("rank layers")
     fed = map(task.card.file_inputs, feeds(task.card, bench.photos))
     harm = noise(task.model, best.model, bench.layers, fed)
     worst = sorted(harm, key=lambda name: -harm[name])[: min(int(count * task.spare), len(harm) - 1)]

@@ -52,45 +52,45 @@ def reduce_model(
     output: Path,
     wish: QuantizationRequest,
     *,
-    say: Callable[[str], None] = lambda stage: None,
-    bad: Callable[[str], None] = lambda why: None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    on_bad: Callable[[str], None] = lambda why: None,
 ) -> ReductionReport:
     """Make `output` from the exported fp32 file `source`; below the floor nothing is written, unless forced.
 
-    say: told the name of each stage. bad: told of each image that cannot be read.
+    on_stage: the name of each stage as it begins. on_bad: why an image cannot be read.
     Raises: ModelFileError if `source` is no sound fp32 export, ImageError if there are too few images, ExportError.
     """
     start = time.perf_counter()
     metadata = fp32_metadata(source)
     card = ModelCard.from_dict(metadata["card"], f"{source}: card")
-    say("images")
-    photos = _photos(card, wish, bad)
+    on_stage("images")
+    photos = _photos(card, wish, on_bad)
     floor = floor_of(card, FLOORS[wish.precision]) if wish.floor is None else wish.floor
     with folder_beside(output) as folder:
-        say("fold")
-        made = _make(card, _folded(source, folder), wish, photos.calibration, floor, say)
+        on_stage("fold")
+        made = _make(card, _folded(source, folder), wish, photos.calibration, floor, on_stage)
         written = save_model(made.model, folder / output.name)
-        say("compare with fp32")
-        exact = runner(card, source)
-        agreement = measure(card, photos.held_out, exact, runner(card, written.model))
+        on_stage("compare with fp32")
+        agreement = measure(card, photos.held_out, runner(card, source), runner(card, written.model))
         shortfall = agreement.shortfall(card, floor)
-        refused = None if wish.force else shortfall
+        refused = None if wish.force else _refusal(card, wish.precision, shortfall)
         recipe = _recipe(source, wish, photos, made, floor, forced=wish.force and shortfall is not None)
-        size = 0
-        if not refused:
-            kept = {key: value for key, value in metadata.items() if key not in OWN}
-            size = publish_model(written, output, kept | _metadata(card, written, agreement, recipe))
+        kept = {key: value for key, value in metadata.items() if key not in OWN}
+        facts = kept | _metadata(card, written, agreement, recipe)
+        size = 0 if refused else publish_model(written, output, facts)
     return ReductionReport(
         card=card,
         recipe=recipe,
         agreement=agreement,
         path=None if refused else output,
-        refused=f"{card.name}: not written: at {wish.precision} {refused}; {REMEDIES[wish.precision]}"
-        if refused
-        else None,
+        refused=refused,
         bytes=size,
         seconds=time.perf_counter() - start,
     )
+
+
+def _refusal(card: ModelCard, precision: Precision, shortfall: str | None) -> str | None:
+    return f"{card.name}: not written: at {precision} {shortfall}; {REMEDIES[precision]}" if shortfall else None
 
 
 def fp32_metadata(source: Path) -> dict[str, Any]:
@@ -107,11 +107,11 @@ def fp32_metadata(source: Path) -> dict[str, Any]:
     return metadata
 
 
-def _photos(card: ModelCard, wish: QuantizationRequest, bad: Callable[[str], None]) -> Split:
+def _photos(card: ModelCard, wish: QuantizationRequest, on_bad: Callable[[str], None]) -> Split:
     most = MOST[card.task]
     if wish.precision == "int8":
-        return split(wish.calibrate, wish.held_out, most, bad=bad)
-    return Split((), judges(wish.held_out or wish.calibrate, most[1], bad=bad))
+        return split(wish.calibrate, wish.held_out, most, on_bad=on_bad)
+    return Split((), judges(wish.held_out or wish.calibrate, most[1], on_bad=on_bad))
 
 
 def _folded(source: Path, folder: Path) -> Path:
@@ -133,10 +133,10 @@ def _make(
     wish: QuantizationRequest,
     photos: Sequence[Photo],
     floor: float,
-    say: Callable[[str], None],
+    on_stage: Callable[[str], None],
 ) -> ReducedNetwork:
     if wish.precision == "fp16":
-        say("halve")
+        on_stage("halve")
         return halve(folded, rois_of(card))
     graph = modernise(onnx.load(folded, load_external_data=False))
     name_nodes(graph.graph)
@@ -150,7 +150,7 @@ def _make(
             exclude=wish.exclude,
             spare=wish.spare,
             reduce_range=wish.reduce_range,
-            say=say,
+            on_stage=on_stage,
         )
     )
 

@@ -33,15 +33,15 @@ def split(
     held_out: Sequence[Path] | None,
     most: tuple[int, int],
     *,
-    bad: Callable[[str], None] = lambda why: None,
+    on_bad: Callable[[str], None] = lambda why: None,
 ) -> Split:
     """Divide the images by `RULE`, or keep those of `held_out` out of the calibration, whatever they are called.
 
     most: how many images to calibrate with and to judge by; of more, every n-th in the order of their hashes.
-    bad: called with the reason for each image that cannot be read. Raises: ImageError if either side has none.
+    on_bad: called with the reason for each image that cannot be read. Raises: ImageError if either side has none.
     """
-    judges = _gather(_thinned(held_out, most[1]), bad) if held_out is not None else None
-    photos = _gather(_thinned(calibrate, sum(most)), bad)
+    judges = _gather(_thinned(held_out, most[1]), on_bad) if held_out is not None else None
+    photos = _gather(_thinned(calibrate, sum(most)), on_bad)
     if judges is None:
         count = -(-len(photos) // HELD_OUT_SHARE)
         judges, photos = photos[:count], photos[count:]
@@ -56,22 +56,22 @@ def split(
     return Split(tuple(_thinned(photos, most[0])), tuple(_thinned(judges, most[1])))
 
 
-def judges(paths: Sequence[Path], most: int, *, bad: Callable[[str], None] = lambda why: None) -> tuple[Photo, ...]:
-    """At most so many of the images, where nothing is calibrated. bad: see `split`. Raises: ImageError for none."""
-    photos = _gather(_thinned(paths, most), bad)
+def judges(paths: Sequence[Path], most: int, *, on_bad: Callable[[str], None] = lambda why: None) -> tuple[Photo, ...]:
+    """At most so many of the images, where nothing is calibrated. on_bad: see `split`. Raises: ImageError for none."""
+    photos = _gather(_thinned(paths, most), on_bad)
     if not photos:
         raise ImageError("no image that can be read to judge by")
     return tuple(photos)
 
 
-def _gather(paths: Sequence[Path], bad: Callable[[str], None]) -> list[Photo]:
+def _gather(paths: Sequence[Path], on_bad: Callable[[str], None]) -> list[Photo]:
     """The readable images, each content once, in the order of their hashes."""
     found: dict[str, Photo] = {}
     for path in paths:
         try:
             read_image(path)
         except ImageError as error:
-            bad(str(error))
+            on_bad(str(error))
             continue
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         found.setdefault(digest, Photo(path, digest))

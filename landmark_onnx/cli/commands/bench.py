@@ -90,7 +90,7 @@ def _measure(who: Contestants, how: Measurement, output: Path | None, report: Re
     models = [entry(ensure(name), releases=who.release or (), raws=who.raw or ()) for name in who.model or ()]
     with temporary_folder() as folder:
         photos = _readable(how.photos(folder, report), report)
-        outcome = hold_all(plan, models, photos, say=report.stage)
+        outcome = hold_all(plan, models, photos, on_stage=report.stage)
     rows = [standing.to_json() for standing in outcome.standings]
     command = ["landmark-onnx", *sys.argv[1:]]
     found = document(command, begun, machine(), rows, [dropout.to_json() for dropout in outcome.dropouts])
@@ -105,7 +105,7 @@ def _measure(who: Contestants, how: Measurement, output: Path | None, report: Re
 
 
 def _readable(photos: list[Path], report: Reporter) -> list[Path]:
-    """The photos without those that cannot be read, each of which is told of. Raises: LandmarkError if none is left."""
+    """The photos that can be read; the others are failures. Raises: LandmarkError if none is left."""
     from landmark_onnx.images.decode import read_image
 
     found = []

@@ -181,7 +181,7 @@ def export_one(request: ExportRequest, report: Reporter) -> "ExportReport":
             request.form or ExportForm(),
             check_parity=request.parity,
             beside=request.beside,
-            say=on_stage,
+            on_stage=on_stage,
         )
 
 

@@ -169,7 +169,7 @@ def _made(
     from landmark_onnx_export.quantization.quantize import reduce_model
 
     source = find_model(model)
-    tell: dict[str, Any] = {"say": lambda stage: report.stage(f"{source.stem}: {stage}"), "bad": report.failure}
+    tell: dict[str, Any] = {"on_stage": lambda stage: report.stage(f"{source.stem}: {stage}"), "on_bad": report.failure}
     if request.precision == "bf16":
         report.note(BF16_NOTE)
         yield measure_setting(source, request, **tell)
