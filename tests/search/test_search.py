@@ -252,6 +252,19 @@ def test_another_model_of_the_same_name_is_refused(embedded, run):
     assert f"i: has no embeddings of {B}; it has {A}" in run("search", "p/00.png", "--index", "i", "-m", B).err
 
 
+def test_a_search_without_steps_loads_no_re_ranker(embedded, run):
+    run("index", "build", "f", "-o", "i", "-q")
+    program = (
+        "import sys; from landmark_onnx.cli import main\n"
+        "try: main()\n"
+        "finally: sys.stderr.write(' '.join(name for name in sys.modules if '.search.rerank.' in name))"
+    )
+    for steps, loaded in (((), False), (("--step", "dba:k=3"), True)):
+        arguments = ["search", "p/00.png", "--index", "i", "-q", *steps]
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        assert ("landmark_onnx.search.rerank" in done.stderr) is loaded, done.stderr
+
+
 def test_steps_change_the_order(embedded, run):
     run("index", "build", "f", "-o", "i", "-q")
     search = ("search", "p", "--index", "i", "--top", "6")

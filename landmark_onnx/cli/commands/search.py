@@ -172,6 +172,8 @@ def find(
 
 
 def _steps(specs: list[str]) -> "tuple[Step, ...]":
+    if not specs:
+        return ()
     from landmark_onnx.search.rerank.chain import parse_steps
 
     return parse_steps(specs)
