@@ -26,6 +26,8 @@ from landmark_onnx_export.releases.tar import MAX_MEMBERS, TarEntry, tar_entries
 MAX_BYTES = 16 << 30
 """Of a compressed tar, decompressed. The largest release known is under 2 GB."""
 MAX_TEXT_BYTES = 16 << 20
+PIR = b'"magic":"pir"'
+"""At the beginning of what Paddle 3 saves as `inference.json`."""
 
 PARAMS_NAMES = {"model": "params", "__model__": "__params__"}
 """Program file -> its params file. `x.pdmodel` goes with `x.pdiparams`."""
@@ -123,6 +125,11 @@ def _from_program(path: Path) -> ReleaseSource:
 
 
 def _recognise(path: Path, entries: Sequence[TarEntry]) -> _Contents:
+    if pir := next((entry for entry in entries if entry.name.endswith(".json") and PIR in _start(entry)), None):
+        raise ExportError(
+            f"{path}: {pir.name} is a program of Paddle 3 (PIR), which cannot be exported yet; "
+            "save the model with FLAGS_enable_pir_api=0, as .pdmodel and .pdiparams"
+        )
     programs = [(entry, parsed) for entry in entries if (parsed := _program(entry))]
     if len(programs) > 1:
         listed = ", ".join(entry.name for entry, _ in programs)
@@ -229,6 +236,12 @@ def _folder_entries(folder: Path, *, deep: bool = True) -> list[TarEntry]:
 def _is_litter(name: str) -> bool:
     """Hidden files, and what macOS and old tar programs leave beside real ones."""
     return any(part.startswith((".", "PaxHeaders", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+def _start(entry: TarEntry) -> bytes:
+    with open_binary(entry.path) as file:
+        file.seek(entry.offset)
+        return file.read(min(entry.size, 256))
 
 
 def _unrecognised(path: Path, entries: Sequence[TarEntry]) -> ExportError:

@@ -330,6 +330,10 @@ def test_damaged_compression_is_refused(pack, saved, scratch):
         ({"x/w": stream(np.ones(1, "<f4")), "y/w": stream(np.ones(1, "<f4"))}, "got 2 folders: x, y"),
         ({"w": stream(np.ones(1, "<f4"))[:-1]}, "variable w: wanted 4 bytes"),
         ({"w": b""}, "variable w: wanted a header of 20 bytes at byte .*, got 0"),
+        (
+            {"inference.json": b'{"base_code":{"magic":"pir"}}', "inference.pdiparams": stream(np.ones(1, "<f4"))},
+            r"inference\.json is a program of Paddle 3 \(PIR\).*FLAGS_enable_pir_api=0",
+        ),
     ],
 )
 def test_what_is_no_release_is_refused(files, words, tmp_path, saved):
