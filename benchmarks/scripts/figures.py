@@ -12,7 +12,7 @@ from held import Bench, Figure, Held
 from made import PROGRAM, say
 from original import original_chain
 
-from landmark_onnx.cards.catalogue import card, shipped_cards
+from landmark_onnx.cards.catalogue import card, original_cards
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import preprocess
@@ -22,9 +22,9 @@ from landmark_onnx_bench.statistics import Ratio, digits
 from landmark_onnx_bench.targets import OWN, Scenario, Workload
 from landmark_onnx_bench.worker_process import Child
 
-RETRIEVAL = tuple(name for name, each in shipped_cards().items() if each.task == "retrieval")
-CLS = tuple(name for name, each in shipped_cards().items() if each.task == "cls")
-DET = tuple(name for name, each in shipped_cards().items() if each.task == "det")
+RETRIEVAL = tuple(name for name, each in original_cards().items() if each.task == "retrieval")
+CLS = tuple(name for name, each in original_cards().items() if each.task == "cls")
+DET = tuple(name for name, each in original_cards().items() if each.task == "det")
 
 BEST = "paddle-onednn"
 """The peer that most figures are taken to."""

@@ -4,7 +4,7 @@ from landmark_onnx.lazy import lazy_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from landmark_onnx.cards.catalogue import card, cards, read_card, shipped_cards, users_folder
+    from landmark_onnx.cards.catalogue import card, cards, original_cards, read_card, shipped_cards, users_folder
     from landmark_onnx.cards.schema import Golden, ModelCard, Postprocess, Preprocess, Source
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Source",
     "card",
     "cards",
+    "original_cards",
     "read_card",
     "shipped_cards",
     "users_folder",
@@ -24,6 +25,7 @@ _HOMES = {
     "landmark_onnx.cards.catalogue": (
         "card",
         "cards",
+        "original_cards",
         "read_card",
         "shipped_cards",
         "users_folder",

@@ -6,6 +6,7 @@ import stat
 import types
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import platformdirs
@@ -58,15 +59,26 @@ def card(name: str) -> ModelCard:
 
 @functools.cache
 def shipped_cards() -> Mapping[str, ModelCard]:
-    """The cards that come with this package, by name, in alphabetical order."""
+    """The cards that come with this package, by name, in alphabetical order: the original's and the ready ones."""
+    ready = _packaged(resources.files(PACKAGE) / "ready")
+    return types.MappingProxyType(dict(sorted({**original_cards(), **ready}.items())))
+
+
+@functools.cache
+def original_cards() -> Mapping[str, ModelCard]:
+    """The cards of the models that Baidu released in 2019, by name, in alphabetical order."""
+    return types.MappingProxyType(_packaged(resources.files(PACKAGE)))
+
+
+def _packaged(folder: Traversable) -> dict[str, ModelCard]:
     found: dict[str, ModelCard] = {}
-    for entry in sorted(resources.files(PACKAGE).iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
             card = ModelCard.from_dict(parse_toml(entry.read_bytes()), entry.name)
-            if card.name in found or entry.name != f"{card.name}.toml":
-                raise CardError(f"{entry.name}: the name {card.name!r} is taken or differs from the file's")
+            if entry.name != f"{card.name}.toml":
+                raise CardError(f"{entry.name}: name: the card is called {card.name!r}; wanted the file's name")
             found[card.name] = card
-    return types.MappingProxyType(found)
+    return found
 
 
 def users_folder() -> Path:

@@ -33,10 +33,10 @@ def complete_model(incomplete: str) -> list[str]:
 
 
 def default_model(task: str) -> str:
-    """The only shipped model of a task. Raises: LandmarkError if it has several."""
-    from landmark_onnx.cards.catalogue import shipped_cards
+    """The only original model of a task. Raises: LandmarkError if it has several."""
+    from landmark_onnx.cards.catalogue import original_cards
 
-    names = [card.name for card in shipped_cards().values() if card.task == task]
+    names = [card.name for card in original_cards().values() if card.task == task]
     if len(names) != 1:
         raise LandmarkError(f"name a model with --model: {', '.join(names)}")
     return names[0]

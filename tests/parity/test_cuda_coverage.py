@@ -11,7 +11,7 @@ pytest.importorskip("paddle")
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from cuda_kernels import KERNELS, UNLISTED
-from landmark_onnx.cards.catalogue import card, cards
+from landmark_onnx.cards.catalogue import card, original_cards
 from landmark_onnx_export import convert
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.graphs.detector import name_nodes
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.paddle
 FLOAT = TensorProto.FLOAT
 RAW = convert.ExportForm(raw=True)
 DET = "res50_oid_v4_detector"
-CNNS = [name for name in cards() if card(name).task != "det"]
+CNNS = [name for name in original_cards() if card(name).task != "det"]
 ARCHITECTURES = ["inceptionv4_arcmargin", "res152_softmax_v1", "se_x152_arcmargin"]
 
 WITHOUT_KERNEL = types.MappingProxyType({"RoiAlign": "RoiAlign-16: kernels of 10 to 10"})

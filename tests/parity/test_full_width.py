@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from landmark_onnx.cards.catalogue import cards
+from landmark_onnx.cards.catalogue import original_cards
 
 pytestmark = [pytest.mark.paddle, pytest.mark.slow]
 
@@ -59,7 +59,7 @@ def export(name, folder, classes=1000):
     return figures
 
 
-@pytest.mark.parametrize("name", list(cards()))
+@pytest.mark.parametrize("name", list(original_cards()))
 def test_full_width(name, tmp_path):
     figures = export(name, tmp_path)
     assert figures["peak"] < 6e9

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from landmark_onnx import Classifier, Detector, Retriever
-from landmark_onnx.cards.catalogue import cards
+from landmark_onnx.cards.catalogue import original_cards
 from landmark_onnx.inference.postprocess import cosine
 from landmark_onnx.verification.verify import verify
 
@@ -19,7 +19,9 @@ SCORE_NOISE = 1e-3
 
 pytestmark = [pytest.mark.reference, pytest.mark.paddle]
 
-BY_TASK = {task: [card.name for card in cards().values() if card.task == task] for task in ("retrieval", "cls", "det")}
+BY_TASK = {
+    task: [card.name for card in original_cards().values() if card.task == task] for task in ("retrieval", "cls", "det")
+}
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +35,9 @@ def exported(reference, tmp_path_factory):
     def export(name: str) -> Path:
         path = folder / f"{name}.onnx"
         if not path.exists():
-            report = export_model(cards()[name], reference / "release" / f"{name}.tar", path)
+            report = export_model(original_cards()[name], reference / "release" / f"{name}.tar", path)
             assert report.agreement is not None
-            assert report.agreement.shortfall(cards()[name].task) is None
+            assert report.agreement.shortfall(original_cards()[name].task) is None
         return path
 
     return export
@@ -87,10 +89,10 @@ def test_detections(name, exported, expected, reference):
         assert same.any(axis=0).mean() >= 0.99, image
 
 
-@pytest.mark.parametrize("name", list(cards()))
+@pytest.mark.parametrize("name", list(original_cards()))
 def test_verify_repeats_the_export_answer(name, exported):
     report = verify(exported(name))
-    assert report.card == cards()[name]
+    assert report.card == original_cards()[name]
 
 
 def iou(a, b):

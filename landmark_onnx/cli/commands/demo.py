@@ -82,13 +82,13 @@ def _photos(folder: Path) -> Iterator[str]:
 
 
 def _made_up(task: str, folder: Path, report: Reporter) -> str:
-    """Make a release of the first shipped card of a task, export it as a user does, and say where the model is."""
-    from landmark_onnx.cards.catalogue import shipped_cards
+    """Make a release of the first original card of a task, export it as a user does, and say where the model is."""
+    from landmark_onnx.cards.catalogue import original_cards
 
     with extra("demo"):
         from landmark_onnx_export.synthetic.release import write_release
 
-    card = next(card for card in shipped_cards().values() if card.task == task)
+    card = next(card for card in original_cards().values() if card.task == task)
     report.stage(f"{card.name}: random weights")
     release = write_release(card, folder, seed=SEED)
     with extra("demo"):
