@@ -21,8 +21,8 @@ class Place:
 
     url: str
     collection: str
+    following: Count
     ensemble: Ensemble
-    following: Count = 0
 
     def write(self, folder: Path) -> None:
         """Write qdrant.json."""

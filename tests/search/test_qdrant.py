@@ -15,9 +15,10 @@ from landmark_onnx.cli import main
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search import writer
 from landmark_onnx.search.qdrant import QdrantIndex, build
-from landmark_onnx.search.qdrant_place import Place
+from landmark_onnx.search.qdrant_place import FILE, FORMAT, Place
 from landmark_onnx.search.qdrant_server import asking, connect
 from landmark_onnx.search.queries import Queries
+from landmark_onnx.search.sealed import write_sealed
 
 qdrant_client = pytest.importorskip("qdrant_client")
 pytest.importorskip("faiss")
@@ -33,7 +34,7 @@ def client():
 
 
 def place() -> Place:
-    return Place(url=":memory:", collection="c", ensemble=indexed.ensemble())
+    return Place(url=":memory:", collection="c", following=0, ensemble=indexed.ensemble())
 
 
 def make(folder: Path, client, names=NAMES, **options) -> QdrantIndex:
@@ -214,6 +215,13 @@ def test_a_damaged_pointer_is_told_of(tmp_path, text):
     (tmp_path / "qdrant.json").write_text(text)
     with pytest.raises(SearchError, match=r"qdrant.json: "):
         QdrantIndex.open(tmp_path)
+
+
+def test_a_pointer_without_a_position_is_refused(tmp_path):
+    facts = {"url": "http://x", "collection": "c", "ensemble": indexed.ensemble().to_json(tmp_path)}
+    write_sealed(tmp_path / FILE, FORMAT, facts)
+    with pytest.raises(SearchError, match=r"qdrant\.json: damaged \(the key 'following' is missing\)"):
+        Place.read(tmp_path)
 
 
 def test_the_pointer_keeps_the_whitening(tmp_path):

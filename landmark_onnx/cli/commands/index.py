@@ -185,7 +185,8 @@ def _qdrant_builder(folder: Path, url: str, collection: str, *, replace: bool) -
     from landmark_onnx.search.qdrant_server import connect
 
     def make(ensemble: "Ensemble", batches: "Iterator[Batch]") -> None:
-        qdrant.build(folder, Place(url=url, collection=collection, ensemble=ensemble), batches, replace=replace).close()
+        place = Place(url=url, collection=collection, following=0, ensemble=ensemble)
+        qdrant.build(folder, place, batches, replace=replace).close()
 
     with contextlib.closing(connect(url)) as client:
         qdrant.check_build(folder, client, url=url, collection=collection, replace=replace)
