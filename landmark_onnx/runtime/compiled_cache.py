@@ -1,7 +1,7 @@
 """What a runtime makes of a model for this very machine, in the store: rebuilt when stale or broken, never trusted.
 
 `machine/STEM-HASH/KEY/` holds the files of one entry and a manifest: the facts that it was made for, and the size and
-hash of each file. An entry appears whole by a rename. Without one, for whatever reason, a model loads as it is.
+hashes of each file. An entry appears whole by a rename. Without one, for whatever reason, a model loads as it is.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from landmark_onnx.errors import ModelFileError, reason_of
 from landmark_onnx.files.atomic import atomic_write, publish
 from landmark_onnx.files.documents import read_json
-from landmark_onnx.files.hashing import Digest, digest
+from landmark_onnx.files.hashing import block_hash, blocks, intact
 from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_seal
-from landmark_onnx.runtime.cpu import cpu_model
+from landmark_onnx.runtime.cpu import available_cores, cpu_model
 from landmark_onnx.store.catalogue import home
 
 logger = logging.getLogger(__name__)
@@ -98,10 +98,11 @@ class CacheEntry:
         files = self._files()
         if files is None:
             return None
-        if not all(self._intact(name, files[name]) for name in files if name not in meanwhile):
-            return None
-        with ThreadPoolExecutor(1) as pool:
-            rest = [pool.submit(self._intact, name, files[name]) for name in files if name in meanwhile]
+        before = [name for name in files if name not in meanwhile]
+        with ThreadPoolExecutor(min(4, available_cores())) as pool:
+            if not all(check.result() for check in self._checks(files, before, pool)):
+                return None
+            rest = self._checks(files, [name for name in files if name in meanwhile], pool)
             try:
                 started = start(self.path)
             except Exception:  # runtimes' exceptions have no public base class; a load without the entry tells
@@ -163,24 +164,28 @@ class CacheEntry:
         finally:
             lock.release()
 
-    def _files(self) -> dict[str, Digest] | None:
+    def _files(self) -> dict[str, dict[str, Any]] | None:
         """The manifest's files, None unless it was made for these facts and each is there in its size."""
         try:
             manifest = read_json(self.path / MANIFEST)
-            files = {name: Digest(**file) for name, file in manifest["files"].items()}
+            files: dict[str, dict[str, Any]] = manifest["files"]
             whole = manifest["facts"] == _plain(self.facts) and all(
-                (self.path / name).stat().st_size == file.size for name, file in files.items()
+                (self.path / name).stat().st_size == file["size"] and len(file["sha256"]) == blocks(file["size"])
+                for name, file in files.items()
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return files if whole else None
 
-    def _intact(self, name: str, wanted: Digest) -> bool:
-        """Whether a file is what the manifest says; not if it cannot be read."""
-        try:
-            return digest(self.path / name) == wanted
-        except OSError:
-            return False
+    def _checks(
+        self, files: Mapping[str, Mapping[str, Any]], names: Sequence[str], pool: ThreadPoolExecutor
+    ) -> list[Future[bool]]:
+        """Whether each block of those files is what the manifest says."""
+        return [
+            pool.submit(intact, self.path / name, number, digest)
+            for name in names
+            for number, digest in enumerate(files[name]["sha256"])
+        ]
 
     def _build(self, write: Callable[[Path], None]) -> None:
         self._need_space()
@@ -207,7 +212,8 @@ class CacheEntry:
         files = self._files() or {}
         self.path.mkdir(exist_ok=True)
         for path in self.path.iterdir():
-            if path.name not in files or not self._intact(path.name, files[path.name]):
+            listed = files.get(path.name, {"sha256": [""]})["sha256"]
+            if not all(intact(path, number, digest) for number, digest in enumerate(listed)):
                 path.unlink()
 
     def _drop_others(self) -> None:
@@ -234,7 +240,8 @@ def _write_manifest(path: Path, facts: Mapping[str, Any]) -> None:
             continue
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-        files[file.name] = dataclasses.asdict(digest(file))
+        size = file.stat().st_size
+        files[file.name] = {"size": size, "sha256": [block_hash(file, number) for number in range(blocks(size))]}
     with atomic_write(path / MANIFEST) as handle:
         handle.write(json.dumps({"facts": facts, "files": files}, indent=1).encode())
 
