@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landmark_onnx.cli.model_names import MODEL_HELP, complete_model
+from landmark_onnx.cli.model_names import MODEL_HELP, model_option
 from landmark_onnx.cli.options import FollowLinks, PrecisionName
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx_bench.targets import PEERS, Scenario
@@ -38,14 +38,7 @@ class Contestants:
 
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME_OR_PATH",
-            help=f"{MODEL_HELP} Repeat for more.",
-            autocompletion=complete_model,
-            rich_help_panel=WHO,
-        ),
+        model_option("--model", "-m", text=f"{MODEL_HELP} Repeat for more.", rich_help_panel=WHO),
     ] = None
     provider: Annotated[
         list[str] | None,

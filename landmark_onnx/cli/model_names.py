@@ -49,11 +49,11 @@ IDS_HELP = (
 
 MODEL_HELP = "Name of a model, which is pulled if the store has it not, or a path to an .onnx file."
 
-ModelName = Annotated[
-    str,
-    typer.Option("--model", "-m", metavar="NAME_OR_PATH", help=MODEL_HELP, autocompletion=complete_model),
-]
-OptionalModelName = Annotated[
-    str | None,
-    typer.Option("--model", "-m", metavar="NAME_OR_PATH", help=MODEL_HELP, autocompletion=complete_model),
-]
+
+def model_option(*names: str, text: str = MODEL_HELP, **more: Any) -> Any:
+    """An option that names a model. more: as `typer.Option` has it."""
+    return typer.Option(*names, metavar="NAME_OR_PATH", help=text, autocompletion=complete_model, **more)
+
+
+ModelName = Annotated[str, model_option("--model", "-m")]
+OptionalModelName = Annotated[str | None, model_option("--model", "-m")]

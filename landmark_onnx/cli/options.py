@@ -58,6 +58,16 @@ def check_destination(path: Path | None) -> Path | None:
     return path
 
 
+def input_file(*names: str, text: str, metavar: str = "FILE", **more: Any) -> Any:
+    """An option that names a file to read, which must be there. more: as typer's."""
+    return typer.Option(*names, metavar=metavar, exists=True, dir_okay=False, help=text, **more)
+
+
+def output_file(*names: str, text: str, **more: Any) -> Any:
+    """An option that names a file to write: never a folder; that it can be read is not asked. more: as typer's."""
+    return typer.Option(*names, metavar="FILE", dir_okay=False, readable=False, help=text, **more)
+
+
 def check_pairs(pairs: list[str] | None) -> list[str] | None:
     """Refuse what is not key=value, as a usage error."""
     for pair in pairs or []:
@@ -135,13 +145,7 @@ class ModelSource(Downloads):
 
     card: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="A model card to use in place of the one inside the .onnx file.",
-            rich_help_panel=ENGINE,
-        ),
+        input_file(text="A model card to use in place of the one inside the .onnx file.", rich_help_panel=ENGINE),
     ] = None
 
     def read_card(self) -> "ModelCard | None":
@@ -214,13 +218,10 @@ class Output:
     ] = None
     output: Annotated[
         Path | None,
-        typer.Option(
+        output_file(
             "--output",
             "-o",
-            metavar="FILE",
-            dir_okay=False,
-            readable=False,
-            help="Write answers there instead; the file appears when it is whole, a pipe or device gets each as it "
+            text="Write answers there instead; the file appears when it is whole, a pipe or device gets each as it "
             "comes.",
             rich_help_panel=OUTPUT,
         ),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from landmark_onnx.cli.loader import Loader
-from landmark_onnx.cli.model_names import IDS_HELP, complete_model
+from landmark_onnx.cli.model_names import IDS_HELP, model_option
+from landmark_onnx.cli.options import input_file
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.images.ids import IdRule
 
@@ -31,11 +32,9 @@ class Labels:
 
     labels: Annotated[
         Path | None,
-        typer.Option(
+        input_file(
             metavar="CSV",
-            exists=True,
-            dir_okay=False,
-            help="Landmarks of the index's images: train.csv, train_clean.csv, index_image_to_landmark.csv, or columns "
+            text="Landmarks of the index's images: train.csv, train_clean.csv, index_image_to_landmark.csv, or columns "
             "id,label. Without it each image is a landmark of its own, called by its id.",
             rich_help_panel=VOTES,
         ),
@@ -77,22 +76,15 @@ class Voting:
     )
     cls: Annotated[
         list[str] | None,
-        typer.Option(
-            "--cls",
-            metavar="NAME_OR_PATH",
-            help="A classifier that votes too, with its probabilities. Repeat for more.",
-            autocompletion=complete_model,
-            rich_help_panel=VOTES,
+        model_option(
+            "--cls", text="A classifier that votes too, with its probabilities. Repeat for more.", rich_help_panel=VOTES
         ),
     ] = None
     cls_labels: Annotated[
         list[Path] | None,
-        typer.Option(
+        input_file(
             "--cls-labels",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Class index and landmark a line, if the model has none itself: one for all, or one for each --cls.",
+            text="Class index and landmark a line, if the model has none itself: one for all, or one for each --cls.",
             rich_help_panel=VOTES,
         ),
     ] = None
@@ -148,22 +140,15 @@ class Veto:
 
     det: Annotated[
         str | None,
-        typer.Option(
-            "--det",
-            metavar="NAME_OR_PATH",
-            help="A detector: an image of which a rule holds shows no landmark.",
-            autocompletion=complete_model,
-            rich_help_panel=FILTER,
+        model_option(
+            "--det", text="A detector: an image of which a rule holds shows no landmark.", rich_help_panel=FILTER
         ),
     ] = None
     rules: Annotated[
         Path | None,
-        typer.Option(
+        input_file(
             "--rules",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="TOML: classes, score, area. By default our own, not the authors': recognition/no_landmark.toml.",
+            text="TOML: classes, score, area. By default our own, not the authors': recognition/no_landmark.toml.",
             rich_help_panel=FILTER,
         ),
     ] = None

@@ -105,12 +105,13 @@ class FeatureManifest:
                 found.append(f"{model.name}: another preprocessing or normalisation")
             if before.precision != model.precision:
                 found.append(f"{model.name}: --precision {before.precision}; now {model.precision}")
-        if self.dtype != other.dtype:
-            found.append(f"--dtype {self.dtype}; now {other.dtype}")
-        if self.shard_size != other.shard_size:
-            found.append(f"--shard-size {self.shard_size}; now {other.shard_size}")
-        if self.damaged != other.damaged:
-            found.append(f"--damaged {self.damaged}; now {other.damaged}")
+        for option, was, now in (
+            ("--dtype", self.dtype, other.dtype),
+            ("--shard-size", self.shard_size, other.shard_size),
+            ("--damaged", self.damaged, other.damaged),
+        ):
+            if was != now:
+                found.append(f"{option} {was}; now {now}")
         if self.inputs != other.inputs:
             found.append(f"other images or ids: {self.rows:,}; now {other.rows:,}")
         return found

@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from landmark_onnx.embedding.manifest import ModelIdentity
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files.documents import VersionError
 from landmark_onnx.files.structure import DocumentError, FileName, Within, structure
 from landmark_onnx.search.neighbours import Float32
-from landmark_onnx.search.sealed import Sealed, write_sealed
+from landmark_onnx.search.sealed import read_sealed, write_sealed
 from landmark_onnx.search.whitening import FLOOR, Whitening, fit_whitening, load_whitening
 
 Vectors: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -179,18 +178,8 @@ _DIFFERENCES = {"precision": "precision", "sha256": "model file", "dim": "dimens
 
 def load_ensemble(folder: Path) -> Ensemble:
     """What `Ensemble.save` wrote into `folder`. Raises: SearchError if it is missing or damaged."""
-    path = folder / FILE
-    try:
-        sealed = Sealed(path, FORMAT)
-        ensemble = Ensemble.from_json(sealed.facts, folder)
-        sealed.check()
-        return ensemble
-    except OSError as error:
-        raise SearchError(f"{path}: {error.strerror}") from error
-    except VersionError as error:
-        raise SearchError(f"{path}: {error}: of another landmark-onnx; save the ensemble again") from error
-    except DocumentError as error:
-        raise SearchError(f"{path}: damaged: not an ensemble ({error})") from error
+    with read_sealed(folder / FILE, FORMAT, "save the ensemble again") as facts:
+        return Ensemble.from_json(facts, folder)
 
 
 def unit(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

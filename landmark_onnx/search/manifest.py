@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Self
 
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files.documents import VersionError, read_json
+from landmark_onnx.files.documents import read_json
 from landmark_onnx.files.hashing import blocks
 from landmark_onnx.files.structure import Count, DocumentError, FileName, brief, structure
 from landmark_onnx.search.contents import EMPTY, Contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
-from landmark_onnx.search.sealed import Sealed, write_sealed
+from landmark_onnx.search.sealed import read_sealed, write_sealed
 from landmark_onnx.search.texts import ENDS, TEXT, text_files
 
 FILE = "index.json"
@@ -122,27 +122,14 @@ class IndexManifest:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The state of an index. Raises: SearchError if there is none, or it is damaged or of another version."""
-        path = folder / FILE
-        try:
-            sealed = Sealed(path, FORMAT)
-            facts = dict(sealed.facts)
+        missing = f"{folder}: no index; make one: landmark-onnx index build FEATURES -o {folder}"
+        with read_sealed(folder / FILE, FORMAT, remedy(folder), missing=missing) as facts:
             dim = facts.pop("dim", None)
             facts["ensemble"] = Ensemble.from_json(facts.get("ensemble"), folder)
             manifest = structure(cls, facts)
             if dim != manifest.ensemble.dim:
                 raise DocumentError(f"dim: wanted {manifest.ensemble.dim}, got {brief(dim)}")
-            sealed.check()
             return manifest
-        except FileNotFoundError as error:
-            raise SearchError(
-                f"{folder}: no index; make one: landmark-onnx index build FEATURES -o {folder}"
-            ) from error
-        except OSError as error:
-            raise SearchError(f"{path}: {error.strerror}") from error
-        except VersionError as error:
-            raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy(folder)}") from error
-        except DocumentError as error:
-            raise SearchError(f"{path}: damaged ({error}); {remedy(folder)}") from error
 
 
 def vectors_file(generation: int) -> str:

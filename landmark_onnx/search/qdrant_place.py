@@ -4,12 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Self
 
-from landmark_onnx.errors import SearchError
-from landmark_onnx.files.documents import VersionError
-from landmark_onnx.files.structure import Count, DocumentError, structure
+from landmark_onnx.files.structure import Count, structure
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
-from landmark_onnx.search.sealed import Sealed, write_sealed
+from landmark_onnx.search.sealed import read_sealed, write_sealed
 
 FILE = "qdrant.json"
 FORMAT = 2
@@ -32,16 +30,6 @@ class Place:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """What `write` wrote. Raises: SearchError if it is missing or damaged."""
-        path = folder / FILE
-        try:
-            sealed = Sealed(path, FORMAT)
-            ensemble = Ensemble.from_json(sealed.facts.get("ensemble"), folder)
-            place = structure(cls, sealed.facts | {"ensemble": ensemble})
-            sealed.check()
-            return place
-        except OSError as error:
-            raise SearchError(f"{path}: {error.strerror}") from error
-        except VersionError as error:
-            raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy(folder, url='URL')}") from error
-        except DocumentError as error:
-            raise SearchError(f"{path}: damaged ({error}); {remedy(folder, url='URL')}") from error
+        with read_sealed(folder / FILE, FORMAT, remedy(folder, url="URL")) as facts:
+            ensemble = Ensemble.from_json(facts.get("ensemble"), folder)
+            return structure(cls, facts | {"ensemble": ensemble})

@@ -1,12 +1,15 @@
 """Small JSON files of ours: a format number, and a SHA-256 of all the rest, so that no edit goes unnoticed."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from landmark_onnx.errors import SearchError
 from landmark_onnx.files.atomic import atomic_write
-from landmark_onnx.files.documents import read_versioned
+from landmark_onnx.files.documents import VersionError, read_versioned
 from landmark_onnx.files.structure import DocumentError
 
 FORMAT, SEAL = "format", "sha256"
@@ -19,21 +22,29 @@ def write_sealed(path: Path, version: int, facts: dict[str, Any]) -> None:
         file.write(json.dumps(data | {SEAL: _digest(data)}, indent=1).encode() + b"\n")
 
 
-class Sealed:
-    """What `write_sealed` wrote, with all of its keys but its own two.
+@contextlib.contextmanager
+def read_sealed(path: Path, version: int, remedy: str, *, missing: str = "") -> Iterator[dict[str, Any]]:
+    """What `write_sealed` wrote, without its own two keys; its SHA-256 is compared after the block.
 
-    Raises: VersionError, DocumentError, both without the path; OSError.
+    The block checks the facts one by one, which tells more than a hash of them all. remedy: against damage and other
+    versions. missing: what is said if there is no file.
+    Raises: SearchError, for a DocumentError of the block too.
     """
-
-    def __init__(self, path: Path, version: int) -> None:
-        self.facts = read_versioned(path, FORMAT, version)
-        self._seal = self.facts.pop(SEAL, None)
-        self._digest = _digest({FORMAT: version, **self.facts})
-
-    def check(self) -> None:
-        """Raises: DocumentError if a fact is not what was written; to be called where each alone can be used."""
-        if self._seal != self._digest:
+    try:
+        facts = read_versioned(path, FORMAT, version)
+        seal = facts.pop(SEAL, None)
+        digest = _digest({FORMAT: version, **facts})
+        yield facts
+        if seal != digest:
             raise DocumentError("not what was written: its SHA-256 is of something else")
+    except FileNotFoundError as error:
+        raise SearchError(missing or f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise SearchError(f"{path}: {error.strerror}") from error
+    except VersionError as error:
+        raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy}") from error
+    except DocumentError as error:
+        raise SearchError(f"{path}: damaged ({error}); {remedy}") from error
 
 
 def _digest(data: dict[str, Any]) -> str:

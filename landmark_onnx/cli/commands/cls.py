@@ -8,7 +8,7 @@ import typer
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import ModelName
-from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, unfolded
+from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, input_file, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.run import emit, reporting
 
@@ -23,11 +23,8 @@ VIEW = View((Column("image", once=True), Column("index", "d"), Column("score", "
 Top = Annotated[int, typer.Option(min=1, help="How many classes of each image.")]
 Labels = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="Names of the classes: index and name a line, in either order, or Kaggle's train_label_to_category.csv.",
+    input_file(
+        text="Names of the classes: index and name a line, in either order, or Kaggle's train_label_to_category.csv."
     ),
 ]
 

@@ -10,7 +10,7 @@ import typer
 
 from landmark_onnx.cli.inputs import matches
 from landmark_onnx.cli.loader import Loader
-from landmark_onnx.cli.model_names import IDS_HELP, MODEL_HELP, complete_model
+from landmark_onnx.cli.model_names import IDS_HELP, MODEL_HELP, model_option
 from landmark_onnx.cli.options import OUTPUT, ExecutionOptions, Images, ModelSource, Quiet, unfolded
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.images.ids import IdRule
@@ -45,14 +45,7 @@ What = Annotated[
     ),
 ]
 Models = Annotated[
-    list[str],
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME_OR_PATH",
-        help=f"{MODEL_HELP} Repeat for more: images are read once for all.",
-        autocompletion=complete_model,
-    ),
+    list[str], model_option("--model", "-m", text=f"{MODEL_HELP} Repeat for more: images are read once for all.")
 ]
 Folder = Annotated[
     Path,

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from landmark_onnx.cli.model_names import IDS_HELP
-from landmark_onnx.cli.options import Output, Quiet, check_destination, unfolded
+from landmark_onnx.cli.options import Output, Quiet, check_destination, output_file, unfolded
 from landmark_onnx.cli.output import Column, View, open_sink
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import reporting
@@ -22,44 +22,28 @@ app = typer.Typer(
     help="Score submission files: mAP@100, GAP, mAP and mP@k of the revisited Oxford and Paris.",
 )
 
+
+def _input_argument(metavar: str, text: str) -> Any:
+    """A file to read, which must be there."""
+    return typer.Argument(metavar=metavar, exists=True, dir_okay=False, show_default=False, help=text)
+
+
 Submission = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SUBMISSION",
-        exists=True,
-        dir_okay=False,
-        show_default=False,
-        help="CSV with a header, in Kaggle's form: id,images; of recognition id,landmarks.",
-    ),
+    Path, _input_argument("SUBMISSION", "CSV with a header, in Kaggle's form: id,images; of recognition id,landmarks.")
 ]
 Solution = Annotated[
     Path,
-    typer.Argument(
-        metavar="SOLUTION",
-        exists=True,
-        dir_okay=False,
-        show_default=False,
-        help="CSV with a header, in Kaggle's form: id,images,Usage; of recognition id,landmarks,Usage.",
+    _input_argument(
+        "SOLUTION", "CSV with a header, in Kaggle's form: id,images,Usage; of recognition id,landmarks,Usage."
     ),
 ]
 GroundTruthFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="GND",
-        exists=True,
-        dir_okay=False,
-        show_default=False,
-        help="gnd_roxford5k.pkl or gnd_rparis6k.pkl; nothing in it is run.",
-    ),
+    Path, _input_argument("GND", "gnd_roxford5k.pkl or gnd_rparis6k.pkl; nothing in it is run.")
 ]
 PerQuery = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        dir_okay=False,
-        readable=False,
-        callback=check_destination,
-        help="Also write the score of each query: .csv, .json, or ndjson for others.",
+    output_file(
+        callback=check_destination, text="Also write the score of each query: .csv, .json, or ndjson for others."
     ),
 ]
 
@@ -153,24 +137,8 @@ def crops(
 
 @app.command("submission")
 def submission(
-    answers: Annotated[
-        Path,
-        typer.Argument(
-            metavar="ANSWERS", exists=True, dir_okay=False, help="NDJSON of search or recognize.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            dir_okay=False,
-            readable=False,
-            help="The CSV file.",
-            show_default=False,
-        ),
-    ],
+    answers: Annotated[Path, _input_argument("ANSWERS", "NDJSON of search or recognize.")],
+    output: Annotated[Path, output_file("--output", "-o", text="The CSV file.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="How many neighbours of a query.")] = 100,
     ids: Annotated[
         IdRule | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.model_names import complete_model
-from landmark_onnx.cli.options import Output, Quiet
+from landmark_onnx.cli.options import Output, Quiet, input_file
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import reporting
 from landmark_onnx.errors import ExportError, LandmarkError, MissingExtraError
@@ -47,10 +47,7 @@ Parity = Annotated[
     bool,
     typer.Option(help="Run the model in Paddle and in ONNX Runtime, and write no file unless both answer alike."),
 ]
-CardFile = Annotated[
-    Path | None,
-    typer.Option("--card", metavar="FILE", exists=True, dir_okay=False, help="The card of a model of your own."),
-]
+CardFile = Annotated[Path | None, input_file("--card", text="The card of a model of your own.")]
 
 
 class Input(enum.StrEnum):

@@ -12,7 +12,7 @@ from landmark_onnx.cli.commands.verify import VIEW as VERIFIED
 from landmark_onnx.cli.commands.verify import Refusal, verified
 from landmark_onnx.cli.loader import pull_progress
 from landmark_onnx.cli.model_names import complete_model
-from landmark_onnx.cli.options import ExecutionOptions, Format, Output, Quiet, unfolded
+from landmark_onnx.cli.options import ExecutionOptions, Format, Output, Quiet, input_file, unfolded
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import Printable, emit, reporting
@@ -28,10 +28,7 @@ Names = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="A JSON array on standard output, an object a line.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Download nothing; export what the store has.")]
-CardFile = Annotated[
-    Path | None,
-    typer.Option("--card", metavar="FILE", exists=True, dir_okay=False, help="The model's card; it joins your cards."),
-]
+CardFile = Annotated[Path | None, input_file("--card", text="The model's card; it joins your cards.")]
 
 
 def _megabytes(record: Record, key: str) -> float | None:

@@ -9,8 +9,16 @@ import typer
 
 from landmark_onnx.cli.inputs import ImageArguments, expand
 from landmark_onnx.cli.loader import Loader
-from landmark_onnx.cli.model_names import complete_model
-from landmark_onnx.cli.options import Downloads, ExecutionOptions, Images, Output, check_destination, unfolded
+from landmark_onnx.cli.model_names import model_option
+from landmark_onnx.cli.options import (
+    Downloads,
+    ExecutionOptions,
+    Images,
+    Output,
+    check_destination,
+    output_file,
+    unfolded,
+)
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.cli.votes import Labels, Veto, Voting
@@ -42,24 +50,11 @@ IndexFolder = Annotated[
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME_OR_PATH",
-        help="The index's own models, where they are not in the store by their names. Repeat for each.",
-        autocompletion=complete_model,
+    model_option(
+        "--model", "-m", text="The index's own models, where they are not in the store by their names. Repeat for each."
     ),
 ]
-Kaggle = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        dir_okay=False,
-        readable=False,
-        callback=check_destination,
-        help="Also write a submission, id,landmarks.",
-    ),
-]
+Kaggle = Annotated[Path | None, output_file(callback=check_destination, text="Also write a submission, id,landmarks.")]
 
 
 @unfolded

@@ -10,7 +10,15 @@ import typer
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import ModelName
-from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, ModelSource, Output, check_destination, unfolded
+from landmark_onnx.cli.options import (
+    BatchOptions,
+    ExecutionOptions,
+    ModelSource,
+    Output,
+    check_destination,
+    output_file,
+    unfolded,
+)
 from landmark_onnx.cli.output import Column, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, reporting
@@ -38,12 +46,9 @@ Query = Annotated[
 Others = Annotated[list[str] | None, typer.Argument(metavar="OTHERS", help=IMAGES_HELP, show_default=False)]
 Save = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        dir_okay=False,
-        readable=False,
+    output_file(
         callback=_check_suffix,
-        help="Also write every image's embedding, the query's first: .npz (names, features), .npy (the names go into "
+        text="Also write every image's embedding, the query's first: .npz (names, features), .npy (the names go into "
         "FILE.names.json) or .parquet (name, feature). With it, one image is enough.",
     ),
 ]

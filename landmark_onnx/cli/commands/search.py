@@ -10,8 +10,17 @@ import typer
 
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.loader import Loader
-from landmark_onnx.cli.model_names import MODEL_HELP, complete_model
-from landmark_onnx.cli.options import OUTPUT, ExecutionOptions, Images, ModelSource, Output, check_destination, unfolded
+from landmark_onnx.cli.model_names import MODEL_HELP, model_option
+from landmark_onnx.cli.options import (
+    OUTPUT,
+    ExecutionOptions,
+    Images,
+    ModelSource,
+    Output,
+    check_destination,
+    output_file,
+    unfolded,
+)
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, reporting
@@ -41,12 +50,10 @@ Features = Annotated[
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option(
+    model_option(
         "--model",
         "-m",
-        metavar="NAME_OR_PATH",
-        help=f"{MODEL_HELP} By default those that the index names; anything else must be the same files.",
-        autocompletion=complete_model,
+        text=f"{MODEL_HELP} By default those that the index names; anything else must be the same files.",
     ),
 ]
 Approximate = Annotated[
@@ -68,12 +75,9 @@ class Sheet:
 
     html: Annotated[
         Path | None,
-        typer.Option(
+        output_file(
             "--html",
-            metavar="FILE",
-            dir_okay=False,
-            readable=False,
-            help="Also write a contact sheet: one self-contained page with thumbnails of the 50 nearest of each query.",
+            text="Also write a contact sheet: one self-contained page with thumbnails of the 50 nearest of each query.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
