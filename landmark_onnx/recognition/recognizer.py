@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from landmark_onnx.images.decode import shared
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.recognition.rules import Rule, RuleHit, apply_rules
 from landmark_onnx.recognition.votes import (
@@ -114,7 +113,7 @@ class Recognizer:
         """As `stream`, with None where all that came is answered and `images` is silent."""
         models: list[Model[Any]] = [*self.retrievers, *(voter.classifier for voter in self.voters)]
         models += [self.detector] if self.detector else []
-        for group in grouped(in_step(models, shared(images, len(models))), AT_ONCE):
+        for group in grouped(in_step(models, images), AT_ONCE):
             yield from self._answer(group)
             if not group:
                 yield None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from landmark_onnx.images.decode import shared
 from landmark_onnx.inference.tee import Fan
 from landmark_onnx.model import Model
 from landmark_onnx.results import Failure, Result
@@ -22,9 +23,9 @@ def in_step(
 ) -> Iterator[tuple[Result | Failure, ...] | None]:
     """What each model answers to an image; None where all that came is answered and the source is silent.
 
-    Each model decodes for itself, and memory does not grow with the number of images.
+    An image is decoded once for all models, and memory does not grow with the number of images.
     """
-    readers = Fan(iter(images), len(models)).readers()
+    readers = Fan(shared(images, len(models)), len(models)).readers()
     with contextlib.ExitStack() as stack:
         first, *others = [
             stack.enter_context(contextlib.closing(model.paced(reader)))

@@ -22,6 +22,7 @@ import pytest
 import fakes
 import indexed
 from landmark_onnx.embedding.feature_folder import write_features
+from landmark_onnx.images import decode
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.search.index import Index
 from landmark_onnx.search.thumbnails import locate, thumbnail
@@ -84,6 +85,17 @@ def test_features_give_the_same_as_their_photos(embedded, run):
     index = Index.open("i")
     assert index.ensemble.dim == 6
     assert [member.weight for member in index.ensemble.members] == [2.0]
+
+
+def test_an_image_is_decoded_once_for_all_models(embedded, run, monkeypatch):
+    run("index", "build", "f", "-o", "i", "-q")
+    read = []
+    monkeypatch.setattr(decode, "_encoded", lambda *a, real=decode._encoded: read.append(a[1]) or real(*a))
+    Path("p/00.png").write_bytes(b"no image")
+    done = run("search", "p", "--index", "i", "--top", "1")
+    assert done.code == 1
+    assert done.err.count("p/00.png: not an image") == 1
+    assert sorted(read) == [f"p/{number:02d}.png" for number in range(PHOTOS)]
 
 
 def test_sources_are_found_from_any_folder(embedded, run, monkeypatch):
