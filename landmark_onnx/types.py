@@ -22,7 +22,7 @@ class ReadableFile(Protocol):
 
 
 class PilImage(Protocol):
-    """PIL.Image.Image, for whoever has not got it."""
+    """PIL.Image.Image, which need not be installed."""
 
     @property
     def mode(self) -> str:

@@ -158,7 +158,7 @@ class Victim:
         self.groups.clear()
 
     def empty(self) -> None:
-        """Start anew."""
+        """Start again."""
         self.bury()
         time.sleep(0.1)
         shutil.rmtree(self.store)

@@ -118,7 +118,7 @@ def _users_files() -> list[Path]:
 
 
 def _version(path: Path) -> tuple[Path, int, int]:
-    """What changes when the file does, so that the cards are read anew then, and only then."""
+    """What changes when the file does, so that the cards are read again then, and only then."""
     try:
         status = path.stat()
     except OSError as error:

@@ -1,7 +1,7 @@
 """The command line begins with `main`, which imports nothing that takes long until signals and streams are in order.
 
-Exit codes: 0 all answered; 1 something failed, others may be answered; 2 wrong usage; 130 interrupted; 141 whoever read
-standard output left before its end, as `head` does.
+Exit codes: 0 all answered; 1 something failed, others may be answered; 2 wrong usage; 130 interrupted; 141 the reader
+of standard output left before its end, as `head` does.
 """
 
 import gc

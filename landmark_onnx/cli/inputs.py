@@ -18,13 +18,13 @@ ImageArguments = Annotated[list[str], typer.Argument(metavar="IMAGE", help=IMAGE
 
 
 def expand(
-    arguments: Sequence[str], tell: Callable[[str], None] = lambda text: None, *, follow_links: bool = False
+    arguments: Sequence[str], on_note: Callable[[str], None] = lambda text: None, *, follow_links: bool = False
 ) -> Iterator[str]:
     """The images that `arguments` mean, in their order; folders and standard input are read as the images are used.
 
-    A file need not exist: whoever opens it says so. In a folder the files come before the sub-folders, each sorted;
+    A file need not exist: opening it says so. In a folder the files come before the sub-folders, each sorted;
     other suffixes than an image's, hidden names and, unless `follow_links`, linked folders are passed over. Lines of
-    standard input are taken as they are. tell: told at the end what folders have beside images.
+    standard input are taken as they are. on_note: gets what folders have beside images, at the end.
     Raises: ImageError for a folder without any image, at once; and for no image at all, when that is known.
     """
     paths = [path for argument in arguments for path in matches(argument)]
@@ -33,17 +33,17 @@ def expand(
         if path != STDIN and Path(path).is_dir() and next(walk(path), None) is None:
             raise ImageError(": ".join(filter(None, [path, "no image in this folder", walk.words()])))
     walk = Walk(follow_links=follow_links)
-    return _some(itertools.chain.from_iterable(_images(path, walk) for path in paths), walk, tell)
+    return _some(itertools.chain.from_iterable(_images(path, walk) for path in paths), walk, on_note)
 
 
-def _some(images: Iterator[str], walk: Walk, tell: Callable[[str], None]) -> Iterator[str]:
+def _some(images: Iterator[str], walk: Walk, on_note: Callable[[str], None]) -> Iterator[str]:
     first = next(images, None)
     if first is None:
         raise ImageError("no image was given")
     yield first
     yield from images
     if words := walk.words():
-        tell(words)
+        on_note(words)
 
 
 def matches(argument: str) -> list[str]:

@@ -33,7 +33,7 @@ def complain(text: str) -> None:
 
 
 class Reporter:
-    """Notes and progress while a command works; use it as a context manager. failures: how many it was told of."""
+    """Notes and progress while a command works; use it as a context manager. failures: how many were reported."""
 
     def __init__(self, *, quiet: bool, bar: bool = True) -> None:
         """quiet: errors alone. bar: show progress, unless quiet or standard error is no terminal."""

@@ -47,7 +47,7 @@ TOO_MUCH: Mapping[type[Exception], str] = {
 
 
 class _ReaderLeftError(Exception):
-    """Whoever read standard output left: told of as another thing than a broken pipe, which typer takes for itself."""
+    """The reader of standard output left: not a broken pipe, an error which typer takes for its own."""
 
 
 class _Root(TyperGroup):
@@ -194,6 +194,6 @@ def _root(
     """Baidu's 2019 Google-Landmark models on ONNX Runtime: retrieval, classification and detection without Paddle.
 
     Export a released Paddle file once, then ask the exported model about images; "demo" shows it all on made-up models.
-    Exit codes: 0 all answered, 1 something failed (the rest is answered), 2 wrong usage, 130 interrupted, 141 whoever
-    read standard output left. --verbose may stand before the command or after it.
+    Exit codes: 0 all answered, 1 something failed (the rest is answered), 2 wrong usage, 130 interrupted, 141 the
+    reader of standard output left. --verbose may stand before the command or after it.
     """

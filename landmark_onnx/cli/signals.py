@@ -59,7 +59,7 @@ def _interrupt(number: int, frame: "FrameType | None") -> None:
         if _arrived is not None and now - _arrived < REPEATED:
             return
         _arrived = now
-    # A module cut off in the middle says something else: that it is damaged, or not installed. Who insists is heard.
+    # An import that is cut off says something else: a module is damaged, or missing. A second Ctrl-C does not wait.
     patient = first or (again and now - (_arrived or now) < PATIENCE)
     if patient and _importing(frame):
         signal.signal(signal.SIGALRM, _interrupt)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 READER_LEFT = 141
-"""The exit code where whoever read standard output left early: what a shell reports of a program that SIGPIPE ended."""
+"""The exit code if the reader of standard output left early: what a shell reports of a program that SIGPIPE ended."""
 
 
 def open_streams() -> None:

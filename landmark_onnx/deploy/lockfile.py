@@ -19,7 +19,7 @@ Layout: TypeAlias = Literal["store", "triton"]
 
 
 class _Inside:
-    """A path that stays in the folder, whoever wrote it."""
+    """A path that stays in the folder."""
 
     def holds(self, name: str) -> bool:
         """Whether it does."""

@@ -133,7 +133,7 @@ def _made(
     count = workers or (int(ray.cluster_resources().get("GPU", 0)) if gpu else machines) or 1
     # A block for each shard: a worker that dies costs one shard, not a block of them.
     rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
-    # Ray Data restarts an actor that died, and gives what it was at to another, as often as it takes.
+    # Ray Data restarts an actor that died, and gives its work to another, as often as it takes.
     made = rows.map_batches(
         ShardMaker,
         batch_size=1,

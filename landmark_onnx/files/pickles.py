@@ -3,7 +3,7 @@
 A pickle is a program. First it is walked through: every operation must be one that builds lists, dictionaries, texts,
 numbers or calls what the reader allows, and every length must be there. Then Python's own machine runs it, that in
 Python, which Ctrl-C ends, and whatever it names is the reader's function of that name and no other. Sets are refused,
-and so are keys that are no text or small number: to hash nested tuples takes as long as whoever wrote them likes.
+and so are keys that are no text or small number: to hash nested tuples takes as long as the file's author likes.
 """
 
 import io

@@ -40,7 +40,7 @@ Reader: TypeAlias = Callable[[Any, str], Any]
 
 
 class DocumentError(ValueError):
-    """A document that cannot be used, in one line that names the key; whoever read it adds the file."""
+    """A document that cannot be used, in one line that names the key; the reader adds the file."""
 
 
 class Limit(Protocol):

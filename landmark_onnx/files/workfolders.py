@@ -58,7 +58,7 @@ def replace_folder(new: Path, target: Path) -> None:
     """Put `new`, a folder inside one of `folder_beside(target)`, in the place of the folder `target`, there or not.
 
     Linux exchanges the two in one step. Elsewhere, and on a file system that cannot, there is a moment without either;
-    whoever makes the next folder beside `target` puts back what a kill in that moment took away.
+    the next call for a folder beside `target` puts back what a kill in that moment took away.
     """
     target = destination(target) or target
     if not target.exists():

@@ -38,7 +38,7 @@ def add(
     it after it has answered as a sound one must. A tar, or a folder, which becomes one, goes among the releases.
     name: of the model; by default a release is called after its file. card_file: joins the user's cards, and names
     classes if it has `source.labels` and that file is beside it or beside the model.
-    replace: another model or card of that name; what was made from that model goes with it, and `on_note` is told of
+    replace: another model or card of that name; what was made from that model goes with it, and `on_note` names
     each file. The same again is no replacement.
     Raises: ModelFileError, also over another model unless `replace`; CardError, UnknownModelError, SessionError.
     """

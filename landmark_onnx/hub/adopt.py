@@ -25,7 +25,7 @@ from landmark_onnx.types import Tensors
 class Adoption:
     """What goes with a file beside its bytes. beside: a folder in which the labels of the card may be.
 
-    replace: whether it may take the place of another model of that name; on_note: told of each file that goes then.
+    replace: whether it may take the place of another model of that name; on_note: gets each file that goes then.
     """
 
     card: ModelCard

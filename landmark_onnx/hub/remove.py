@@ -63,7 +63,7 @@ def replacing(model: Path, *, same: bool, allowed: bool, on_note: Callable[[str]
     """Let the block put another file in the place of the stored `model`, there or not; its lock must be held.
 
     What depended on the old one goes after the block: forms for this machine, records, its own weights, files of
-    reduced precision that were made from it; `on_note` is told of each.
+    reduced precision that were made from it; `on_note` names each.
     same: whether the new file is what is there already. Raises: ModelFileError unless `same` or `allowed`.
     """
     if same or not model.exists():
@@ -90,12 +90,12 @@ def prune() -> list[Removed]:
     again: a session that has mapped it keeps it until its end.
     """
     with all_locked() as busy:
-        found = sorted(_litter(idle=not busy))
+        found = sorted(_leftovers(idle=not busy))
         removed = [_remove(path) for path in found if not any(_is_of(path, name) for name in busy)]
     return removed + [_remove(folder) for folder in stale_folders(Path(tempfile.gettempdir()))]
 
 
-def _litter(*, idle: bool) -> Iterator[Path]:
+def _leftovers(*, idle: bool) -> Iterator[Path]:
     models, sources = home() / "models", home() / "sources"
     for folder in (models, sources):
         yield from (path for path in folder.glob(".*.tmp") if not in_use(path))

@@ -1,7 +1,7 @@
-"""What the C libraries of a decoder write to standard error, which names no file: taken, and told with the file's name.
+"""What a decoder's C libraries write to standard error, which names no file: captured, reported with the file's name.
 
 Standard error is one for the whole process, so what is written there can be attributed to a decoding only while no
-other runs; whoever is sure that nothing will be written decodes without this.
+other runs; where it is certain that nothing will be written, images are decoded without this.
 """
 
 import contextlib

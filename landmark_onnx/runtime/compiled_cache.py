@@ -117,7 +117,7 @@ class CacheEntry:
     def build(self, write: Callable[[Path], None]) -> str:
         """Have `write` fill a new folder, and put it in place; answers why that did not work, or nothing.
 
-        Whoever finds somebody else building goes on without. Older entries of the same file are dropped.
+        Where another process is building, this one does without. Older entries of the same file are dropped.
         """
         try:
             with self._alone():
@@ -150,7 +150,7 @@ class CacheEntry:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Raises: OSError in a folder that cannot be written, RuntimeError if somebody else is at it."""
+        """Raises: OSError in a folder that cannot be written, RuntimeError if another process has the lock."""
         import filelock
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,8 +189,8 @@ class CacheEntry:
 
     def _build(self, write: Callable[[Path], None]) -> None:
         self._need_space()
-        for litter in self.path.parent.glob(".*.tmp"):
-            shutil.rmtree(litter, ignore_errors=True)
+        for leftover in self.path.parent.glob(".*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.tmp")
         temporary.mkdir()
         try:

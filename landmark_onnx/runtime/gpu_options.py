@@ -1,4 +1,4 @@
-"""What ONNX Runtime's CUDA and TensorRT providers are told of a model: its shapes decide.
+"""Options of ONNX Runtime's CUDA and TensorRT providers, by the shapes of a model.
 
 Source: ONNX Runtime docs, execution-providers/CUDA-ExecutionProvider.md and TensorRT-ExecutionProvider.md.
 """
@@ -82,7 +82,7 @@ def tensorrt_options(workload: ShapeProfile | None, precision: Precision, engine
 def shape_profiles(workload: ShapeProfile) -> dict[str, str]:
     """The smallest, usual and largest shapes of every input; nothing where the card does not bound them.
 
-    Without profiles ONNX Runtime builds an engine anew whenever a shape leaves the range seen so far.
+    Without profiles ONNX Runtime rebuilds an engine whenever a shape leaves the range seen so far.
     """
     rule = workload.card.preprocess
     fixed, bounds = fixed_sides(rule), side_bounds(rule)

@@ -81,7 +81,7 @@ def openvino() -> Any:
 
 def onnxruntime() -> Any:
     """The onnxruntime module. Raises: MissingExtraError that names the extras."""
-    # OpenVINO serves as well, but whoever has it and comes here needs ONNX Runtime itself.
+    # OpenVINO would do, but a call from where it is installed needs ONNX Runtime itself.
     instead = () if _installed("openvino") else ("openvino",)
     with extra("cpu", "gpu", "gpu-cu12", *instead, what="ONNX Runtime"):
         import onnxruntime as ort

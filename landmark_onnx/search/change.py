@@ -87,7 +87,7 @@ def check_sizes(folder: Path, manifest: IndexManifest) -> None:
             size = path.stat().st_size
             growing = (folder / PENDING).exists()
             if size > contents.bytes and not growing:
-                # Between the two looks, whoever was changing it may have come to the end, and cut it.
+                # Between the two looks, the change may have ended, and cut the file.
                 size = path.stat().st_size
         except OSError as error:
             raise SearchError(f"{path}: {error.strerror}: the index is damaged; {remedy(folder)}") from error

@@ -30,16 +30,16 @@ class Feed:
             ensemble.check(folder.models, name, str(folder.folder))
 
     def batches(
-        self, ensemble: Ensemble, refused: Callable[[str, str], None] = lambda name, reason: None
+        self, ensemble: Ensemble, on_bad: Callable[[str, str], None] = lambda name, reason: None
     ) -> Iterator[Batch]:
-        """The rows; `refused` gets id and reason of those where a value of the ensemble's models is not finite."""
+        """The rows; `on_bad` gets id and reason of those where a value of the ensemble's models is not finite."""
         for folder in self.folders:
             for batch in folder.batches(ROWS_AT_ONCE):
                 fine = np.ones(len(batch.ids), bool)
                 for model in ensemble.models:
                     finite = np.isfinite(batch.vectors[model.name]).all(axis=1)
                     for at in np.flatnonzero(fine & ~finite).tolist():
-                        refused(batch.ids[at], f"its embedding by {model.name} has a value that is not finite")
+                        on_bad(batch.ids[at], f"its embedding by {model.name} has a value that is not finite")
                     fine &= finite
                 yield _kept(batch, np.flatnonzero(fine).tolist(), folder.manifest.base)
 

@@ -1,7 +1,7 @@
 """The approximate index: FAISS' HNSW graph over float16 copies of the vectors, its proposals scored again exactly.
 
 A node of the graph is a row as it was when added; `positions` says where that row is now, or that it is gone. So rows
-are added and removed without making the graph anew, until too many of its nodes are dead.
+are added and removed without rebuilding the graph, until too many of its nodes are dead.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
 ROWS_AT_ONCE = 16_384
 BYTES_AT_ONCE = 1 << 20
 DEAD_SHARE = 0.25
-"""Of the nodes: from here on the graph is made anew."""
+"""Of the nodes: from here on the graph is rebuilt."""
 SAMPLE, AT = 200, 100
 
 

@@ -1,6 +1,6 @@
 """`index.json`: what an index holds; replacing this file is what changes an index.
 
-The files that it names only grow, and it says how much of them counts. So whoever has read it has all of one state,
+The files that it names only grow, and it says how much of them counts. So a reader of it has all of one state,
 however much is written meanwhile; and a writer that is killed leaves what no manifest speaks of.
 """
 

@@ -78,6 +78,6 @@ def precomputed(features: Features, ensemble: Ensemble) -> Iterator[Queries | Fa
 def check_retrievers(ensemble: Ensemble, retrievers: Mapping[str, Retriever], name: str) -> None:
     """Raises: SearchError unless the loaded models are those that the index `name` was made with, and no others."""
     names = [model.name for model in ensemble.models]
-    if strange := [each for each in retrievers if each not in names]:
-        raise SearchError(f"{name}: has no embeddings of {', '.join(strange)}; it has {', '.join(names)}")
+    if unknown := [each for each in retrievers if each not in names]:
+        raise SearchError(f"{name}: has no embeddings of {', '.join(unknown)}; it has {', '.join(names)}")
     ensemble.check([identify(retriever) for retriever in retrievers.values()], name, "the query's model")

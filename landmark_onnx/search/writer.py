@@ -37,9 +37,9 @@ def build(
 ) -> Index:
     """Make an index of `batches`, whose vectors are embeddings of the ensemble's models.
 
-    replace: take the place of an index that is there; whoever has it open keeps it. graph: an approximate index too.
-    Raises: SearchError if there is one and not `replace`, the folder holds other things, an id comes twice, or another
-    process changes the index; FeatureError from reading; MissingExtraError.
+    replace: take the place of an index that is there; its open readers keep it. graph: an approximate index too.
+    Raises: SearchError if there is one and not `replace`, the folder holds other things, an id appears twice, or
+    another process changes the index; FeatureError from reading; MissingExtraError.
     """
     check_build(folder, replace=replace, graph=graph)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,8 @@ def check_build(folder: Path, *, replace: bool = False, graph: GraphOptions | No
 def add(folder: Path, batches: Iterable[Batch], *, replace: bool = False) -> Index:
     """Append `batches` to an index; an approximate one grows too. replace: rows of the same ids give way to the new.
 
-    Raises: SearchError if ids are there already and not `replace`, or come twice; if another process changes it, or it
-    is damaged where that is seen on the way.
+    Raises: SearchError if ids are there already and not `replace`, or appear twice; if another process changes it, or
+    it is damaged where that is seen on the way.
     """
     with changing(folder) as change:
         manifest = change.manifest
@@ -79,7 +79,7 @@ def add(folder: Path, batches: Iterable[Batch], *, replace: bool = False) -> Ind
 
 
 def remove(folder: Path, ids: Collection[str]) -> Index:
-    """Take rows out: what is left is written anew, in its order.
+    """Take rows out: what is left is written again, in its order.
 
     Raises: SearchError if an id is not there, and then removes none; if another process changes it, or it is damaged.
     """
@@ -131,7 +131,7 @@ def _append(
 ) -> tuple[IndexManifest, frozenset[str]]:
     """Write `batches` behind `manifest`'s rows; the manifest that counts them too, and their ids.
 
-    Raises: SearchError if ids come twice or are `taken`, after counting all such.
+    Raises: SearchError if ids appear twice or are `taken`, after counting all such.
     """
     added: set[str] = set()
     clashes: list[str] = []
@@ -148,7 +148,7 @@ def _append(
     if clashes:
         there = sum(name in taken for name in clashes)
         found = [f"{there:,} ids are in the index already"] if there else []
-        found += [f"{len(clashes) - there:,} come twice"] if len(clashes) > there else []
+        found += [f"{len(clashes) - there:,} appear twice"] if len(clashes) > there else []
         remedy = "; --replace puts the new ones in their place" if there else "; give each image an id of its own"
         raise SearchError(f"{folder}: {' and '.join(found)}, such as {clashes[0]}{remedy}")
     return after, frozenset(added)

@@ -452,7 +452,7 @@ def test_a_line_of_progress_every_half_minute_without_a_terminal(run, photos, mo
     assert "of 10" not in run("photos", "-m", MODEL, "-o", "again", "-q").err
 
 
-def test_damaged_shards_are_noticed_and_made_anew(run, photos):
+def test_damaged_shards_are_noticed_and_rebuilt(run, photos):
     command = ("photos", "-m", MODEL, "--shard-size", 3, "-o", "features")
     run(*command)
     whole = contents(photos / "features")

@@ -270,7 +270,7 @@ def test_a_pause_is_told_when_all_that_came_is_answered():
         for number in range(5):
             yield plain(number, SHAPES[number % 2])
             if number in (1, 3):
-                assert more[number // 2].wait(30), "a pause was not told of"
+                assert more[number // 2].wait(30), "a pause was not reported"
 
     found: list[int] = []
     for answer in make(FakeSession(), batch_size=4).paced(source()):

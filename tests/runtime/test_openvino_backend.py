@@ -163,7 +163,7 @@ def test_a_second_load_takes_the_blob(model, cached):
     (blob,) = [path for path in cached[0].iterdir() if path.name != MANIFEST]
     times = blob.stat().st_mtime_ns
     answer(model)
-    assert blob.stat().st_mtime_ns == times, "OpenVINO would write it anew if it could not use it"
+    assert blob.stat().st_mtime_ns == times, "OpenVINO would write it again if it could not use it"
     assert Session(model, OPENVINO, threads=1).note == ""
 
 

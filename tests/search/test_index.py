@@ -123,7 +123,7 @@ def test_a_query_is_answered_as_alone(tmp_path, specs):
     assert list(index.answer(Queries(names, names, vectors), 5, steps=steps)) == together
 
 
-def test_whoever_has_it_open_keeps_it(tmp_path):
+def test_a_reader_that_has_it_open_keeps_it(tmp_path):
     build(tmp_path)
     before = Index.open(tmp_path)
     writer.add(tmp_path, indexed.batches(["new"]))
@@ -163,12 +163,12 @@ def test_readers_beside_a_writer_see_whole_states(tmp_path):
 
 
 def test_ids_that_come_twice_are_refused_with_counts(tmp_path):
-    with pytest.raises(SearchError, match="3 come twice, such as 001; give each"):
+    with pytest.raises(SearchError, match="3 appear twice, such as 001; give each"):
         build(tmp_path, [*NAMES, "001", "002", "001"])
     assert files(tmp_path) == set()
     build(tmp_path)
     before = files(tmp_path), Index.open(tmp_path)
-    with pytest.raises(SearchError, match="2 ids are in the index already and 1 come twice, such as 001; --replace"):
+    with pytest.raises(SearchError, match="2 ids are in the index already and 1 appear twice, such as 001; --replace"):
         writer.add(tmp_path, indexed.batches(["001", "x", "002", "x"]))
     assert files(tmp_path) == before[0]
     check(Index.open(tmp_path), dict.fromkeys(NAMES, 0))

@@ -66,7 +66,7 @@ def test_every_change_leaves_files_alone_that_look_like_ours(tmp_path):
     writer.add(tmp_path, indexed.batches(["x"]))
     writer.remove(tmp_path, ["001"])
     writer.add(tmp_path, indexed.batches(["x"], 3), replace=True)
-    with pytest.raises(SearchError, match="1 come twice"):
+    with pytest.raises(SearchError, match="1 appear twice"):
         writer.add(tmp_path, indexed.batches(["y", "y"]))
     build(tmp_path, replace=True)
     assert mine(tmp_path) == set(others)
@@ -216,7 +216,7 @@ def test_a_replacement_that_fails_leaves_the_old_version(tmp_path):
     build(tmp_path)
     as_old(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(SearchError, match="come twice"):
+    with pytest.raises(SearchError, match="appear twice"):
         build(tmp_path, ["a", "a"], replace=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -185,7 +185,7 @@ def test_an_address_with_a_key_is_refused_and_the_key_not_shown(place):
     assert SECRET not in str(told.value)
 
 
-def test_a_key_is_in_no_error_and_a_naked_one_is_warned_of(monkeypatch, caplog):
+def test_a_key_is_in_no_error_and_an_unencrypted_one_is_warned_of(monkeypatch, caplog):
     monkeypatch.setenv("QDRANT_API_KEY", SECRET)
 
     def refuse() -> None:
@@ -211,7 +211,7 @@ def test_a_server_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 7}'])
-def test_a_damaged_pointer_is_told_of(tmp_path, text):
+def test_a_damaged_pointer_is_refused(tmp_path, text):
     (tmp_path / "qdrant.json").write_text(text)
     with pytest.raises(SearchError, match=r"qdrant.json: "):
         QdrantIndex.open(tmp_path)

@@ -58,7 +58,7 @@ def tensors(program: Any, task: Task) -> Tensors:
 
 
 def with_open_sizes(data: bytes) -> bytes:
-    """Batch, height and width of every input unknown; the shapes that follow from them are to be inferred anew."""
+    """Batch, height and width of every input unknown; the shapes that follow from them are to be inferred again."""
     program = parse_program(data)
     feeds = {_fed(op) for op in program.blocks[0].ops if op.type == "feed"}
     for var in program.blocks[0].vars:

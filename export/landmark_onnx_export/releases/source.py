@@ -86,7 +86,7 @@ def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ReleaseSo
         if entries is None:
             yield _from_program(path)
         else:
-            entries = [entry for entry in entries if not _is_litter(entry.name)]
+            entries = [entry for entry in entries if not _is_leftover(entry.name)]
             contents = _recognise(path, entries)
             yield contents.source(path, _tar_name(path, entries), _sha256(TarEntry("", path, 0, path.stat().st_size)))
 
@@ -224,7 +224,7 @@ def _folder_entries(folder: Path, *, deep: bool = True) -> list[TarEntry]:
             for name in sorted(names):
                 path = Path(root, name)
                 relative = path.relative_to(folder).as_posix()
-                if not _is_litter(relative) and path.is_file():
+                if not _is_leftover(relative) and path.is_file():
                     entries.append(TarEntry(relative, path, 0, path.stat().st_size))
             if len(entries) > MAX_MEMBERS:
                 raise ExportError(f"{folder}: wanted at most {MAX_MEMBERS} files, got more")
@@ -233,7 +233,7 @@ def _folder_entries(folder: Path, *, deep: bool = True) -> list[TarEntry]:
     return entries
 
 
-def _is_litter(name: str) -> bool:
+def _is_leftover(name: str) -> bool:
     """Hidden files, and what macOS and old tar programs leave beside real ones."""
     return any(part.startswith((".", "PaxHeaders", "__MACOSX")) for part in PurePosixPath(name).parts)
 

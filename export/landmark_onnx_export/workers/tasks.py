@@ -23,7 +23,7 @@ THREADS = 2
 
 
 def infer_shapes(program: str) -> None:
-    """Let Paddle infer every shape of the program file anew. Raises: ExportError if an op needs a fixed image size."""
+    """Let Paddle infer every shape of the program file again. Raises: ExportError if an op needs a fixed image size."""
     path = Path(program)
     paddle = paddle_module()
     paddle.enable_static()

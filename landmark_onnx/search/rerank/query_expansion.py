@@ -14,7 +14,7 @@ ROWS = 1024
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AlphaQueryExpansion:
-    """q' = L2(q + sum over its k nearest of d s^alpha), s = max(0, q . d); then the search starts anew.
+    """q' = L2(q + sum over its k nearest of d s^alpha), s = max(0, q . d); then the search starts again.
 
     After a re-ranking, the k nearest are the first of its order. k = 0 leaves the query alone; alpha = 0 is plain
     average query expansion.
@@ -44,7 +44,7 @@ class AlphaQueryExpansion:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseAugmentation:
-    """x' = L2(sum over j < k of x_j w_j), w_j = s_j^alpha 10^(-decay j / (k - 1)); then the search starts anew.
+    """x' = L2(sum over j < k of x_j w_j), w_j = s_j^alpha 10^(-decay j / (k - 1)); then the search starts again.
 
     x_0, x_1, ... are the k database vectors nearest to x, s_j = max(0, x . x_j). self = true: x_0 is x itself, one of
     the k. self = false: x is left out, and all k are others. decay weighs by rank: smlyaka's DBA of 2019 (logspace(0,

@@ -53,7 +53,7 @@ class State:
             logger.warning("%s", text)
 
     def moved(self, *, queries: Float32 | None = None, database: Float32 | None = None) -> Self:
-        """The same with other vectors, to be searched anew."""
+        """The same with other vectors, to be searched again."""
         return dataclasses.replace(
             self,
             queries=self.queries if queries is None else queries,
