@@ -9,16 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from landmark_onnx.cards.catalogue import original_cards
-from landmark_onnx.cli.root import _commands
+from landmark_onnx.cli.commands import COMMANDS
+from landmark_onnx.cli.root import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]}
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 README = TEXTS["README.md"]
 
-COMMANDS = _commands()
+ROOT_COMMAND = get_command(app)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`([^`\n]+)`")
@@ -64,7 +66,7 @@ def shell_lines(text):
                 words = shlex.split(line, comments=True)
                 yield from split_words(words)
     for span in SPAN.findall(prose(text)):
-        if span.split()[0] in {"landmark-onnx", *COMMANDS.commands}:
+        if span.split()[0] in {"landmark-onnx", *COMMANDS}:
             yield from split_words(shlex.split(span))
 
 
@@ -84,19 +86,19 @@ def own_arguments(words):
     for at, word in enumerate(words):
         if re.fullmatch(r"(\S*/)?landmark-onnx(:\w+)?", word) and words[0] not in ("pip", "git") and "-t" not in words:
             return words[at + 1 :]
-    return words if words and words[0] in COMMANDS.commands else None
+    return words if words and words[0] in COMMANDS else None
 
 
 def wrong(arguments, *, whole):
     """What is wrong with a command line, or None. whole: it is a command and no mention of one."""
-    command = COMMANDS
+    command = ROOT_COMMAND
     while hasattr(command, "commands"):
         if not arguments or arguments[0].startswith("-"):
             break
         name, *arguments = arguments
         if name not in command.commands:
             return f"no command {name!r}"
-        command = command.commands[name]
+        command = command.load(name) if command is ROOT_COMMAND else command.commands[name]
     if not whole:
         known = {"--help"} | {
             name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)

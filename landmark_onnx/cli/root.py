@@ -4,31 +4,18 @@ import contextlib
 import copy
 import gc
 import logging
+import pkgutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
-from landmark_onnx.cli.commands.bench import benchmark
-from landmark_onnx.cli.commands.bundle import make_bundle
-from landmark_onnx.cli.commands.cls import classify
-from landmark_onnx.cli.commands.demo import show
-from landmark_onnx.cli.commands.det import detect
-from landmark_onnx.cli.commands.doctor import examine_installation
-from landmark_onnx.cli.commands.embed import embed_images
-from landmark_onnx.cli.commands.evaluate import app as evaluate
-from landmark_onnx.cli.commands.export import export_releases
-from landmark_onnx.cli.commands.index import app as index
-from landmark_onnx.cli.commands.models import app as models
-from landmark_onnx.cli.commands.quantize import reduce_precision
-from landmark_onnx.cli.commands.recognize import recognize_images
-from landmark_onnx.cli.commands.retrieval import compare
-from landmark_onnx.cli.commands.search import find
-from landmark_onnx.cli.commands.verify import check
+from landmark_onnx.cli import commands
+from landmark_onnx.cli.commands import COMMANDS
 from landmark_onnx.cli.model_names import listing
 from landmark_onnx.cli.progress import complain, lines_shown
 from landmark_onnx.cli.signals import interrupted
@@ -51,14 +38,43 @@ class _ReaderLeftError(Exception):
 
 
 class _Root(TyperGroup):
-    """The command line; what it says of wrong usage has nothing in it that a terminal might obey."""
+    """The command line; what it says of wrong usage has nothing in it that a terminal might obey.
+
+    `commands` have names and summaries alone, until one is called.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, entry in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=entry.summary))
+
+    def resolve_command(self, *arguments: Any) -> Any:
+        name, command, rest = super().resolve_command(*arguments)
+        loaded = name and command and self.load(name)
+        gc.enable()
+        return name, loaded, rest
+
+    def load(self, name: str) -> TyperCommand | TyperGroup:
+        """A command, whose module is imported now; it takes --verbose, as all of them together do."""
+        entry = COMMANDS[name]
+        own = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
+        found = pkgutil.resolve_name(f"{commands.__name__}.{entry.home}")
+        if isinstance(found, typer.Typer):
+            own.add_typer(found, name=name, help=entry.summary, no_args_is_help=True)
+        else:
+            own.command(name, cls=listing(*entry.tasks) if entry.tasks else None)(found)
+        command: Any = get_group(own).commands[name]
+        verbose = copy.copy(next(option for option in self.params if option.name == "verbose"))
+        verbose.expose_value = False
+        for each in (command, *getattr(command, "commands", {}).values()):
+            each.params.append(verbose)
+        return command  # type: ignore[no-any-return]
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         with _translated():
             return super().make_context(*arguments, **settings)
 
     def invoke(self, *arguments: Any, **settings: Any) -> Any:
-        gc.enable()
         with _translated():
             return super().invoke(*arguments, **settings)
 
@@ -81,22 +97,6 @@ def _translated() -> Iterator[None]:
 app = typer.Typer(
     name="landmark-onnx", cls=_Root, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
-app.command("export", cls=listing("retrieval", "cls", "det"))(export_releases)
-app.command("verify")(check)
-app.command("quantize")(reduce_precision)
-app.command("retrieval", cls=listing("retrieval"))(compare)
-app.command("cls", cls=listing("cls"))(classify)
-app.command("det", cls=listing("det"))(detect)
-app.command("embed", cls=listing("retrieval"))(embed_images)
-app.command("search", cls=listing("retrieval"))(find)
-app.command("demo")(show)
-app.command("doctor")(examine_installation)
-app.command("bundle")(make_bundle)
-app.command("bench")(benchmark)
-app.command("recognize", cls=listing("retrieval", "cls", "det"))(recognize_images)
-app.add_typer(models)
-app.add_typer(index)
-app.add_typer(evaluate)
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -129,7 +129,7 @@ def _own_part(trace: TracebackType | None) -> TracebackType | None:
 
 def _called(arguments: Sequence[str] | None) -> int:
     try:
-        _commands().main(args=arguments, prog_name="landmark-onnx")
+        get_command(app).main(args=arguments, prog_name="landmark-onnx")
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     return 0
@@ -150,21 +150,6 @@ def _told(error: Exception) -> str:
             return f"{reason}: {error}" if str(error) else reason
     told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{told}. This is a fault of landmark-onnx: run the same with --verbose, and report what it says"
-
-
-def _commands() -> TyperGroup:
-    """The commands; each takes --verbose, as all of them together do."""
-    root = get_command(app)
-    assert isinstance(root, TyperGroup)
-    verbose = copy.copy(next(option for option in root.params if option.name == "verbose"))
-    verbose.expose_value = False
-    groups = [root]
-    for group in groups:
-        for command in group.commands.values():
-            command.params.append(verbose)
-            if isinstance(command, TyperGroup):
-                groups.append(command)
-    return root
 
 
 def _print_version(wanted: bool) -> None:

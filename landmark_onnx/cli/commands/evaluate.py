@@ -16,11 +16,7 @@ from landmark_onnx.images.ids import IdRule
 if TYPE_CHECKING:
     from landmark_onnx.evaluation.report import Report, Row
 
-app = typer.Typer(
-    name="evaluate",
-    no_args_is_help=True,
-    help="Score submission files: mAP@100, GAP, mAP and mP@k of the revisited Oxford and Paris.",
-)
+app = typer.Typer()
 
 
 def _input_argument(metavar: str, text: str) -> Any:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Make = Callable[[Ensemble, Iterator[Batch]], object]
 
-app = typer.Typer(name="index", help="Make, change and describe an index to search.", no_args_is_help=True)
+app = typer.Typer()
 
 MADE, WHERE = "What vectors are made of", "Where they go"
 FACTS = View(

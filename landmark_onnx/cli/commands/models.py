@@ -18,9 +18,7 @@ from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import Printable, emit, reporting
 from landmark_onnx.errors import LandmarkError, shown
 
-app = typer.Typer(
-    name="models", no_args_is_help=True, help="What models there are, and the store: list, pull, add, verify, remove."
-)
+app = typer.Typer()
 
 Names = Annotated[
     list[str],

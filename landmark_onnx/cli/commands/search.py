@@ -149,7 +149,7 @@ def find(
     approximate: Approximate = False,
     step: Steps = None,
 ) -> None:
-    """Find the images of an index nearest to each query, by the inner product of their unit vectors: 1 for the same."""
+    """Find the images of an index nearest to each query, by the inner product of unit vectors: 1 for the same."""
     from landmark_onnx.search.open import open_index
     from landmark_onnx.search.queries import embedded
 
