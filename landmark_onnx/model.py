@@ -100,7 +100,7 @@ class Model(ABC, Generic[R]):
             session=self.session,
             card=facts,
             answer=self._answer,
-            batch_size=self.session.largest_batch(facts, batch_size),
+            batch_size=self.session.largest_batch(batch_size),
             reading=ReadOptions(max_pixels=max_pixels, damaged=damaged, colour=colour),
             as_uint8=self.session.input_kind == "uint8",
         )

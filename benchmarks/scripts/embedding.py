@@ -61,7 +61,7 @@ def run_model(retriever: Retriever, batch: int, images: int) -> int:
     feeds = preprocess(retriever.card.preprocess, np.full((533, 800, 3), 128, np.uint8))
     batched = {name: np.repeat(values, batch, axis=0) for name, values in feeds.items()}
     for _ in range(images // batch):
-        retriever.session.run(retriever.card, batched)
+        retriever.session.run(batched)
     return images // batch * batch
 
 

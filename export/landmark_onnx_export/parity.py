@@ -10,7 +10,7 @@ import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
-from landmark_onnx.inference.preprocess import normalise, preprocess
+from landmark_onnx.inference.preprocess import coloured, normalise, preprocess
 from landmark_onnx.tasks import INPUTS, OUTPUTS, InputKind, Task
 from landmark_onnx.types import Array, Image, Tensors
 from landmark_onnx.verification.tolerance import Agreement, agreement, worst
@@ -90,8 +90,10 @@ def questions(card: ModelCard, input_kind: InputKind = "float32") -> dict[str, T
     for height, width in SIZES[card.task]:
         for batch in BATCHES if len(INPUTS[card.task]) == 1 else BATCHES[:1]:
             images = [seeded_image(height, width, seed) for seed in range(SEED, SEED + batch)]
+            rule = card.preprocess
             pixels = [
-                image[np.newaxis] if input_kind == "uint8" else normalise(card.preprocess, image) for image in images
+                coloured(rule, image)[np.newaxis] if input_kind == "uint8" else normalise(rule, image)
+                for image in images
             ]
             tensors: dict[str, Array] = {"image": np.concatenate(pixels)}
             if "im_info" in INPUTS[card.task]:

@@ -17,6 +17,7 @@ Side: TypeAlias = Annotated[int, Within(1, MAX_SIDE)]
 OptionalSide: TypeAlias = Annotated[int, Within(0, MAX_SIDE)]
 Share: TypeAlias = Annotated[float, Within(0, 1)]
 Moderate: TypeAlias = Annotated[float, Within(-1e6, 1e6)]
+Byte: TypeAlias = Annotated[int, Within(0, 255)]
 Positive: TypeAlias = Annotated[float, Within(1e-6, 1e6)]
 """Of what is computed in float32: neither it nor its inverse gets infinite."""
 
@@ -53,37 +54,55 @@ class Source:
 class Preprocess:
     """How a BGR uint8 image becomes the network's input. `landmark_onnx.inference.preprocess` has the rules.
 
-    size: pixels of the short side, or of both sides for the "exact" rule; width: of that, where it is not square.
+    size: pixels of the short side, or of both sides for "exact" and "letterbox"; width: of these, where it is not
+    square. antialias: Pillow resizes, whose filters grow with the scale; else OpenCV, whose do not.
+    rounding: of the long side, or of both of a letterbox: halves up, or down to whole pixels.
     multiple, min_side: each side is floored to a multiple, but not below min_side pixels ("short_side_floor"), or
     padded to one ("short_side_capped").
     max_ratio: images longer than this get a smaller target; 0 for no limit.
     max_side: cap of the long side in pixels, for "short_side_capped".
-    crop: side of the centre crop in pixels; 0 for none. mean, std: of the colour-ordered channels, in units of 0..1.
+    crop: side of the centre crop in pixels; 0 for none. offset: how half a pixel before the crop is rounded, or before
+    the image in a letterbox. pad, pad_place: colour of a letterbox, in the order of `colour`, and where the image is.
+    mean, std: of each channel in the order of `colour`: of 0..1, or, if one of them is above 1, all of 0..255.
     """
 
-    resize: Literal["short_side_floor", "short_side_capped", "exact"]
+    resize: Literal["short_side_floor", "short_side_capped", "exact", "letterbox"]
     size: Side
     interpolation: Literal["nearest", "linear", "cubic", "area", "lanczos4"]
+    antialias: bool = False
+    rounding: Literal["half_away", "floor"] = "half_away"
     width: OptionalSide = 0
     multiple: Annotated[int, Within(1, 4096)] = 1
     min_side: Annotated[int, Within(1, 4096)] = 1
     max_ratio: Annotated[float, Within(0, MAX_SIDE)] = 0.0
     max_side: OptionalSide = 0
     crop: OptionalSide = 0
-    colour: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[Moderate, Moderate, Moderate] = (0.485, 0.456, 0.406)
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    offset: Literal["floor", "ceil", "half_even"] = "floor"
+    pad: tuple[Byte, ...] = ()
+    pad_place: Literal["corner", "centre"] = "centre"
+    colour: Literal["rgb", "bgr", "gray"] = "rgb"
+    mean: tuple[Moderate, ...] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
+
+    @property
+    def channels(self) -> int:
+        """Of the network's image: 3, or 1 of a gray one."""
+        return 1 if self.colour == "gray" else 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Postprocess:
     """What turns outputs into a result.
 
+    pool: what becomes of an output (N, T, D) of T tokens: the first one, their mean, or a refusal.
+    dimension: values of an embedding, 0 if the card does not say it.
     normalise: divide embeddings by their L2 norm. softmax: the classifier answers logits, not probabilities.
     score, iou, keep: detection thresholds and the most boxes of an image.
     variances: scale of the box deltas dx, dy, dw, dh.
     """
 
+    pool: Literal["none", "cls", "mean"] = "none"
+    dimension: Annotated[int, Within(0, 1 << 20)] = 0
     normalise: bool = False
     softmax: bool = False
     score: Share = 0.1
@@ -169,30 +188,48 @@ class ModelCard:
 
 
 def _check(card: ModelCard, origin: str) -> None:
-    """The rules that no annotation can state."""
-    prep = card.preprocess
+    """The rules that no annotation can state. Raises: CardError for the first one that does not hold."""
+    for rule, holds in (_preprocess_rules(card.preprocess) | _card_rules(card)).items():
+        if not holds:
+            raise CardError(f"{origin}: {rule}")
+
+
+def _preprocess_rules(prep: Preprocess) -> dict[str, bool]:
+    sided, boxed = prep.resize in ("exact", "letterbox"), prep.resize == "letterbox"
+    capped = prep.resize == "short_side_capped"
     # Long images come out smaller where max_ratio is set; else every short side is the floored size.
     floored = 0 if prep.max_ratio else prep.size // prep.multiple * prep.multiple
-    shortest = min(prep.size, prep.width or prep.size) if prep.resize == "exact" else max(prep.min_side, floored)
-    rules = {
-        "preprocess: width: wanted for the exact resize alone": prep.resize == "exact" or not prep.width,
+    shortest = min(prep.size, prep.width or prep.size) if sided else max(prep.min_side, floored)
+    counts = {key: len(getattr(prep, key)) for key in ("mean", "std", "pad") if key != "pad" or prep.pad}
+    return {
+        "preprocess: width: wanted for exact and letterbox alone": sided or not prep.width,
+        "preprocess: pad: wanted for letterbox alone": boxed or not prep.pad,
+        "preprocess: crop: wanted none with letterbox": not (boxed and prep.crop),
         "preprocess: crop: wanted at most the shortest side that the resize leaves": prep.crop <= shortest,
+        "preprocess: antialias: wanted with another resize, this one is of float32": not (capped and prep.antialias),
         "preprocess: max_ratio: wanted 0 or 1 and more": prep.max_ratio == 0 or prep.max_ratio >= 1,
         "preprocess: max_side: wanted at least size for this resize": (
-            prep.max_side >= prep.size if prep.resize == "short_side_capped" else prep.max_side == 0
+            prep.max_side >= prep.size if capped else prep.max_side == 0
         ),
+    } | {
+        f"preprocess: {key}: wanted {prep.channels} for colour {prep.colour!r}, got {count}": count == prep.channels
+        for key, count in counts.items()
+    }
+
+
+def _card_rules(card: ModelCard) -> dict[str, bool]:
+    prep, post, source = card.preprocess, card.postprocess, card.source
+    return {
         "preprocess: resize: wanted short_side_capped for task det alone": (
             (prep.resize == "short_side_capped") == (card.task == "det")
         ),
-        "source: data_sha256: wanted with data_url": bool(card.source.data_sha256) >= bool(card.source.data_url),
-        "source: labels_sha256: wanted with labels_url": (
-            bool(card.source.labels_sha256) >= bool(card.source.labels_url)
+        "postprocess: pool, dimension: wanted for task retrieval alone": (
+            card.task == "retrieval" or (post.pool, post.dimension) == ("none", 0)
         ),
+        "source: data_sha256: wanted with data_url": bool(source.data_sha256) >= bool(source.data_url),
+        "source: labels_sha256: wanted with labels_url": bool(source.labels_sha256) >= bool(source.labels_url),
         "golden: sha256: wanted with url": bool(card.golden.sha256) >= bool(card.golden.url),
         "protocols: wanted names of scores": set(card.protocols) <= set(card.scores),
         f"inputs: wanted keys among {', '.join(INPUTS[card.task])}": set(card.inputs) <= set(INPUTS[card.task]),
         f"outputs: wanted keys among {', '.join(OUTPUTS[card.task])}": set(card.outputs) <= set(OUTPUTS[card.task]),
     }
-    for rule, holds in rules.items():
-        if not holds:
-            raise CardError(f"{origin}: {rule}")

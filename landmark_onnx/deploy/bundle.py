@@ -156,7 +156,7 @@ class _Chosen:
         session = Session(self.path, request, threads=threads)
         session.bind(self.card)
         black = np.zeros((64, 64, 3), np.uint8)
-        session.run(self.card, preprocess(probe_rule(self.card), black, as_uint8=session.input_kind == "uint8"))
+        session.run(preprocess(probe_rule(self.card), black, as_uint8=session.input_kind == "uint8"))
         return session.provider, None
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from landmark_onnx.cards.geometry import fixed_sides
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.runtime.backend import Port
-from landmark_onnx.runtime.gpu_options import fixed_sides
 from landmark_onnx.runtime.session import signature
 
 MODEL_FILE = "model.onnx"

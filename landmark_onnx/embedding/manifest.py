@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.files.atomic import atomic_write
@@ -13,7 +13,7 @@ from landmark_onnx.files.structure import Count, DocumentError, Sha256, Within, 
 from landmark_onnx.precision import Precision
 
 if TYPE_CHECKING:
-    from landmark_onnx.cards.schema import ModelCard
+    from landmark_onnx.cards.schema import ModelCard, Postprocess, Preprocess
 
 FILE = "features.json"
 VERSION = 2
@@ -139,7 +139,18 @@ def read_manifest(folder: Path) -> FeatureManifest:
         raise FeatureError(f"{path}: damaged ({error}): embed again with --restart") from error
 
 
+LATER = ("antialias", "rounding", "offset", "pad", "pad_place", "pool")
+"""Keys of a card that count where they are set: those made before there were such keys keep their digest."""
+
+
 def card_digest(card: "ModelCard") -> str:
     """SHA-256 of what a card says of preprocessing and postprocessing, as hexadecimal digits."""
-    facts = [dataclasses.asdict(card.preprocess), dataclasses.asdict(card.postprocess)]
+    facts = [_deciding(card.preprocess), _deciding(card.postprocess)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(rule: "Preprocess | Postprocess") -> dict[str, Any]:
+    """What vectors depend on; `dimension` is a check alone."""
+    defaults = {field.name: field.default for field in dataclasses.fields(rule)}
+    found = {key: value for key, value in dataclasses.asdict(rule).items() if key != "dimension"}
+    return {key: value for key, value in found.items() if key not in LATER or value != defaults[key]}

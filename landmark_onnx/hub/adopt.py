@@ -56,7 +56,7 @@ def adopt(path: Path, adoption: Adoption) -> None:
             session.bind(card)
             examine(session, card, probe_rule(card))
             image = picture(0)
-            outputs = session.run(card, preprocess(probe_rule(card), image))
+            outputs = session.run(preprocess(probe_rule(card), image, as_uint8=session.input_kind == "uint8"))
             _check_labels(card, facts.get("labels", {}), outputs)
             source = {"name": path.name, "kind": ADOPTED, "sha256": network_digest(path)}
             facts |= {"source": source, "probe": Probe.ask(image, outputs).to_json()}

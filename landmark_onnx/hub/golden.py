@@ -74,7 +74,7 @@ def ask_golden(model: Path, request: ProviderRequest, fetching: Fetching, *, thr
     session = Session(model, request, threads=threads)
     session.bind(card)
     feeds = preprocess(card.preprocess, _image(known, fetching), as_uint8=session.input_kind == "uint8")
-    values = _values(card, session.run(card, feeds))
+    values = _values(card, session.run(feeds))
     got = tuple(values[: len(known.first) or SHOWN].tolist())
     answer = GoldenAnswer(model=card.name, path=model, provider=session.provider, known=known, got=got)
     if len(got) < len(known.first):

@@ -147,7 +147,7 @@ class Pipeline(Generic[R]):
         try:
             feeds = collate(self.card.preprocess, [item.tensors for item in items], as_uint8=self.as_uint8)
             collated = time.perf_counter()
-            outputs = self.session.run(self.card, feeds)
+            outputs = self.session.run(feeds)
         except LandmarkError as error:
             return {
                 position: Failure(image=item.name, error=f"{item.name}: {error}", kind=type(error))

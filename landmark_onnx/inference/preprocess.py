@@ -1,10 +1,13 @@
-"""BGR uint8 image -> named tensors, equal to the original's.
+"""BGR uint8 image -> named tensors, equal to the original's, or to those of other libraries that a card follows.
 
+The order is: colour (of a gray network), scale and resize, crop or letterbox, on bytes; then mean and std.
 Two steps: `resize` takes one image, in any thread; `collate` makes one batch of what it gave, and does no more than it
 must, for the network waits. Between them a photo is a quarter of its tensor.
 
 Sources: PaddlePaddle/Research, CV/landmark/inference, infer_retrieval.py (`preprocessor`) and infer_recognition.py
-(`cls_preprocessor`, `det_preprocessor`). Both ran on Python 2, whose `round` goes half away from zero.
+(`cls_preprocessor`, `det_preprocessor`). Both ran on Python 2, whose `round` goes half away from zero. Hugging Face
+transformers, image_transforms.py (`get_resize_output_image_size`, `center_crop`), and torchvision,
+transforms/functional.py (`resize`, `center_crop`): both have Pillow resize, and take the long side's whole pixels.
 """
 
 import functools
@@ -29,12 +32,23 @@ INTERPOLATIONS: Mapping[str, int] = {
     "lanczos4": cv2.INTER_LANCZOS4,
 }
 
+FILTERS: Mapping[str, str] = {
+    "nearest": "NEAREST",
+    "linear": "BILINEAR",
+    "cubic": "BICUBIC",
+    "area": "BOX",
+    "lanczos4": "LANCZOS",
+}
+"""Pillow's names of them."""
+
+ROUNDINGS: Mapping[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "half_even": round}
+
 
 def preprocess(rule: Preprocess, image: Image, *, as_uint8: bool = False) -> Tensors:
-    """(H, W, 3) BGR uint8 -> {"image": (1, 3, H', W') float32}.
+    """(H, W, 3) BGR uint8 -> {"image": (1, C, H', W') float32}, C = 3, or 1 for colour "gray".
 
     "short_side_capped" adds {"im_info": (1, 3) float32}: height, width of the scaled image in pixels, and the scale.
-    as_uint8: for a file that normalises by itself, {"image": (1, H', W', 3) uint8}, BGR as resized and cropped.
+    as_uint8: for a file that normalises by itself, {"image": (1, H', W', C) uint8}, BGR as resized and cropped.
     Raises: CardError if `as_uint8` is asked of "short_side_capped", which normalises before it resizes.
 
     >>> from landmark_onnx.cards import card
@@ -48,7 +62,7 @@ def preprocess(rule: Preprocess, image: Image, *, as_uint8: bool = False) -> Ten
 
 
 def resize(rule: Preprocess, image: Image) -> Tensors:
-    """(H, W, 3) BGR uint8 -> what `collate` makes a batch of: {"image": (1, H', W', 3) uint8}, cropped too.
+    """(H, W, 3) BGR uint8 -> what `collate` makes a batch of: {"image": (1, H', W', C) uint8}, cropped too.
 
     "short_side_capped" is done with the image here, and its tensors are those of `preprocess`.
     """
@@ -67,7 +81,7 @@ def collate(rule: Preprocess, items: Sequence[Tensors], *, as_uint8: bool = Fals
         return {name: _joined([item[name] for item in items]) for name in items[0]}
     if as_uint8:
         return {"image": _joined(images)}
-    tensor = np.empty((len(images), 3, *images[0].shape[1:3]), np.float32)
+    tensor = np.empty((len(images), rule.channels, *images[0].shape[1:3]), np.float32)
     for image, row in zip(images, tensor, strict=True):
         normalise_into(rule, image[0], row)
     return {"image": tensor}
@@ -76,12 +90,29 @@ def collate(rule: Preprocess, items: Sequence[Tensors], *, as_uint8: bool = Fals
 def short_side_floor(rule: Preprocess, image: Image) -> Tensors:
     """Resize on uint8 so that the short side is `size`, floor each side to `multiple`, crop the centre."""
     height, width = image.shape[:2]
-    return _resize(rule, image, floored_size(rule, width, height))
+    return _cropped(rule, _resize(rule, image, floored_size(rule, width, height)))
 
 
 def exact(rule: Preprocess, image: Image) -> Tensors:
     """Resize on uint8 to height `size` and `width`, or to a square, whatever the ratio; crop the centre."""
-    return _resize(rule, image, (rule.width or rule.size, rule.size))
+    return _cropped(rule, _resize(rule, image, (rule.width or rule.size, rule.size)))
+
+
+def letterbox(rule: Preprocess, image: Image) -> Tensors:
+    """Resize on uint8, the ratio kept, to fit into height `size` and `width`, or a square; fill the rest with `pad`."""
+    height, width = image.shape[:2]
+    rows, columns = rule.size, rule.width or rule.size
+    scale = min(rows / height, columns / width)
+    rounded = math.floor if rule.rounding == "floor" else round_half_away
+    inside = max(1, rounded(height * scale)), max(1, rounded(width * scale))
+    colour = np.array(rule.pad or [0] * rule.channels, np.uint8)
+    box = np.empty((1, rows, columns, rule.channels), np.uint8)
+    box[:] = colour[::-1] if rule.colour == "rgb" else colour
+    top, left = (_before(rule, rows, inside[0]), _before(rule, columns, inside[1]))
+    if rule.pad_place == "corner":
+        top = left = 0
+    box[0, top : top + inside[0], left : left + inside[1]] = _resize(rule, image, inside[::-1])
+    return {"image": box}
 
 
 def short_side_capped(rule: Preprocess, image: Image) -> Tensors:
@@ -96,7 +127,7 @@ def short_side_capped(rule: Preprocess, image: Image) -> Tensors:
         scale = rule.max_side / max(height, width)
     # OpenCV rounds halves to even, as Python 3 does.
     rows, columns = round(height * scale), round(width * scale)
-    tensor = np.zeros((1, 3, rows + -rows % rule.multiple, columns + -columns % rule.multiple), np.float32)
+    tensor = np.zeros((1, rule.channels, rows + -rows % rule.multiple, columns + -columns % rule.multiple), np.float32)
     normalised = normalise(rule, image)[0]
     for plane, target in zip(normalised, tensor[0, :, :rows, :columns], strict=True):
         # fx and fy, not a size: OpenCV samples at the exact scale and not at the ratio of the rounded sides.
@@ -109,6 +140,7 @@ RESIZES: Mapping[str, Callable[[Preprocess, Image], Tensors]] = {
     "short_side_floor": short_side_floor,
     "short_side_capped": short_side_capped,
     "exact": exact,
+    "letterbox": letterbox,
 }
 
 
@@ -118,10 +150,16 @@ def floored_size(rule: Preprocess, width: int, height: int) -> tuple[int, int]:
     target = rule.size
     if rule.max_ratio and long / short > rule.max_ratio:
         target = int(target * rule.max_ratio / (long / short))
+    if rule.rounding == "floor":
+        whole = {short: target, long: int(target * long / short)}
+        return _multiples(rule, whole[width], whole[height])
     percent = target / short
-    sides = (round_half_away(side * percent) // rule.multiple * rule.multiple for side in (width, height))
-    new_width, new_height = (max(rule.min_side, side) for side in sides)
-    return new_width, new_height
+    return _multiples(rule, round_half_away(width * percent), round_half_away(height * percent))
+
+
+def _multiples(rule: Preprocess, width: int, height: int) -> tuple[int, int]:
+    width, height = (max(rule.min_side, side // rule.multiple * rule.multiple) for side in (width, height))
+    return width, height
 
 
 def round_half_away(value: float) -> int:
@@ -130,16 +168,37 @@ def round_half_away(value: float) -> int:
     return whole + (value - whole >= 0.5)
 
 
-def _resize(rule: Preprocess, image: Image, size_wh: tuple[int, int]) -> Tensors:
-    resized = np.asarray(cv2.resize(image, size_wh, interpolation=INTERPOLATIONS[rule.interpolation]), np.uint8)
+def _resize(rule: Preprocess, image: Image, size_wh: tuple[int, int]) -> Image:
+    """(H, W, 3) BGR uint8 -> (H', W', C) uint8."""
+    image = coloured(rule, image)
+    if rule.antialias:
+        from PIL import Image as PillowImage
+
+        plane = PillowImage.fromarray(np.ascontiguousarray(image[..., 0] if rule.channels == 1 else image))
+        resized = np.asarray(plane.resize(size_wh, PillowImage.Resampling[FILTERS[rule.interpolation]]))
+    else:
+        resized = np.asarray(cv2.resize(image, size_wh, interpolation=INTERPOLATIONS[rule.interpolation]), np.uint8)
+    return resized.reshape(*resized.shape[:2], rule.channels)
+
+
+def coloured(rule: Preprocess, image: Image) -> Image:
+    """(H, W, 3) BGR uint8 -> the same, or (H, W, 1) gray."""
+    if rule.colour != "gray":
+        return image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)[..., np.newaxis]
+
+
+def _cropped(rule: Preprocess, image: Image) -> Tensors:
+    """The centre of a resized image, if the rule says so, as a batch of one."""
     if rule.crop:
-        resized = _centre_crop(resized, rule.crop)
-    return {"image": resized[np.newaxis]}
+        top, left = (_before(rule, length, rule.crop) for length in image.shape[:2])
+        image = image[top : top + rule.crop, left : left + rule.crop]
+    return {"image": image[np.newaxis]}
 
 
-def _centre_crop(image: Image, side: int) -> Image:
-    top, left = ((length - side) // 2 for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
+def _before(rule: Preprocess, whole: int, part: int) -> int:
+    """Pixels before a centred part."""
+    return ROUNDINGS[rule.offset]((whole - part) / 2)
 
 
 def _joined(arrays: Sequence[Array]) -> Array:
@@ -147,32 +206,32 @@ def _joined(arrays: Sequence[Array]) -> Array:
 
 
 def normalise(rule: Preprocess, image: Image) -> Float32:
-    """(H, W, 3) BGR uint8 -> (1, 3, H, W) float32 in the rule's colour order, less mean, by std."""
-    tensor = np.empty((1, 3, *image.shape[:2]), np.float32)
-    normalise_into(rule, image, tensor[0])
+    """(H, W, 3) BGR uint8 -> (1, C, H, W) float32 in the rule's colour order, less mean, by std."""
+    tensor = np.empty((1, rule.channels, *image.shape[:2]), np.float32)
+    normalise_into(rule, coloured(rule, image), tensor[0])
     return tensor
 
 
 def normalise_into(rule: Preprocess, image: Image, out: Float32) -> None:
-    """Write `normalise` of an (H, W, 3) BGR uint8 image to `out`, (3, H, W) float32 and contiguous.
+    """Write `normalise` of an (H, W, C) uint8 image, BGR or gray, to `out`, (C, H, W) float32 and contiguous.
 
     A uint8 has 256 values, so the original's arithmetic is done once on those and looked up. OpenCV does that several
     times as fast as numpy.take, and a plane of bytes stays in the processor's cache.
     """
     image = np.ascontiguousarray(image)
-    for channel, table in enumerate(_tables(rule)):
+    for channel, table in enumerate(byte_tables(rule)):
         plane = cv2.extractChannel(image, 2 - channel if rule.colour == "rgb" else channel)
         cv2.LUT(plane, table, out[channel])
 
 
 @functools.lru_cache(maxsize=16)
-def _tables(rule: Preprocess) -> Float32:
-    """(3, 256) float32: what each channel's byte becomes.
+def byte_tables(rule: Preprocess) -> Float32:
+    """(C, 256) float32: what each channel's byte becomes.
 
     The original divides float32 by 255, then subtracts and divides in place by float64 arrays: each step is computed
-    in float64 and rounded to float32.
+    in float64 and rounded to float32. Mean and std of 0..255 leave out the first step.
     """
-    scaled = np.arange(256, dtype=np.float32) / np.float32(255)
+    scaled = np.arange(256, dtype=np.float32) / np.float32(1 if max(*rule.mean, *rule.std) > 1 else 255)
     centred = (scaled.astype(np.float64) - np.array(rule.mean)[:, np.newaxis]).astype(np.float32)
     table: Float32 = (centred.astype(np.float64) / np.array(rule.std)[:, np.newaxis]).astype(np.float32)
     table.flags.writeable = False

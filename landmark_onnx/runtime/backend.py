@@ -19,6 +19,15 @@ class Port:
     kind: str
 
 
+def shape_text(shape: Sequence[int | None]) -> str:
+    """A shape in a message.
+
+    >>> shape_text((None, 3, 224, 224))
+    '(?, 3, 224, 224)'
+    """
+    return f"({', '.join('?' if side is None else str(side) for side in shape)})"
+
+
 class Runner(Protocol):
     """A loaded model file.
 

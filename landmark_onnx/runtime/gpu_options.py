@@ -4,16 +4,12 @@ Source: ONNX Runtime docs, execution-providers/CUDA-ExecutionProvider.md and Ten
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from landmark_onnx.cards.schema import ModelCard, Preprocess
+from landmark_onnx.cards.geometry import fixed_sides, side_bounds
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.precision import Precision
-from landmark_onnx.tasks import InputKind
-
-LEAST_SIDE = 32
-"""Pixels: the stride of every network here; a side below it leaves nothing of an image."""
 
 TRUE = ("1", "true", "True", "TRUE")
 """What ONNX Runtime takes for yes."""
@@ -24,37 +20,16 @@ FLAGS: Mapping[Precision, str] = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_e
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeProfile:
-    """What a session will be fed. batch_size: the most images at once. input_kind: what "image" is in the file."""
+    """What a session will be fed. batch_size: the most images at once. channels_last: (N, H, W, C)."""
 
     card: ModelCard
     batch_size: int = 1
-    input_kind: InputKind = "float32"
+    channels_last: bool = False
 
     @property
     def fixed(self) -> bool:
         """Whether every image has one size."""
         return fixed_sides(self.card.preprocess) is not None
-
-
-def fixed_sides(rule: Preprocess) -> tuple[int, int] | None:
-    """Height and width in pixels of every preprocessed image, None where they follow the image."""
-    if rule.crop:
-        return rule.crop, rule.crop
-    if rule.resize == "exact":
-        return rule.size, rule.width or rule.size
-    return None
-
-
-def side_bounds(rule: Preprocess) -> tuple[int, int] | None:
-    """The shortest and the longest side in pixels, where they vary within bounds; None without bounds."""
-    if rule.resize == "short_side_capped":
-        longest = math.ceil(rule.max_side / rule.multiple) * rule.multiple
-    elif rule.max_ratio:
-        longest = math.ceil(rule.size * rule.max_ratio)
-    else:
-        return None
-    least = max(LEAST_SIDE, rule.min_side)
-    return least, max(least, longest)
 
 
 def cuda_options(workload: ShapeProfile | None) -> dict[str, str]:
@@ -108,6 +83,7 @@ def graph_refusal(options: Mapping[str, str], workload: ShapeProfile | None) -> 
 
 def _profile(workload: ShapeProfile, batch: int, height: int, width: int) -> str:
     image, *others = workload.card.input_names()
-    sides = (height, width, 3) if workload.input_kind == "uint8" else (3, height, width)
+    channels = workload.card.preprocess.channels
+    sides = (height, width, channels) if workload.channels_last else (channels, height, width)
     shapes = {image: (batch, *sides)} | dict.fromkeys(others, (batch, 3))
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())

@@ -1,7 +1,7 @@
 """What the outputs of a task must be: as a file declares them, and in each run.
 
-A trailing (1, 1), of networks that end with a pool, is taken away. Half precision is widened, so that whatever is
-computed from outputs is computed in float32 or better.
+A trailing (1, 1), of networks that end with a pool, is taken away; tokens are pooled as the card says. Half precision
+is widened, so that whatever is computed from outputs is computed in float32 or better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError, SessionError
-from landmark_onnx.runtime.backend import Port
+from landmark_onnx.runtime.backend import Port, shape_text
 from landmark_onnx.tasks import OUTPUTS, Task
 from landmark_onnx.types import Array, Tensors
 
@@ -41,11 +41,15 @@ def check_declared(card: ModelCard, ports: Mapping[str, Port], origin: str) -> N
         port = ports[theirs]
         if port.kind not in FLOATS:
             raise ModelFileError(f"{origin}: {theirs}: wanted floating-point values, got {port.kind}")
-        shape = _without_pool(card.task, port.shape)
+        shape = _row_shape(card, port.shape, f"{origin}: {theirs}")
         least, most = (4, 4) if ours == "rois" else (1, MOST_PAIRS if card.task == "det" else MOST_VALUES)
         if shape and not (len(shape) == 2 and (shape[1] is None or least <= shape[1] <= most)):
-            got = ", ".join("?" if side is None else str(side) for side in port.shape)
-            raise ModelFileError(f"{origin}: {theirs}: wanted {WANTED[card.task]}, got ({got})")
+            got = f"{shape_text(port.shape)}{_remedy(card, port)}"
+            raise ModelFileError(f"{origin}: {theirs}: wanted {WANTED[card.task]}, got {got}")
+        wanted = card.postprocess.dimension
+        if wanted and shape and shape[1] not in (None, wanted):
+            what = f"postprocess.dimension: wanted {wanted}, got {shape[1]} values"
+            raise ModelFileError(f"{origin}: {theirs}: {what}")
 
 
 def conform(card: ModelCard, images: int, values: Sequence[Any], origin: str) -> Tensors:
@@ -58,10 +62,13 @@ def conform(card: ModelCard, images: int, values: Sequence[Any], origin: str) ->
         if not isinstance(value, np.ndarray) or value.dtype.name not in FLOATS:
             got = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
             raise SessionError(f"{origin}: {theirs}: wanted floating-point values, got {got}")
-        array = widened(value.reshape(_without_pool(card.task, value.shape)))
+        array = widened(_pooled(card, value, f"{origin}: {theirs}"))
         if array.ndim != 2 or not 0 < array.shape[1] <= MOST_PAIRS:
             raise SessionError(f"{origin}: {theirs}: wanted {WANTED[card.task]}, got {value.shape}")
         found[ours] = array
+    if (wanted := card.postprocess.dimension) and found["embedding"].shape[1] != wanted:
+        got = found["embedding"].shape[1]
+        raise SessionError(f"{origin}: postprocess.dimension: wanted {wanted}, got {got} values")
     misfit = _detector_misfit(found) if card.task == "det" else _row_misfit(found, images)
     if misfit:
         raise SessionError(f"{origin}: {', '.join(card.output_names())}: wanted {WANTED[card.task]}, got {misfit}")
@@ -75,6 +82,36 @@ def widened(values: Array) -> Array:
 
 def _without_pool(task: Task, shape: tuple[Any, ...]) -> tuple[Any, ...]:
     return shape[:2] if task != "det" and len(shape) == 4 and {*shape[2:]} <= {1, None} else shape
+
+
+def _row_shape(card: ModelCard, declared: tuple[int | None, ...], origin: str) -> tuple[int | None, ...]:
+    """What is left of a declared shape when tokens are pooled, or a trailing (1, 1) is taken away."""
+    if card.postprocess.pool == "none":
+        return _without_pool(card.task, declared)
+    if declared and len(declared) != 3:
+        raise ModelFileError(f"{origin}: {_tokens_wanted(card, declared)}")
+    return declared[::2]
+
+
+def _pooled(card: ModelCard, value: Array, origin: str) -> Array:
+    """The same of values."""
+    pool = card.postprocess.pool
+    if pool == "none":
+        return value.reshape(_without_pool(card.task, value.shape))
+    if value.ndim != 3 or not value.shape[1]:
+        raise SessionError(f"{origin}: {_tokens_wanted(card, value.shape)}")
+    return value[:, 0] if pool == "cls" else widened(value).mean(axis=1)
+
+
+def _tokens_wanted(card: ModelCard, shape: tuple[int | None, ...]) -> str:
+    return (
+        f"postprocess.pool {card.postprocess.pool!r}: wanted (N, T, D), D values of T tokens, got {shape_text(shape)}"
+    )
+
+
+def _remedy(card: ModelCard, port: Port) -> str:
+    tokens = card.task == "retrieval" and len(port.shape) == 3
+    return '; of tokens, postprocess.pool = "cls" or "mean" makes one row' if tokens else ""
 
 
 def _row_misfit(found: Tensors, images: int) -> str:

@@ -5,12 +5,13 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import LandmarkError, ModelFileError, SessionError, reason_of
+from landmark_onnx.modelfile.card_changes import was_adopted
 from landmark_onnx.modelfile.metadata import PREFIX, decode_metadata, read_metadata
 from landmark_onnx.precision import Precision, precision_of
 from landmark_onnx.runtime import onnxruntime_backend as onnx_runtime
@@ -18,6 +19,7 @@ from landmark_onnx.runtime import openvino_backend as openvino_runtime
 from landmark_onnx.runtime.backend import Port, Runner
 from landmark_onnx.runtime.cpu import default_threads
 from landmark_onnx.runtime.gpu_options import ShapeProfile
+from landmark_onnx.runtime.inputs import ImageInput, filled
 from landmark_onnx.runtime.onnxruntime_backend import Chain, OnnxRuntime, Start
 from landmark_onnx.runtime.outputs import check_declared, conform
 from landmark_onnx.runtime.providers import (
@@ -35,7 +37,7 @@ from landmark_onnx.runtime.providers import (
 )
 from landmark_onnx.store.catalogue import running_file
 from landmark_onnx.tasks import InputKind
-from landmark_onnx.types import Tensors
+from landmark_onnx.types import Array, Tensors
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ class Session:
         self.path = running_file(path, request.precision)
         self._asked = request.precision
         self.lost: str | None = None
+        self._card: ModelCard | None = None
+        self._image = ImageInput()
         self._widths: dict[str, int] = {}
         threads = threads or default_threads()
         if takes_openvino(request):
@@ -97,12 +101,13 @@ class Session:
 
     @property
     def input_kind(self) -> InputKind:
-        """What the file's "image" is. Raises: ModelFileError if it says something else."""
-        return _input_kind(self.path, self._facts("input").get("input", "float32"))
+        """What is to be fed as "image"; `run` makes of it what the file takes."""
+        return self._image.takes
 
-    def bind(self, card: ModelCard) -> None:
-        """Check that the file has the tensors the card names, and that its outputs are what the task wants.
+    def bind(self, card: ModelCard, *, own: bool | None = None) -> None:
+        """Take the card's names for the file's tensors, and check that these are what the card and its task want.
 
+        own: whether the file is an export of ours; by default it says so itself.
         Raises: ModelFileError with wanted and got.
         """
         for kind, wanted, got in (
@@ -112,22 +117,35 @@ class Session:
             if missing := [name for name in wanted if name not in got]:
                 raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
         check_declared(card, self._runner.outputs, str(self.path))
+        if own is None:
+            own = _is_own(self._facts("card", "source"))
+        self._image = ImageInput.of(card, self._runner.inputs, own=own, origin=str(self.path))
+        self._card = card
 
-    def largest_batch(self, card: ModelCard, wanted: int) -> int:
-        """`wanted`, or 1 if the file takes one image at a time. Raises: ModelFileError if it takes only more."""
-        batch = next(iter(self._runner.inputs[card.input_names()[0]].shape), None)
-        if batch is None:
-            return wanted
-        if batch != 1:
-            raise ModelFileError(f"{self.path}: takes {batch} images at once, wanted a free batch or 1")
-        return 1
+    def largest_batch(self, wanted: int) -> int:
+        """How many images run at once: `wanted`, or as many as the file takes, no more and no less."""
+        return self._image.batch or wanted
 
-    def run(self, card: ModelCard, feeds: Tensors) -> Tensors:
+    def file_feeds(self, feeds: Tensors) -> dict[str, Array]:
+        """Our named tensors as the file takes them, under its names."""
+        card = self._bound()
+        fed = card.file_inputs({**feeds, "image": self._image.fed(feeds["image"])})
+        return {name: np.ascontiguousarray(array) for name, array in fed.items()}
+
+    def run(self, feeds: Tensors) -> Tensors:
         """Feed our named tensors, answer our named tensors, half precision widened.
 
         Raises: SessionError from the runtime's own error, or if the outputs are not what the card's task wants.
         """
-        renamed = {name: np.ascontiguousarray(array) for name, array in card.file_inputs(feeds).items()}
+        batch, count = self._image.batch, len(feeds["image"])
+        if batch is None or batch == count:
+            return self._run(feeds)
+        parts = [self._run(part) for part in filled(feeds, batch)]
+        return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+    def _run(self, feeds: Tensors) -> Tensors:
+        card = self._bound()
+        renamed = self.file_feeds(feeds)
         try:
             values = self._runner.run(card.output_names(), renamed)
         except Exception as error:  # runtimes' exceptions have no public base class
@@ -143,10 +161,14 @@ class Session:
                 )
         return outputs
 
-    def _facts(self, key: str) -> dict[str, Any]:
-        """What the file's own strings say of one key. Raises: ModelFileError."""
-        key = f"{PREFIX}{key}"
-        return decode_metadata({key: self.metadata[key]} if key in self.metadata else {}, str(self.path))
+    def _bound(self) -> ModelCard:
+        assert self._card is not None, "bind a card first"
+        return self._card
+
+    def _facts(self, *keys: str) -> dict[str, Any]:
+        """What the file's own strings say of these keys. Raises: ModelFileError."""
+        names = [f"{PREFIX}{key}" for key in keys]
+        return decode_metadata({key: self.metadata[key] for key in names if key in self.metadata}, str(self.path))
 
     def _on_onnx_runtime(
         self, request: ProviderRequest, threads: int, card: ModelCard | None, batch_size: int, machine_cache: bool
@@ -196,16 +218,16 @@ def _workload(path: Path, card: ModelCard | None, batch_size: int) -> ShapeProfi
         card = card or ModelCard.from_dict(metadata["card"], f"{path}: card")
     except (LandmarkError, KeyError):
         return None
-    return ShapeProfile(
-        card=card, batch_size=batch_size, input_kind=_input_kind(path, metadata.get("input", "float32"))
-    )
+    if _is_own(metadata):
+        last = metadata.get("input") == "uint8"
+    else:
+        last = ImageInput.of(card, signature(path)[0], own=False, origin=str(path)).channels_last
+    return ShapeProfile(card=card, batch_size=batch_size, channels_last=last)
 
 
-def _input_kind(path: Path, value: Any) -> InputKind:
-    if value not in get_args(InputKind):
-        raise ModelFileError(f"{path}: input: wanted one of {', '.join(get_args(InputKind))}, got {value!r}")
-    kind: InputKind = value
-    return kind
+def _is_own(metadata: Mapping[str, Any]) -> bool:
+    """Whether a file is an export of ours, whose image is (N, 3, H, W) float32, or (N, H, W, 3) uint8 BGR."""
+    return "card" in metadata and not was_adopted(metadata)
 
 
 def _with_engines(ort: Any, start: Start, chain: Callable[[Path | None], Chain]) -> OnnxRuntime:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
+from landmark_onnx.errors import ModelFileError
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.postprocess import cosines, to_detections
 from landmark_onnx.inference.preprocess import preprocess
@@ -79,9 +80,20 @@ def floor_of(card: ModelCard, floor: Floor) -> float:
 
 
 def runner(card: ModelCard, model: Path, request: ProviderRequest = ON_CPU, *, threads: int = 0) -> Run:
-    """What answers for a file. Raises: SessionError if the provider does not run it."""
+    """What answers for a file. Raises: SessionError if the provider does not run it; ModelFileError as `opened`."""
+    return opened(card, model, request, threads=threads).run
+
+
+def opened(card: ModelCard, model: Path, request: ProviderRequest = ON_CPU, *, threads: int = 0) -> Session:
+    """A session of a file that takes what `feeds` gives.
+
+    Raises: SessionError if the provider does not run it; ModelFileError if it takes bytes, or its card does not fit.
+    """
     session = Session(model, request, threads=threads, machine_cache=False)
-    return lambda fed: session.run(card, fed)
+    session.bind(card)
+    if session.input_kind != "float32":
+        raise ModelFileError(f"{model}: takes {session.input_kind} images; reduce a file that takes float32")
+    return session
 
 
 def feeds(card: ModelCard, photos: Sequence[Photo]) -> Iterator[Tensors]:

@@ -30,14 +30,14 @@ def examine(session: Session, card: ModelCard, rule: Preprocess) -> None:
     rule: how the pictures are prepared; the card's own, or smaller.
     Raises: ModelFileError that says what is wrong with the answers; SessionError if it cannot be run.
     """
-    in_batches = session.largest_batch(card, 2) == 2 and card.task != "det"
+    in_batches = session.largest_batch(2) > 1 and card.task != "det"
     items = [resize(rule, picture(seed)) for seed in range(len(SIDES))]
     as_uint8 = session.input_kind == "uint8"
-    alone = [session.run(card, collate(rule, [item], as_uint8=as_uint8)) for item in items]
+    alone = [session.run(collate(rule, [item], as_uint8=as_uint8)) for item in items]
     if fault := _fault(card, alone):
         raise ModelFileError(f"{session.path}: {fault}: its weights are damaged, or its card is of another model")
     if in_batches:
-        together = session.run(card, collate(rule, [items[0], items[2]], as_uint8=as_uint8))
+        together = session.run(collate(rule, [items[0], items[2]], as_uint8=as_uint8))
         for name, rows in together.items():
             _compare(f"{session.path}: {name}", [alone[0][name], alone[2][name]], rows, ROUNDING[session.precision])
 

@@ -154,7 +154,7 @@ def verify(model: str | os.PathLike[str], provider: ProviderRequest | None = Non
         raise ModelFileError(f"{path}: exported without the parity check, so it has no stored answer to compare with")
     probe = Probe.from_json(metadata["probe"], str(path))
     feeds = preprocess(probe_rule(card), probe.image, as_uint8=session.input_kind == "uint8")
-    outputs = session.run(card, feeds)
+    outputs = session.run(feeds)
     tolerance = TOLERANCES[request.precision if own == "fp32" else own]
     try:
         measured = probe.compare(card.task, outputs, tolerance)

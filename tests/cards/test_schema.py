@@ -8,7 +8,7 @@ import pytest
 
 from landmark_onnx.cards import catalogue as module
 from landmark_onnx.cards.catalogue import PACKAGE, card, cards, original_cards, read_card, shipped_cards
-from landmark_onnx.cards.schema import ModelCard, Preprocess
+from landmark_onnx.cards.schema import ModelCard, Postprocess, Preprocess
 from landmark_onnx.errors import CardError, UnknownModelError
 from landmark_onnx.tasks import INPUTS, OUTPUTS
 
@@ -39,16 +39,23 @@ FULL = {
         "size": 300,
         "width": 0,
         "interpolation": "cubic",
+        "antialias": True,
+        "rounding": "floor",
         "multiple": 16,
         "min_side": 16,
         "max_ratio": 4.0,
         "max_side": 0,
         "crop": 16,
+        "offset": "ceil",
+        "pad": [],
+        "pad_place": "corner",
         "colour": "bgr",
         "mean": [0.5, 0.5, 0.5],
         "std": [1.0, 2.0, 3.0],
     },
     "postprocess": {
+        "pool": "mean",
+        "dimension": 7,
         "normalise": True,
         "softmax": True,
         "score": 0.3,
@@ -123,12 +130,13 @@ def test_every_key_is_read():
     read = ModelCard.from_dict(FULL, "here")
     assert read.to_dict() == {
         **FULL,
-        "preprocess": FULL["preprocess"] | {"mean": (0.5, 0.5, 0.5), "std": (1.0, 2.0, 3.0)},
+        "preprocess": FULL["preprocess"] | {"mean": (0.5, 0.5, 0.5), "std": (1.0, 2.0, 3.0), "pad": ()},
         "postprocess": FULL["postprocess"] | {"variances": (1.0, 1.0, 2.0, 2.0)},
         "golden": FULL["golden"] | {"first": (0.25, -0.5)},
     }
-    fields = {field.name for field in dataclasses.fields(Preprocess)}
-    assert fields == set(FULL["preprocess"]), "a new key of a card needs a value in this test"
+    for rule in (Preprocess, Postprocess):
+        fields = {field.name for field in dataclasses.fields(rule)}
+        assert fields == set(FULL[rule.__name__.lower()]), "a new key of a card needs a value in this test"
     assert read.input_names() == ("pixels",)
     assert read.output_names() == ("features",)
 
@@ -173,10 +181,14 @@ def test_a_card_may_be_a_key_of_a_cache():
         ("preprocess.min_side", 0, "preprocess: min_side: wanted 1 to 4096"),
         ("preprocess.crop", 65, "preprocess: crop: wanted at most the shortest side"),
         ("preprocess.crop", -1, "preprocess: crop: wanted 0 to 16384, got -1"),
-        ("preprocess.std", [1.0, 0.0, 1.0], "preprocess: std: wanted 1e-06 to 1000000, got 0.0"),
-        ("preprocess.mean", [1.0, 0.0], "preprocess: mean: wanted 3 values"),
-        ("preprocess.mean", 0.5, "preprocess: mean: wanted 3 values"),
-        ("preprocess.mean", ["a", 0, 0], "preprocess: mean: wanted float, got 'a'"),
+        ("preprocess.std", [1.0, 0.0, 1.0], "preprocess: std 2: wanted 1e-06 to 1000000, got 0.0"),
+        ("preprocess.mean", [1.0, 0.0], "preprocess: mean: wanted 3 for colour 'rgb', got 2"),
+        ("preprocess.mean", 0.5, "preprocess: mean: wanted a list"),
+        ("preprocess.mean", ["a", 0, 0], "preprocess: mean 1: wanted float, got 'a'"),
+        ("preprocess.colour", "gray", "preprocess: mean: wanted 1 for colour 'gray', got 3"),
+        ("preprocess.pad", [0, 0, 0], "preprocess: pad: wanted for letterbox alone"),
+        ("postprocess.pool", "cls", "postprocess: pool, dimension: wanted for task retrieval alone"),
+        ("postprocess.dimension", 5, "postprocess: pool, dimension: wanted for task retrieval alone"),
         ("preprocess.max_ratio", 0.5, "preprocess: max_ratio: wanted 0 or 1 and more"),
         ("preprocess.max_side", 100, "preprocess: max_side: wanted at least size for this resize"),
         ("preprocess.resize", "short_side_capped", "preprocess: max_side: wanted at least size"),
@@ -190,9 +202,9 @@ def test_a_card_may_be_a_key_of_a_cache():
         ("inputs", {"image": 3}, "inputs: image: wanted str, got 3"),
         ("preprocess.max_ratio", float("inf"), "preprocess: max_ratio: wanted a finite number, got inf"),
         pytest.param("preprocess.max_ratio", 10**400, "preprocess: max_ratio: wanted float, got 1", id="400"),
-        ("preprocess.mean", [0, float("-inf"), 0], "preprocess: mean: wanted a finite number, got -inf"),
-        ("preprocess.mean", [0, 0, 1e30], "preprocess: mean: wanted -1000000 to 1000000, got 1e+30"),
-        ("preprocess.std", [1e-300, 1, 1], "preprocess: std: wanted 1e-06 to 1000000, got 1e-300"),
+        ("preprocess.mean", [0, float("-inf"), 0], "preprocess: mean 2: wanted a finite number, got -inf"),
+        ("preprocess.mean", [0, 0, 1e30], "preprocess: mean 3: wanted -1000000 to 1000000, got 1e+30"),
+        ("preprocess.std", [1e-300, 1, 1], "preprocess: std 1: wanted 1e-06 to 1000000, got 1e-300"),
         ("postprocess.variances", [1, 1, 1, float("nan")], "postprocess: variances: wanted a finite number, got nan"),
         ("scores.map50", float("inf"), "scores: map50: wanted a finite number, got inf"),
         pytest.param(
@@ -211,6 +223,22 @@ def test_a_wrong_card_names_its_origin_and_key(path, value, message):
     with pytest.raises(CardError) as caught:
         ModelCard.from_dict(changed(SMALL, path, value), "mine.toml")
     assert str(caught.value).startswith(f"mine.toml: {message}")
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "message"),
+    [
+        ({"resize": "letterbox", "pad": [1, 2]}, "pad: wanted 3 for colour 'rgb', got 2"),
+        ({"resize": "letterbox", "pad": [1, 2, 256]}, "pad 3: wanted 0 to 255, got 256"),
+        ({"resize": "letterbox", "crop": 8}, "crop: wanted none with letterbox"),
+        ({"resize": "short_side_floor", "width": 8}, "width: wanted for exact and letterbox alone"),
+        ({"colour": "gray", "mean": [0.5], "std": [0.5, 0.5]}, "std: wanted 1 for colour 'gray', got 2"),
+    ],
+)
+def test_keys_that_do_not_go_together(preprocess, message):
+    with pytest.raises(CardError) as caught:
+        ModelCard.from_dict(SMALL | {"preprocess": SMALL["preprocess"] | preprocess}, "mine.toml")
+    assert str(caught.value) == f"mine.toml: preprocess: {message}"
 
 
 @pytest.mark.parametrize(

@@ -636,7 +636,7 @@ def test_an_explicit_provider_runs_or_fails(photos, run):
 def test_images_of_one_shape_run_together(photos, run, monkeypatch):
     sizes = []
     real = Session.run
-    monkeypatch.setattr(Session, "run", lambda *given: sizes.append(len(given[2]["image"])) or real(*given))
+    monkeypatch.setattr(Session, "run", lambda *given: sizes.append(len(given[1]["image"])) or real(*given))
     assert [row["image"] for row in run(*CLS, *["0.png"] * 6, "--batch-size", "3").lines] == ["0.png"] * 6
     assert sizes == [3, 3]
 

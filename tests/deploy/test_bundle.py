@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import fakes
 from landmark_onnx import Retriever
 from landmark_onnx.cards.catalogue import card, cards, read_card
+from landmark_onnx.cards.geometry import fixed_sides, side_bounds
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.cli import main
 from landmark_onnx.deploy import bundle as bundles
@@ -33,7 +34,6 @@ from landmark_onnx.errors import CardError, ModelFileError, UnknownModelError
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.runtime.backend import Port
-from landmark_onnx.runtime.gpu_options import fixed_sides, side_bounds
 from landmark_onnx.runtime.providers import CPU, ProviderRequest
 from landmark_onnx.store.catalogue import exported_path
 

@@ -368,11 +368,11 @@ def interrupted_after(monkeypatch, count: int, *, by_size: bool = False) -> list
     run = Session.run
     seen = []
 
-    def interrupt(self, card, feeds):
+    def interrupt(self, feeds):
         if len(seen) == count:
             raise KeyboardInterrupt
         seen.append(len(feeds["image"]))
-        return {name: values + by_size * len(feeds["image"]) for name, values in run(self, card, feeds).items()}
+        return {name: values + by_size * len(feeds["image"]) for name, values in run(self, feeds).items()}
 
     monkeypatch.setattr(Session, "run", interrupt)
     return seen
@@ -649,9 +649,9 @@ def test_the_same_images_give_the_same_bits_whatever_the_time_they_take(photos, 
             time.sleep(chance.choice((0, 0, 0, 0.05)))
             yield source
 
-    def noted(card, feeds):
+    def noted(feeds):
         seen.append(feeds["image"].shape)
-        return run(card, feeds)
+        return run(feeds)
 
     monkeypatch.setattr(pipeline, "read_image", slow)
     monkeypatch.setattr(retriever.session, "run", noted)

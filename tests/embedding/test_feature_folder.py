@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landmark_onnx.cards.catalogue import card
+from landmark_onnx.cards.schema import Postprocess, Preprocess
 from landmark_onnx.embedding.feature_folder import Batch, Features, ModelIdentity, open_features, write_features
-from landmark_onnx.embedding.manifest import FILE, FeatureManifest, read_manifest
+from landmark_onnx.embedding.manifest import FILE, LATER, FeatureManifest, card_digest, read_manifest
 from landmark_onnx.embedding.shards import Shard, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 
@@ -273,3 +275,14 @@ def test_a_folder_is_not_written_twice(tmp_path):
     write_features(tmp_path, [A], [batch(3, (A,))])
     with pytest.raises(FeatureError, match="has features already"):
         write_features(tmp_path, [A], [batch(3, (A,))])
+
+
+def test_keys_that_cards_had_not_when_features_were_made_change_no_digest():
+    known = card("res152_arcmargin")
+    assert card_digest(known) == "14980f8b2a2c94d1215cb7ccf6c40bb3a11e6078b9341b5380778e77e3a62e35"
+    keys = {field.name for rule in (Preprocess, Postprocess) for field in dataclasses.fields(rule)}
+    assert set(LATER) <= keys
+    wanted = dataclasses.replace(known, postprocess=Postprocess(dimension=512))
+    assert card_digest(wanted) == card_digest(known), "a check changes no vector"
+    pillow = dataclasses.replace(known, preprocess=dataclasses.replace(known.preprocess, antialias=True))
+    assert card_digest(pillow) != card_digest(known)

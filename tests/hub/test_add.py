@@ -13,7 +13,7 @@ import fakes
 from adopted import NAME, make_foreign, make_tar, write_card
 from landmark_onnx import Classifier, Retriever
 from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card, read_card
-from landmark_onnx.errors import CardError, ModelFileError, SessionError, UnknownModelError
+from landmark_onnx.errors import CardError, ModelFileError, UnknownModelError
 from landmark_onnx.hub.add import add
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.modelfile.external_data import external_data
@@ -275,7 +275,7 @@ def test_a_model_that_cannot_run_what_its_card_says(tmp_path, store):
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 31
     onnx.save(model, path)
-    with pytest.raises(SessionError, match=r"cannot run image \(1, 3, 32, 32\)"):
+    with pytest.raises(ModelFileError, match=r"preprocess makes \(32, 32\), the file takes \(31, \?\)"):
         add(path, card_file=write_card(tmp_path / "card.toml"))
     assert files(store) == []
 

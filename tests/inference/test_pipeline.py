@@ -30,13 +30,13 @@ class FakeSession:
         self.seconds = 0
         self.refuse = refuse
 
-    def run(self, card, feeds):
+    def run(self, feeds):
         shape = feeds["image"].shape
         self.runs.append(shape)
         time.sleep(self.seconds)
         if shape[2:] in self.refuse:
             raise SessionError(f"too large: {shape}")
-        if card.task == "det":
+        if "im_info" in feeds:
             return {"rois": np.zeros((7, 4)), "probability": feeds["image"].mean(keepdims=True)[0, 0]}
         return {"embedding": feeds["image"].mean(axis=(1, 2, 3))[:, np.newaxis]}
 
@@ -315,10 +315,10 @@ def test_decoding_goes_on_beside_inference():
 
     real = session.run
 
-    def run(card, feeds):
+    def run(feeds):
         time.sleep(0.1)
         beside.append(len(taken))
-        return real(card, feeds)
+        return real(feeds)
 
     session.run = run
     assert len(list(make(session, batch_size=2).run(source()))) == 8

@@ -7,17 +7,15 @@ from hypothesis import strategies as st
 
 import fakes
 from landmark_onnx.cards.catalogue import card, original_cards
+from landmark_onnx.cards.geometry import LEAST_SIDE, fixed_sides, side_bounds
 from landmark_onnx.cards.schema import Preprocess
 from landmark_onnx.errors import SessionError
 from landmark_onnx.inference.preprocess import floored_size, preprocess
 from landmark_onnx.runtime.gpu_options import (
-    LEAST_SIDE,
     ShapeProfile,
     cuda_options,
-    fixed_sides,
     graph_refusal,
     shape_profiles,
-    side_bounds,
     tensorrt_options,
 )
 from landmark_onnx.runtime.providers import CPU, CUDA, TENSORRT, ProviderRequest, plan
@@ -64,7 +62,7 @@ def test_profiles():
 
 def test_profiles_of_uint8_input_and_renamed_tensors():
     renamed = dataclasses.replace(CLS.card, inputs={"image": "pixels"})
-    found = shape_profiles(ShapeProfile(card=renamed, batch_size=2, input_kind="uint8"))
+    found = shape_profiles(ShapeProfile(card=renamed, batch_size=2, channels_last=True))
     assert found["trt_profile_max_shapes"] == "pixels:2x224x224x3"
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from landmark_onnx.cards.schema import ModelCard, Preprocess
 from landmark_onnx.errors import ExportError
-from landmark_onnx.inference.preprocess import normalise
+from landmark_onnx.inference.preprocess import byte_tables
 
 IMAGE = "image"
 
@@ -21,20 +21,19 @@ def check_card(card: ModelCard) -> None:
 
 
 def take_pixels(graph: onnx.GraphProto, rule: Preprocess) -> None:
-    """Replace the float input "image" (N, 3, H, W) by (N, H, W, 3) uint8 in BGR order, in place.
+    """Replace the float input "image" (N, 3, H, W) by (N, H, W, C) uint8 in BGR order, in place.
 
     Each byte's value is looked up in a table of what the host makes of it, so the tensor is the host's to the bit.
     """
     inside = f"{IMAGE}.normalised"
     for node in graph.node:
         node.input[:] = [inside if name == IMAGE else name for name in node.input]
-    every_byte = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
-    tables = normalise(rule, every_byte)[0, :, 0]
-    order = [2, 1, 0] if rule.colour == "rgb" else [0, 1, 2]
+    tables = byte_tables(rule)
+    order = list(range(rule.channels))[:: -1 if rule.colour == "rgb" else 1]
     constants: dict[str, npt.NDArray[Any]] = {
         "table": tables.reshape(-1),
         "order": np.array(order, np.int64),
-        "offsets": np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(tables.shape[1]),
+        "offsets": np.arange(rule.channels, dtype=np.int32).reshape(1, -1, 1, 1) * np.int32(tables.shape[1]),
     }
     names = {key: f"{IMAGE}.{key}" for key in (*constants, "planes", "ordered", "bytes", "indices")}
     graph.initializer.extend(numpy_helper.from_array(value, names[key]) for key, value in constants.items())
@@ -48,7 +47,7 @@ def take_pixels(graph: onnx.GraphProto, rule: Preprocess) -> None:
     nodes = [*steps, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    pixels = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["batch", "height", "width", 3])
+    pixels = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["batch", "height", "width", rule.channels])
     inputs = [pixels if value.name == IMAGE else value for value in graph.input]
     copies = [type(value).FromString(value.SerializeToString()) for value in inputs]
     del graph.input[:]

@@ -8,7 +8,7 @@ import onnx
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
-from landmark_onnx.verification.answers import Answer, Likeness, Photo, answers, compare, feeds, runner
+from landmark_onnx.verification.answers import Answer, Likeness, Photo, answers, compare, feeds, opened, runner
 from landmark_onnx_export.graphs.detector import rois_of
 from landmark_onnx_export.quantization import qdq
 from landmark_onnx_export.quantization.calibration import METHODS, Histogram, observe
@@ -111,8 +111,9 @@ def _prepare(task: Task) -> _Bench:
     # Ranges fit the images they were taken from, so what chooses between them must be others.
     count = min(max(TRIALS[task.card.task], len(task.photos) // TRIAL_SHARE), max(1, len(task.photos) // 3))
     photos, ranging = task.photos[:count], task.photos[count:] or task.photos
-    seen = observe(task.model, qdq.tensors(graph, nodes), map(task.card.file_inputs, feeds(task.card, ranging)))
-    exact = answers(task.card, photos, runner(task.card, task.model))
+    session = opened(task.card, task.model)
+    seen = observe(task.model, qdq.tensors(graph, nodes), map(session.file_feeds, feeds(task.card, ranging)))
+    exact = answers(task.card, photos, session.run)
     return _Bench(task=task, nodes=nodes, layers=layers, seen=seen, photos=photos, exact=exact)
 
 
@@ -122,7 +123,7 @@ def _spare_the_worst(
     """Leave the layers that suffer most in fp32, STEP by STEP, until the images agree or no more may be spared."""
     task, count = bench.task, len(bench.layers)
     task.on_stage("rank layers")
-    fed = map(task.card.file_inputs, feeds(task.card, bench.photos))
+    fed = map(opened(task.card, task.model).file_feeds, feeds(task.card, bench.photos))
     harm = noise(task.model, best.model, bench.layers, fed)
     worst = sorted(harm, key=lambda name: -harm[name])[: min(int(count * task.spare), len(harm) - 1)]
     step = max(1, round(count * STEP))

@@ -63,6 +63,7 @@ def reduce_model(
     start = time.perf_counter()
     metadata = fp32_metadata(source)
     card = ModelCard.from_dict(metadata["card"], f"{source}: card")
+    exact = runner(card, source)
     on_stage("images")
     photos = _photos(card, wish, on_bad)
     floor = floor_of(card, FLOORS[wish.precision]) if wish.floor is None else wish.floor
@@ -71,13 +72,12 @@ def reduce_model(
         made = _make(card, _folded(source, folder), wish, photos.calibration, floor, on_stage)
         written = save_model(made.model, folder / output.name)
         on_stage("compare with fp32")
-        agreement = measure(card, photos.held_out, runner(card, source), runner(card, written.model))
+        agreement = measure(card, photos.held_out, exact, runner(card, written.model))
         shortfall = agreement.shortfall(card, floor)
         refused = None if wish.force else _refusal(card, wish.precision, shortfall)
         recipe = _recipe(source, wish, photos, made, floor, forced=wish.force and shortfall is not None)
         kept = {key: value for key, value in metadata.items() if key not in OWN}
-        facts = kept | _metadata(card, written, agreement, recipe)
-        size = 0 if refused else publish_model(written, output, facts)
+        size = 0 if refused else publish_model(written, output, kept | _metadata(card, written, agreement, recipe))
     return ReductionReport(
         card=card,
         recipe=recipe,
@@ -102,8 +102,6 @@ def fp32_metadata(source: Path) -> dict[str, Any]:
         raise ModelFileError(f"{source}: no model card inside: not exported by landmark-onnx")
     if (precision := precision_of(metadata, source)) != "fp32":
         raise ModelFileError(f"{source}: is {precision} already; give the fp32 file it was made from")
-    if metadata.get("input", "float32") != "float32":
-        raise ModelFileError(f"{source}: takes {metadata['input']} images; reduce the export that takes float32")
     return metadata
 
 

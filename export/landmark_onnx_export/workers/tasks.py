@@ -130,9 +130,10 @@ def run_onnx(model: str, card: dict[str, Any], runs: list[str]) -> None:
     """Answer the same runs with ONNX Runtime on the CPU, into `<run>.onnx.<output>.npy`."""
     facts = ModelCard.from_dict(card, model)
     session = Session(Path(model), ProviderRequest(name="cpu"), threads=THREADS)
+    session.bind(facts, own=True)
     for run in runs:
         feeds = {name: np.load(f"{run}.{position}.npy") for position, name in enumerate(INPUTS[facts.task])}
-        answer = session.run(facts, feeds)
+        answer = session.run(feeds)
         for position, name in enumerate(OUTPUTS[facts.task]):
             np.save(f"{run}.onnx.{position}.npy", answer[name])
 
