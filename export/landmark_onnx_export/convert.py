@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from landmark_onnx.cards.catalogue import shipped_cards, users_folder
+from landmark_onnx.cards.catalogue import ready_folder, shipped_cards, users_folder
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import EXPORTERS, ExportError
 from landmark_onnx.extras import versions
@@ -157,7 +157,7 @@ def _labels(card: ModelCard, source: ReleaseSource, beside: Path | None) -> dict
     if (text := source.read_text(wanted)) is not None:
         found = parse_labels(text, wanted)
     else:
-        folders = [folder for folder in (beside, source.path.parent, users_folder()) if folder]
+        folders = [folder for folder in (beside, source.path.parent, users_folder(), ready_folder()) if folder]
         file = next((file for folder in folders if (file := folder / wanted).is_file()), None)
         if file is None:
             places = ", ".join(dict.fromkeys(map(str, (source.path, *folders))))

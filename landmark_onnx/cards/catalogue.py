@@ -70,6 +70,11 @@ def original_cards() -> Mapping[str, ModelCard]:
     return types.MappingProxyType(_packaged(resources.files(PACKAGE)))
 
 
+def ready_folder() -> Path:
+    """Where the ready cards are, and beside them the class names that cards may want."""
+    return Path(str(resources.files(PACKAGE) / "ready"))
+
+
 def _packaged(folder: Traversable) -> dict[str, ModelCard]:
     found: dict[str, ModelCard] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):

@@ -8,6 +8,9 @@ from landmark_onnx.errors import CardError, UnknownModelError
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
+TORCH_HEAD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+"""How a file of torch's older form begins: the pickle of its magic number."""
+
 PROGRAM_FOLDER = "infer_model"
 """Paddle's usual name of a binary model's folder, which says nothing of the model."""
 

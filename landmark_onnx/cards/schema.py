@@ -28,11 +28,12 @@ class Source:
 
     network: a name in `landmark_onnx_export.networks.build.NETWORKS`, or "program" for a binary model that ships its
     own. A model that comes as ONNX needs none.
-    url: https, file, or `hf://OWNER/REPO@REVISION/PATH`, `modelscope://OWNER/REPO@REVISION/PATH`; what it is shows in
-    its bytes: a Paddle release as a tar, or an ONNX model. bytes: its size, 0 if not known.
+    url: https, file, `hf://OWNER/REPO@REVISION/PATH`, `modelscope://OWNER/REPO@REVISION/PATH`, or `package://NAME/PATH`
+    for a file inside an installed package; what it is shows in its bytes: a Paddle release as a tar, an ONNX model, or
+    a state dict of torch's older form. bytes: its size, 0 if not known.
     data_url: the second file of a model of two: the weights beside an ONNX file, or beside a Paddle program.
-    labels: file that maps class index to name, if there is one: inside the release; also beside the card or beside the
-    model. labels_url: where it is to be had.
+    labels: file that maps class index to name, if there is one: inside the release, beside the card or beside the
+    model; imagenet1k.txt comes with this package. labels_url: where it is to be had.
     """
 
     network: str = "program"

@@ -54,15 +54,32 @@ def load_pickle(
     most: operations. One value may be in many places of what is answered: who follows them all must count.
     Raises: RefusedPickleError.
     """
+    return load_pickles(data, 1, allowed, persistent=persistent, most=most)[0][0]
+
+
+def load_pickles(
+    data: bytes,
+    count: int,
+    allowed: Allowed,
+    *,
+    persistent: Callable[[Any], Any] | None = None,
+    most: int = MAX_OPERATIONS,
+) -> tuple[list[Any], int]:
+    """The values of `count` pickles end to end, and how many bytes these take; the rest is as for `load_pickle`."""
+    operations = OPERATIONS if persistent is None else OPERATIONS | PERSISTENT
+    values, start = [], 0
     try:
-        _walk(data, OPERATIONS if persistent is None else OPERATIONS | PERSISTENT, most)
-        return _Reader(data, allowed, persistent).load()
+        for _ in range(count):
+            end = start + _walk(data[start:], operations, most)
+            values.append(_Reader(data[start:end], allowed, persistent).load())
+            start = end
     except RefusedPickleError:
         raise
     except Exception as error:  # what a damaged pickle raises is anything
         raise RefusedPickleError(
             f"not a pickle that can be read: {type(error).__name__}: {reason_of(error)}"
         ) from error
+    return values, start
 
 
 class PickledArray:
@@ -157,13 +174,19 @@ NUMPY: Allowed = types.MappingProxyType(
 """Arrays of numbers, as a `PickledArray` each, and NumPy's numbers, as Python's; of NumPy 1 and 2, Python 2 and 3."""
 
 
-def _walk(data: bytes, operations: frozenset[str], most: int) -> None:
-    """Raises: RefusedPickleError, or ValueError for a length that is more than there is."""
-    for number, (operation, _, _) in enumerate(pickletools.genops(data), start=1):
+def _walk(data: bytes, operations: frozenset[str], most: int) -> int:
+    """How many bytes the pickle takes.
+
+    Raises: RefusedPickleError, or ValueError for a length that is more than there is.
+    """
+    end = 0
+    for number, (operation, _, place) in enumerate(pickletools.genops(data), start=1):
         if operation.name not in operations:
             raise RefusedPickleError(f"it has an operation {operation.name}, for which there is no use here")
         if number > most:
             raise RefusedPickleError(f"it has more than {most:,} operations")
+        end = (place or 0) + 1  # STOP, the last one, is a byte
+    return end
 
 
 _STEPS: Any = pickle._Unpickler.dispatch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from landmark_onnx.cards.catalogue import users_folder
+from landmark_onnx.cards.catalogue import ready_folder, users_folder
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import CardError, ModelFileError
 from landmark_onnx.files.atomic import atomic_write, copy_file, sync
@@ -119,7 +119,7 @@ def _labels(path: Path, adoption: Adoption) -> dict[str, dict[str, str]]:
     wanted = adoption.card.source.labels_file()
     if not wanted:
         return {}
-    folders = [adoption.beside or users_folder(), path.parent]
+    folders = [adoption.beside or users_folder(), path.parent, ready_folder()]
     file = next((file for folder in folders if (file := folder / wanted).is_file()), None)
     if file:
         return {"labels": {str(index): name for index, name in read_labels(file).items()}}

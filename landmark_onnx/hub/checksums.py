@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+from landmark_onnx.cards.releases import TORCH_HEAD
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.files.atomic import atomic_write
@@ -14,7 +15,8 @@ from landmark_onnx.store.records import read_record, write_record
 
 MAX_MEMBERS = 100_000
 
-_COMPRESSED = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+_MARKED = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", TORCH_HEAD
+"""How compressed tars begin, and state dicts of torch."""
 
 
 def accept(card: ModelCard, fetched: Fetched) -> None:
@@ -58,14 +60,14 @@ def check_source(card: ModelCard) -> Path:
 
 
 def _check_kind(path: Path, shown: str) -> None:
-    """An ONNX model passes, and a plain tar whose headers lead to its end mark; of a compressed one, the first bytes.
+    """An ONNX model passes, and a plain tar whose headers lead to its end mark; of other forms, the first bytes.
 
     So what a broken server sends instead is not recorded as a model. Raises: ModelFileError naming `shown`.
     """
     if is_onnx(path):
         return
     with path.open("rb") as file:
-        if file.read(6).startswith(_COMPRESSED):
+        if file.read(len(TORCH_HEAD)).startswith(_MARKED):
             return
         try:
             if sum(1 for _ in itertools.islice(members(file, marked=True), MAX_MEMBERS + 1)) <= MAX_MEMBERS:

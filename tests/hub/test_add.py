@@ -13,6 +13,7 @@ import fakes
 from adopted import NAME, make_foreign, make_tar, write_card
 from landmark_onnx import Classifier, Retriever
 from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card, read_card
+from landmark_onnx.cards.releases import TORCH_HEAD
 from landmark_onnx.errors import CardError, ModelFileError, UnknownModelError
 from landmark_onnx.hub.add import add
 from landmark_onnx.images.contact_sheet import write_image
@@ -85,6 +86,12 @@ def test_what_is_no_release_stays_outside(data, tmp_path, store):
         add(path)
     assert "links may be dead" not in str(caught.value)
     assert files(store) == []
+
+
+def test_a_state_dict_of_torch_is_a_release(tmp_path):
+    path = tmp_path / f"{NAME}.pth"
+    path.write_bytes(TORCH_HEAD + b"anything")
+    assert add(path).state == "source"
 
 
 def test_another_release_than_the_first_is_refused(tmp_path):

@@ -1,6 +1,9 @@
+import importlib.util
+
 import pytest
 
-from landmark_onnx.errors import DownloadError
+from landmark_onnx.errors import DownloadError, MissingExtraError
+from landmark_onnx.extras import MODEL_PACKAGES
 from landmark_onnx.hub.addresses import MIRROR_VARIABLE, OFFLINE_VARIABLE, Address, addresses, file_name, local_folder
 
 HF = "hf://owner/a.repo@abc123/onnx/model.onnx"
@@ -34,6 +37,49 @@ def test_what_an_address_means(url, wanted):
 def test_an_address_of_a_hub_is_pinned_to_a_revision(url):
     with pytest.raises(DownloadError, match=r"wanted (hf|modelscope)://OWNER/REPOSITORY@REVISION/PATH, got "):
         addresses(url)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package whose import would fail, with a file."""
+    folder = tmp_path / "weights_of_mine"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')")
+    (folder / "models" / "a b.pth").write_bytes(b"1")
+    (tmp_path / "secret").write_bytes(b"2")
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+def test_a_file_of_a_package_is_one_of_this_machine_and_has_no_mirror(package, monkeypatch):
+    monkeypatch.setenv(MIRROR_VARIABLE, "http://mirror/")
+    wanted = [Address(url=(package / "models" / "a b.pth").as_uri(), size=1)]
+    assert addresses("package://weights_of_mine/models/a%20b.pth", size=1, offline=True) == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("package://weights_of_mine/models/none.pth", "no such file is installed"),
+        ("package://weights_of_mine/models", "no such file is installed"),
+        ("package://no_such_package_here/a.pth", "no such package is installed"),
+        ("package://weights_of_mine/../secret", "wanted package://NAME/PATH"),
+        ("package://weights_of_mine/models/%2E%2E/%2e%2e/secret", "wanted package://NAME/PATH"),
+        ("package://weights_of_mine/%2Fetc/passwd", "wanted package://NAME/PATH"),
+        ("package://weights_of_mine.models/a b.pth", "wanted package://NAME/PATH"),
+        ("package://weights_of_mine", "wanted package://NAME/PATH"),
+    ],
+)
+def test_an_address_leads_to_nothing_outside_the_package(package, url, words):
+    with pytest.raises(DownloadError, match=words):
+        addresses(url)
+
+
+def test_a_model_package_that_is_not_there_names_its_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for package, (extra, *_) in MODEL_PACKAGES.items():
+        with pytest.raises(MissingExtraError, match=rf"{package} is not installed; .*landmark-onnx\[{extra}\]"):
+            addresses(f"package://{package}/models/x.pth")
 
 
 def test_the_hub_is_the_one_that_huggingface_hub_would_ask(monkeypatch):

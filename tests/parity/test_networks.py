@@ -80,7 +80,7 @@ def test_a_release_of_random_weights_tells_pictures_apart(network, tmp_path):
         program = build(network, "retrieval", source.variables)
         model, params = write_binary_model(program, source.variables, tmp_path)
     found = answer(model, params, pictures(99, 4).astype(np.float32))
-    assert found.shape == (4, 32)
+    assert found.shape == (4, 1280 * WIDTH if NETWORKS[network].pooled else 32)
     assert np.isfinite(found).all()
     assert 0.1 < found.std() < 30
     assert found.std(axis=0).mean() > 0.1
@@ -111,6 +111,8 @@ def test_building_from_planned_shapes_gives_the_plan(network, task):
         ("se_resnext152_vd", 157, 122.03, {"conv1_3_bn_offset": (128,), "fc_100.b_0": (1000,)}),
         ("inception_v4", 149, 42.74, {"inception_c3_3x1_3_weights": (256, 512, 3, 1), "fc_0.w_0": (1536, 1000)}),
         ("inception_v4", 149, 42.74, {"inception_stem2_1x7_weights": (64, 64, 7, 1)}),
+        ("efficientnet_lite0", 49, 4.69, {"_blocks.1._expand_conv.weight": (96, 16, 1, 1), "_fc.weight": (1000, 1280)}),
+        ("efficientnet_lite0", 49, 4.69, {"_blocks.5._depthwise_conv.weight": (240, 1, 3, 3), "_bn1.bias": (1280,)}),
     ],
 )
 def test_published_sizes(network, convolutions, millions, some):
@@ -157,6 +159,11 @@ def edited(network, task="retrieval", **shapes):
         ("resnet50_vd_auto", {"conv2d_3__w_0": None}, r"conv2d_3\.w_0 is missing, wanted float32 \[\?, 4, 1, 1\]"),
         ("se_resnext152_vd", {"conv4_1_x2_weights": (16, 3, 3, 3)}, "groups that divide 16 channels, got 3 in a group"),
         ("se_resnext152_vd", {"fc5_2_exc_weights": (2, 33)}, r"\[2, 32\], got float32 \[2, 33\]"),
+        (
+            "efficientnet_lite0",
+            {"_blocks__2___project_conv__weight": (3, 9, 1, 1)},
+            r"\[2, 9, 1, 1\], got float32 \[3, 9, 1, 1\]",
+        ),
         (
             "inception_v4",
             {"inception_b7_7x1_weights": (16, 14, 1, 7)},
@@ -210,7 +217,9 @@ def test_a_classifier_has_the_fcs_that_are_found():
 
 
 def test_a_network_that_is_not_there():
-    with pytest.raises(ExportError, match="no network is called 'vgg'; there are: inception_v4, resnet101_vd"):
+    with pytest.raises(
+        ExportError, match="no network is called 'vgg'; there are: efficientnet_lite0, inception_v4, resnet101_vd"
+    ):
         build("vgg", "cls", {})
     with pytest.raises(ExportError, match="resnet50_vd is no detector"):
         build("resnet50_vd", "det", {})

@@ -1,26 +1,16 @@
-"""The layers that the four networks are made of: parameters asked for by name, checked, and appended to a program.
+"""The layers that the networks are made of: parameters asked for by name, checked, and appended to a program.
 
 A walk over a network calls these layers. Where the widths come from is the one thing that differs between walks:
 `FoundShapes` takes them from a train model's files, `PlannedShapes` from the published network, scaled.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
-from landmark_onnx.errors import ExportError
+from landmark_onnx_export.networks.shapes import Dims, Shapes
 from landmark_onnx_export.paddle.builder import ProgramBuilder
-from landmark_onnx_export.paddle.variables import Variable
-
-EPSILON = 1e-5
-MAX_PROBLEMS = 10
-
-Dims = tuple[int | None, ...]
-"""None: not known, any size will do."""
 
 
 class FeatureMap(NamedTuple):
@@ -51,86 +41,6 @@ Naming = Callable[[str, int], ConvNames]
 """Name and position of a convolution -> names of its parameters."""
 
 
-class Shapes(Protocol):
-    """Where a walk's widths come from."""
-
-    def usual(self, size: int) -> int:
-        """What to plan for a dimension published as `size`."""
-
-    def take(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
-        """The shape of parameter `name`, which has to fit `wanted`; `usual` where the walk decides."""
-
-    def refuse(self, problem: str) -> None:
-        """Note what rules the files out."""
-
-
-class PlannedShapes:
-    """The published widths times `width`."""
-
-    def __init__(self, width: Fraction) -> None:
-        self._width = width
-
-    def usual(self, size: int) -> int:
-        """Scaled, and at least 1."""
-        return max(1, round(size * self._width))
-
-    def take(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
-        """What is wanted, else usual."""
-        return tuple(size if want is None else want for want, size in zip(wanted, usual, strict=True))
-
-    def refuse(self, problem: str) -> None:
-        """A plan that does not fit itself is a mistake in the network."""
-        raise AssertionError(problem)
-
-
-class FoundShapes:
-    """The shapes in the files, checked; goes on after a problem, so as to find them all."""
-
-    def __init__(self, variables: Mapping[str, Variable]) -> None:
-        self._variables = variables
-        self._used: set[str] = set()
-        self._problems: list[str] = []
-
-    def usual(self, size: int) -> int:
-        """Unused: the files decide."""
-        return size
-
-    def take(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
-        """The shape in the files, if it has the rank that is wanted."""
-        self._used.add(name)
-        found = self._variables.get(name)
-        if found is None:
-            self.refuse(f"{name} is missing, wanted float32 {_text(wanted)}")
-            return wanted
-        same_rank = len(found.shape) == len(wanted)
-        fits = same_rank and all(
-            size > 0 and want in (None, size) for want, size in zip(wanted, found.shape, strict=True)
-        )
-        if not fits or found.dtype != np.float32:
-            self.refuse(f"{name}: wanted float32 {_text(wanted)}, got {found.dtype} {_text(found.shape)}")
-        return found.shape if same_rank else wanted
-
-    def refuse(self, problem: str) -> None:
-        """Keep for `check`."""
-        self._problems.append(problem)
-
-    def check(self, network: str) -> None:
-        """Raises: ExportError listing the problems, or the convolutions in the files that the network lacks."""
-        problems = self._problems or [
-            f"{name} {_text(self._variables[name].shape)} has no place in it"
-            for name in sorted(self._variables)
-            if name not in self._used and self._is_convolution(name)
-        ]
-        if problems:
-            listed = "; ".join(problems[:MAX_PROBLEMS])
-            more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-            raise ExportError(f"the variables do not fit the network {network}: {listed}{more}")
-
-    def _is_convolution(self, name: str) -> bool:
-        # An optimizer's state has a longer name, a loss's matrix two dimensions.
-        return len(self._variables[name].shape) == 4 and bool(re.fullmatch(r"conv2d_\d+\.w_0|\w+_weights", name))
-
-
 class Conv(NamedTuple):
     """A convolution of `kernel` (height, width); filters and groups as published. Unless `same`, it is not padded."""
 
@@ -142,13 +52,32 @@ class Conv(NamedTuple):
     groups: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """What all layers of a network have in common.
+
+    padding: "EXPLICIT" pads both sides alike; "SAME" as TensorFlow does, with one more at the bottom and right where
+    the number is odd. epsilon: of batch norms. out_first: weights of FCs are [out, in], as torch has them.
+    """
+
+    padding: Literal["EXPLICIT", "SAME"] = "EXPLICIT"
+    activation: Literal["relu", "relu6"] = "relu"
+    epsilon: float = 1e-5
+    out_first: bool = False
+
+
+PLAIN = Style()
+"""That of the original's networks."""
+
+
 class Layers:
     """Appends layers to `program` as its methods are called."""
 
-    def __init__(self, shapes: Shapes, naming: Naming) -> None:
+    def __init__(self, shapes: Shapes, naming: Naming, style: Style) -> None:
         self.program = ProgramBuilder()
         self.shapes = shapes
         self._naming = naming
+        self._style = style
         self._convs = 0
 
     def feed(self, name: str, channels: int) -> FeatureMap:
@@ -156,7 +85,7 @@ class Layers:
         return FeatureMap(self.program.feed(name, [-1, channels, -1, -1]), channels)
 
     def conv(self, x: FeatureMap, conv: Conv, *, relu: bool = True, like: FeatureMap | None = None) -> FeatureMap:
-        """Convolution without bias, batch norm, ReLU. like: has the same channels."""
+        """Convolution without bias, batch norm, the network's activation. like: has the same channels."""
         names = self._naming(conv.name, self._convs)
         self._convs += 1
         channels, groups = self._weights(x, names.weights, (conv.filters, *conv.kernel), conv.groups, like)
@@ -172,19 +101,24 @@ class Layers:
             paddings=[side // 2 if conv.same else 0 for side in conv.kernel],
             dilations=[1, 1],
             groups=groups,
-            padding_algorithm="EXPLICIT",
+            padding_algorithm=self._style.padding if conv.same else "EXPLICIT",
             data_format="NCHW",
         )
         y = self._batch_norm(y, names)
-        return self._op("relu", {"X": y.name}, y) if relu else y
+        return self._op(self._style.activation, {"X": y.name}, y) if relu else y
 
     def fc(self, x: FeatureMap, weights: str, bias: str, size: int, like: FeatureMap | None = None) -> FeatureMap:
         """Product with weights [in, out] plus bias. size: of the output, where planned. like: has the same channels."""
-        wanted = (x.channels, like.channels if like else None)
-        channels = self._parameter(weights, wanted, (x.channels or 0, size))[1]
+        wanted, planned = (x.channels, like.channels if like else None), (x.channels or 0, size)
+        order = (1, 0) if self._style.out_first else (0, 1)
+        dims = self._parameter(weights, [wanted[at] for at in order], [planned[at] for at in order])
+        channels = dims[order[1]]
         (channels,) = self._parameter(bias, (channels,), (channels or 0,))
         y = FeatureMap("", channels, flat=True)
-        y = self._op("mul", {"X": x.name, "Y": weights}, y, x_num_col_dims=1, y_num_col_dims=1)
+        if self._style.out_first:
+            y = self._op("matmul_v2", {"X": self.flatten(x).name, "Y": weights}, y, trans_x=False, trans_y=True)
+        else:
+            y = self._op("mul", {"X": x.name, "Y": weights}, y, x_num_col_dims=1, y_num_col_dims=1)
         return self._op("elementwise_add", {"X": y.name, "Y": bias}, y, axis=1)
 
     def pool(self, x: FeatureMap, kind: str, size: int, stride: int, padding: int = 0) -> FeatureMap:
@@ -195,16 +129,24 @@ class Layers:
         """Mean over height and width, which become 1."""
         return self._pool(x, "avg", 1, 1, 0, everywhere=True)
 
+    def flatten(self, x: FeatureMap) -> FeatureMap:
+        """(N, channels) of a map of one pixel."""
+        y = FeatureMap("", x.channels, flat=True)
+        return x if x.flat else self._op("reshape2", {"X": x.name}, y, shape=[0, -1])
+
     def concat(self, parts: Sequence[FeatureMap]) -> FeatureMap:
         """The channels of all parts, in order."""
         known = [part.channels for part in parts if part.channels is not None]
         y = FeatureMap("", sum(known) if len(known) == len(parts) else None)
         return self._op("concat", {"X": [part.name for part in parts]}, y, axis=1) if len(parts) > 1 else parts[0]
 
+    def add(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
+        """The sum."""
+        return self._op("elementwise_add", {"X": x.name, "Y": y.name}, x, axis=-1)
+
     def add_relu(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
         """ReLU of the sum."""
-        total = self._op("elementwise_add", {"X": x.name, "Y": y.name}, x, axis=-1)
-        return self._op("relu", {"X": total.name}, x)
+        return self._op("relu", {"X": self.add(x, y).name}, x)
 
     def squeeze_excite(self, x: FeatureMap, name: str, reduction: int) -> FeatureMap:
         """Each channel times a factor in 0..1 that two FCs make of the means of all channels."""
@@ -255,7 +197,7 @@ class Layers:
                 "SavedMean": saved[0],
                 "SavedVariance": saved[1],
             },
-            epsilon=EPSILON,
+            epsilon=self._style.epsilon,
             momentum=0.9,
             is_test=True,
             use_global_stats=False,
@@ -281,8 +223,8 @@ class Layers:
         )
         return x._replace(name=name)
 
-    def _parameter(self, name: str, wanted: Dims, usual: Sequence[int]) -> Dims:
-        dims = self.shapes.take(name, wanted, usual)
+    def _parameter(self, name: str, wanted: Sequence[int | None], usual: Sequence[int]) -> Dims:
+        dims = self.shapes.take(name, tuple(wanted), usual)
         self.program.variable(name, [size or -1 for size in dims], persistable=True)
         return dims
 
@@ -290,7 +232,3 @@ class Layers:
         self, kind: str, inputs: Mapping[str, str | Sequence[str]], y: FeatureMap, slot: str = "Out", **attributes: Any
     ) -> FeatureMap:
         return y._replace(name=self.program.op(kind, inputs, {slot: y.dims}, **attributes))
-
-
-def _text(dims: Sequence[int | None]) -> str:
-    return "[" + ", ".join("?" if size is None else str(size) for size in dims) + "]"

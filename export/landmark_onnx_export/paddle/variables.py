@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from landmark_onnx.errors import ExportError
+from landmark_onnx.modelfile.protobuf import varint
 from landmark_onnx.types import Array
 from landmark_onnx_export.paddle.runtime import paddle_folder
 
@@ -31,6 +32,8 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
     }.items()
 }  # fmt: skip
 """`VarType.Type` of plain data -> numpy."""
+
+FLOAT32 = np.dtype("<f4")
 
 LOD_TENSOR = 7
 """`VarType.Type` of a tensor: LOD_TENSOR to Paddle 3.0, DENSE_TENSOR after."""
@@ -133,6 +136,13 @@ def read_params(path: Path, names: Sequence[str], start: int = 0, size: int | No
         wanted = f"{position - start} bytes for the program's {len(variables)} variables"
         raise ExportError(f"{path}: wanted {wanted}, got {end - start}")
     return variables
+
+
+def stream_head(shape: Sequence[int], dtype: np.dtype[Any] = FLOAT32) -> bytes:
+    """What comes before the data in a variable's stream."""
+    code = next(number for number, known in DTYPES.items() if known == dtype)
+    desc = b"\x08" + varint(code) + b"".join(b"\x10" + varint(size) for size in shape)
+    return _PREFIX.pack(0, 0, 0, len(desc)) + desc
 
 
 def looks_like_variable(head: bytes) -> bool:

@@ -22,6 +22,7 @@ from landmark_onnx_export.paddle.variables import (
     read_variable,
 )
 from landmark_onnx_export.releases.tar import MAX_MEMBERS, TarEntry, tar_entries
+from landmark_onnx_export.releases.torch_file import is_torch, open_torch
 
 MAX_BYTES = 16 << 30
 """Of a compressed tar, decompressed. The largest release known is under 2 GB."""
@@ -72,7 +73,7 @@ class ReleaseSource:
 
 @contextlib.contextmanager
 def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ReleaseSource]:
-    """Open a tar (plain, gzip, bzip2, xz), a folder, or a program file with its parameters beside it.
+    """Open a tar (plain, gzip, bzip2, xz), a folder, a program file with its parameters beside it, or torch's file.
 
     max_bytes: the most that a compressed tar may take in the temporary folder, until the end of the `with`.
     Raises: ExportError saying what is wrong, or what was looked for and found.
@@ -83,12 +84,15 @@ def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ReleaseSo
     if not path.is_file():
         raise ExportError(f"{path}: there is no such file or folder")
     with tar_entries(path, max_bytes) as entries:
-        if entries is None:
+        if entries is None and is_torch(path):
+            with open_torch(path) as variables:
+                yield ReleaseSource(path, path.stem, "train", None, variables, (), _sha256(_whole(path)), {})
+        elif entries is None:
             yield _from_program(path)
         else:
             entries = [entry for entry in entries if not _is_leftover(entry.name)]
             contents = _recognise(path, entries)
-            yield contents.source(path, _tar_name(path, entries), _sha256(TarEntry("", path, 0, path.stat().st_size)))
+            yield contents.source(path, _tar_name(path, entries), _sha256(_whole(path)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +269,10 @@ def _tar_name(path: Path, entries: Sequence[TarEntry]) -> str:
 def _folder_name(path: Path) -> str:
     path = path.resolve()
     return path.parent.name if path.name == PROGRAM_FOLDER else path.name
+
+
+def _whole(path: Path) -> TarEntry:
+    return TarEntry("", path, 0, path.stat().st_size)
 
 
 def _sha256(entry: TarEntry) -> str:

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
-from landmark_onnx.modelfile.protobuf import varint
 from landmark_onnx_export.networks.build import plan
+from landmark_onnx_export.paddle.variables import stream_head
 from landmark_onnx_export.synthetic.detectors import CLASSES, faster_rcnn_c4
 from landmark_onnx_export.synthetic.weights import Weights, calibrate
 
@@ -109,7 +109,6 @@ def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
 
 def _write_stream(weights: Weights, name: str, out: BinaryIO) -> None:
     """One variable as Paddle 1.x writes it; see `fluid`."""
-    desc = b"\x08\x05" + b"".join(b"\x10" + varint(size) for size in weights.shapes[name])
-    out.write(bytes(16) + len(desc).to_bytes(4, "little") + desc)
+    out.write(stream_head(weights.shapes[name]))
     for rows in weights.rows(name):
         out.write(np.ascontiguousarray(rows, dtype="<f4").data)

@@ -127,13 +127,25 @@ class _Calibration:
         fewest, most = IMAGES
         return pictures(self._seed, min(most, max(fewest, int(most * math.sqrt(NARROW / numbers)))))
 
-    def _conv2d(self, op: Any, *, strides: list[int], paddings: list[int], groups: int, **_: Any) -> Values:
+    def _conv2d(self, op: Any, *, strides: list[int], paddings: list[int], groups: int, **others: Any) -> Values:
         name = _name(op.inputs, "Filter")
+        if others.get("padding_algorithm") == "SAME":  # one pixel to the side, which statistics do not see
+            paddings = [side // 2 for side in self._shapes[name][2:]]
         self._scales[name] = math.sqrt(2 / math.prod(self._shapes[name][1:]))
         scale = np.float32(self._scales[name])
         weights = np.concatenate([chunk * scale for chunk in normal_rows(self._seed, name, self._shapes[name])])
         y = convolve(self._input(op, "Input"), weights.astype(np.float64), strides[0], paddings, groups)
         return self._spread(op, name, y)
+
+    def _matmul_v2(self, op: Any, **_: Any) -> Values:
+        """With transposed weights."""
+        name, x = _name(op.inputs, "Y"), self._input(op)
+        self._scales[name] = math.sqrt(1 / self._shapes[name][1])
+        chunks = [x @ chunk.astype(np.float64).T for chunk in normal_rows(self._seed, name, self._shapes[name])]
+        return self._spread(op, name, np.concatenate(chunks, axis=1) * self._scales[name])
+
+    def _reshape2(self, op: Any, **_: Any) -> Values:
+        return self._input(op).reshape(len(self._input(op)), -1)
 
     def _mul(self, op: Any, **_: Any) -> Values:
         name = _name(op.inputs, "Y")
@@ -191,6 +203,9 @@ class _Calibration:
 
     def _relu(self, op: Any, **_: Any) -> Values:
         return np.maximum(self._input(op), 0)
+
+    def _relu6(self, op: Any, **_: Any) -> Values:
+        return np.clip(self._input(op), 0, 6)
 
     def _sigmoid(self, op: Any, **_: Any) -> Values:
         return 1 / (1 + np.exp(-self._input(op)))
