@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fakes
+from landmark_onnx.cards.catalogue import card
 from landmark_onnx.cards.geometry import fixed_sides
 from landmark_onnx.cards.schema import Preprocess
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import FILTERS, preprocess, resize
 
-HALF = (0.5, 0.5, 0.5)
-BIT = Preprocess(resize="short_side_floor", size=256, interpolation="cubic", antialias=True, rounding="floor", crop=224)
-SIGLIP = Preprocess(resize="exact", size=224, interpolation="linear", antialias=True, mean=HALF, std=HALF)
+BIT, SIGLIP = card("dinov2_small").preprocess, card("siglip2_base_224").preprocess
 SAMPLES = {
     "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
     "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "brick.png"),

@@ -1,0 +1,102 @@
+"""Files with the tensors of those that the ready cards name, and random weights: what a test can have."""
+
+import dataclasses
+import functools
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from landmark_onnx_export.paddle.runtime import ENVIRONMENT
+
+CHANNELS = 32
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tensors:
+    """Of an ONNX file that sees patches of an image, as a vision transformer does.
+
+    image: its input, of `side` pixels; free: any sides will do. outputs: name -> shape behind the batch: (D,) for the
+    image, (T, D) for tokens, with one in front of the patches' if there is one more than there are patches.
+    """
+
+    image: str
+    side: int
+    patch: int
+    outputs: Mapping[str, tuple[int, ...]]
+    free: bool = False
+
+    def file(self) -> bytes:
+        """The file, the same every time."""
+        random = np.random.default_rng(0)
+        width = max(shape[-1] for shape in self.outputs.values())
+        weights = {
+            "filters": random.normal(size=(CHANNELS, 3, self.patch, self.patch)).astype(np.float32) / self.patch,
+            "mixing": random.normal(size=(CHANNELS, width)).astype(np.float32),
+            "rows": np.array([0, CHANNELS, -1]),
+        }
+        nodes = [
+            helper.make_node("Conv", [self.image, "filters"], ["seen"], strides=[self.patch] * 2),
+            helper.make_node("Tanh", ["seen"], ["bent"]),
+            helper.make_node("Reshape", ["bent", "rows"], ["flat"]),
+            helper.make_node("Transpose", ["flat"], ["columns"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", ["columns", "mixing"], ["patches"]),
+            helper.make_node("ReduceMax", ["patches"], ["class"], axes=[1], keepdims=1),
+            helper.make_node("ReduceMax", ["patches"], ["whole"], axes=[1], keepdims=0),
+            helper.make_node("Concat", ["class", "patches"], ["tokens"], axis=1),
+        ]
+        count = (self.side // self.patch) ** 2
+        made = {(width,): "whole", (count, width): "patches", (count + 1, width): "tokens"}
+        nodes += [helper.make_node("Identity", [made[shape]], [name]) for name, shape in self.outputs.items()]
+        graph = helper.make_graph(
+            nodes,
+            "stand-in",
+            [self._value(self.image, (3, self.side, self.side), fixed=1)],
+            [self._value(name, shape, fixed=len(shape) - 1) for name, shape in self.outputs.items()],
+            [numpy_helper.from_array(values, name) for name, values in weights.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString()
+
+    def _value(self, name: str, shape: tuple[int, ...], fixed: int) -> onnx.ValueInfoProto:
+        """A tensor of a free batch. fixed: index of what is so even where sides are free."""
+        sizes = [size if at == fixed or not self.free else None for at, size in enumerate(shape)]
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *sizes])
+
+
+PROGRAM = """
+import sys
+import paddle
+
+paddle.enable_static()
+paddle.seed(0)
+x = paddle.static.data("x", [-1, 3, 224, 224])
+seen = paddle.nn.functional.hardswish(paddle.nn.BatchNorm2D(32)(paddle.nn.Conv2D(3, 32, 14, stride=14)(x)))
+neck = paddle.nn.Linear(32, 512)(paddle.flatten(paddle.nn.AdaptiveAvgPool2D(1)(seen), 1))
+executor = paddle.static.Executor(paddle.CPUPlace())
+executor.run(paddle.static.default_startup_program())
+paddle.static.save_inference_model(sys.argv[1], [x], [neck], executor)
+"""
+
+
+@functools.cache
+def paddle_release() -> bytes:
+    """A tar as PaddleClas publishes it: x (N, 3, 224, 224) -> (N, 512), a program of Paddle 2 with its parameters."""
+    tar = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", PROGRAM, str(Path(folder, "inference"))]
+        subprocess.run(command, env=os.environ | ENVIRONMENT, check=True, capture_output=True)
+        Path(folder, "inference.pdiparams.info").write_bytes(b"what Paddle 2 puts beside them")
+        with tarfile.open(fileobj=tar, mode="w") as file:
+            for name in ("inference.pdiparams", "inference.pdiparams.info", "inference.pdmodel"):
+                file.add(Path(folder, name), f"general_PPLCNetV2_base_pretrained_v1.0_infer/{name}")
+    return tar.getvalue()
