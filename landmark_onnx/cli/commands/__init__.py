@@ -51,7 +51,7 @@ COMMANDS = {
     ),
     "demo": CommandEntry(
         "demo:show",
-        "Try it all on models made up on the spot: export, parity check, retrieval, cls and det on real photos.",
+        "Try it all: a small model with real weights names photos and finds them; a made-up detector draws boxes.",
     ),
     "doctor": CommandEntry(
         "doctor:examine_installation",

@@ -1,8 +1,9 @@
-"""`landmark-onnx demo`: the whole road, from releases made on the spot to answers on real photos."""
+"""`landmark-onnx demo`: real weights on real photos, then the original's formats with made-up weights."""
 
+import contextlib
+import dataclasses
 import importlib.resources
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,29 +13,37 @@ from landmark_onnx.cli.commands.cls import VIEW as CLASSES
 from landmark_onnx.cli.commands.det import VIEW as BOXES
 from landmark_onnx.cli.commands.det import drawn
 from landmark_onnx.cli.commands.export import ExportRequest, export_one, facts
-from landmark_onnx.cli.commands.retrieval import VIEW as COSINES
+from landmark_onnx.cli.commands.search import VIEW as NEIGHBOURS
 from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.options import BatchOptions, ExecutionOptions, Format, Output, Quiet
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, reporting
 from landmark_onnx.extras import extra
+from landmark_onnx.images.ids import IdRule
 
 if TYPE_CHECKING:
-    from landmark_onnx.results import Detections, Failure, Similarity
+    from landmark_onnx.results import Detections, Failure
+    from landmark_onnx.search.answers import Answer
+    from landmark_onnx.search.index import Index
+    from landmark_onnx.search.queries import Queries
 
+EMBEDDING, CLASSIFIER = "efficientnet_lite0", "efficientnet_lite0_imagenet"
 SEED = 2019
 TASKS = ("retrieval", "cls", "det")
 PHOTOS = {
     "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
-    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
+    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
 }
 """Package -> photos that its wheel ships."""
-QUERY = "china.jpg"
-KEEP = 3
+BOXES_SHOWN = 3
 
+REAL = (
+    "Real: EfficientNet-Lite0, trained on ImageNet. It knows 1000 things and animals, people not among them; "
+    "the score says how sure it is."
+)
 MADE_UP = (
-    f"The models of this demo are made up: small networks with random weights of seed {SEED}. The machinery is real, "
-    "the weights know nothing, so no name, box or score below means anything."
+    f"Made up: small networks in the original's formats, with random weights of seed {SEED}. The machinery is real, "
+    "the weights know nothing: no box or score below means anything."
 )
 
 
@@ -44,23 +53,27 @@ def show(
     ] = Path("landmark-onnx-demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Try it all on models made up on the spot: export, parity check, retrieval, cls and det on real photos."""
+    """Try it all: a small model with real weights names photos and finds them; a made-up detector draws boxes."""
     from landmark_onnx.files.workfolders import temporary_folder
 
-    photos = list(_photos(folder / "photos"))
+    photos = list(_photos(folder))
     output = Output(format=Format.TABLE, quiet=quiet)
-    with temporary_folder() as work:
-        with reporting(output, bar=True) as report:
-            report.result(MADE_UP)
-            models = [_made_up(task, work, report) for task in TASKS]
-        with reporting(output) as report:
-            _answer(photos, models, folder, output, report)
-            report.result()
-            report.result(f"Pictures are in {folder}: retrieval.jpg, detections/")
+    with temporary_folder() as work, reporting(output, bar=True) as report:
+        loader = Loader(ExecutionOptions(provider="cpu"), BatchOptions(), report)
+        report.result(REAL)
+        _classify(photos, loader, output)
+        _search(photos, folder, loader, output)
+        report.result()
+        report.result(MADE_UP)
+        models = [_made_up(task, work, report) for task in TASKS]
+        _detect(photos, models[TASKS.index("det")], folder, loader, output)
+        report.result()
+        report.result(f"To look at: {folder / 'search.html'} (real), {folder / 'detections'} (made up)")
+        report.result(f"To go on: landmark-onnx search PHOTO -i {folder / 'index'}")
 
 
 def _photos(folder: Path) -> Iterator[str]:
-    """Copies of the packages' photos, after the first of them its own middle, for the query to find."""
+    """Copies of the packages' photos, and in a folder of their own the middles of them, for the search to place."""
     from landmark_onnx.files.atomic import atomic_write
     from landmark_onnx.images.contact_sheet import write_image
     from landmark_onnx.images.decode import read_image
@@ -70,15 +83,66 @@ def _photos(folder: Path) -> Iterator[str]:
             shipped = importlib.resources.files(package)
         for name in names:
             data = shipped.joinpath(name).read_bytes()
-            with atomic_write(folder / name) as file:
+            with atomic_write(folder / "photos" / name) as file:
                 file.write(data)
-            yield str(folder / name)
-            if name == QUERY:
-                image = read_image(data)
-                height, width = image.shape[:2]
-                middle = image[height // 10 : -height // 10, width // 10 : -width // 10]
-                write_image(folder / f"part-of-{name}", middle)
-                yield str(folder / f"part-of-{name}")
+            image = read_image(data)
+            height, width = image.shape[:2]
+            write_image(folder / "parts" / name, image[height // 5 : -height // 5, width // 5 : -width // 5])
+            yield str(folder / "photos" / name)
+
+
+def _classify(photos: Sequence[str], loader: Loader, output: Output) -> None:
+    """The most probable class of each photo."""
+    from landmark_onnx.model import Classifier
+
+    classifier = loader.load(Classifier, CLASSIFIER, top=1)
+    loader.report.result()
+    loader.report.result(f"cls, {CLASSIFIER}: what is on each photo")
+    emit(classifier.stream(photos), CLASSES, output, loader.report)
+
+
+def _search(photos: Sequence[str], folder: Path, loader: Loader, output: Output) -> None:
+    """Embed the photos, index them, and find the one that each part is of."""
+    with extra("demo"):
+        from landmark_onnx.embedding import FeatureRequest, embed, here, identify, list_items
+        from landmark_onnx.search import Feed, build, choose
+        from landmark_onnx.search.queries import embedded
+    from landmark_onnx.model import Retriever
+
+    retriever = loader.load(Retriever, EMBEDDING)
+    request = FeatureRequest(models=[identify(retriever)])
+    features = embed(list_items(photos, IdRule.STEM), request, folder / "features", here([retriever]), restart=True)
+    ensemble = choose(features, [EMBEDDING])
+    index = build(folder / "index", ensemble, Feed([features]).batches(ensemble), replace=True)
+    loader.report.result()
+    loader.report.result(f"search, {EMBEDDING}: which photo each part is of")
+    with contextlib.closing(index):
+        parts = [str(folder / "parts" / Path(photo).name) for photo in photos]
+        answers = _answers(index, embedded(parts, index.ensemble, {EMBEDDING: retriever}))
+        emit(_shown(answers, folder / "search.html"), NEIGHBOURS, output, loader.report)
+
+
+def _answers(index: "Index", queries: "Iterable[Queries | Failure | None]") -> "Iterator[Answer | Failure | None]":
+    """The whole index, the nearest first, for each query."""
+    from landmark_onnx.search.queries import Queries
+
+    for part in queries:
+        if isinstance(part, Queries):
+            yield from index.answer(part, len(index))
+        else:
+            yield part
+
+
+def _shown(answers: "Iterable[Answer | Failure | None]", page: Path) -> "Iterator[Answer | Failure | None]":
+    """The answers, whole on the page, and on their way the nearest of each."""
+    from landmark_onnx.search.answers import Answer
+    from landmark_onnx.search.html_report import contact_sheet
+
+    with contact_sheet(page, "Which photo is each part of?") as sheet:
+        for answer in answers:
+            if answer is not None:
+                sheet.show(answer)
+            yield dataclasses.replace(answer, hits=answer.hits[:1]) if isinstance(answer, Answer) else answer
 
 
 def _made_up(task: str, folder: Path, report: Reporter) -> str:
@@ -98,30 +162,16 @@ def _made_up(task: str, folder: Path, report: Reporter) -> str:
     return str(made.path)
 
 
-def _answer(photos: list[str], models: list[str], folder: Path, output: Output, report: Reporter) -> None:
-    """Ask each model, print what it says, and write the pictures."""
+def _detect(photos: Sequence[str], model: str, folder: Path, loader: Loader, output: Output) -> None:
+    """Boxes of a detector that knows nothing, on copies of the photos."""
     from landmark_onnx.images.contact_sheet import DrawnCopies
-    from landmark_onnx.model import Classifier, Detector, Retriever
+    from landmark_onnx.model import Detector
 
-    engine, batch = ExecutionOptions(provider="cpu"), BatchOptions()
-    loader = Loader(engine, batch, report)
-    retriever = loader.load(Retriever, models[0])
-    alike = list(retriever.compare(photos[0], photos[1:]))
-    report.result()
-    report.result("retrieval: the first photo against the others")
-    emit(alike, COSINES, output, report)
-    _write_sheet(folder / "retrieval.jpg", photos[0], alike)
-
-    classifier = loader.load(Classifier, models[1], top=1)
-    report.result()
-    report.result("cls: the most probable class")
-    emit(classifier.stream(photos), CLASSES, output, report)
-
-    detector = loader.load(Detector, models[2])
-    report.result()
-    report.result(f"det: the {KEEP} largest boxes of each photo")
+    detector = loader.load(Detector, model)
+    loader.report.result()
+    loader.report.result(f"det, made up: the {BOXES_SHOWN} largest boxes of each photo")
     copies = DrawnCopies(folder / "detections")
-    emit(drawn(map(_largest, detector.stream(photos)), copies, batch.reading()), BOXES, output, report)
+    emit(drawn(map(_largest, detector.stream(photos)), copies, loader.batch.reading()), BOXES, output, loader.report)
 
 
 def _largest(found: "Detections | Failure") -> "Detections | Failure":
@@ -130,22 +180,11 @@ def _largest(found: "Detections | Failure") -> "Detections | Failure":
 
     if not isinstance(found, Detections):
         return found
-    order = (-found.boxes[:, 2] * found.boxes[:, 3]).argsort(kind="stable")[:KEEP]
-    return replace(
+    order = (-found.boxes[:, 2] * found.boxes[:, 3]).argsort(kind="stable")[:BOXES_SHOWN]
+    return dataclasses.replace(
         found,
         boxes=found.boxes[order],
         classes=found.classes[order],
         scores=found.scores[order],
         names=tuple(found.names[at] for at in order),
     )
-
-
-def _write_sheet(path: Path, query: str, alike: "Iterable[Similarity | Failure]") -> None:
-    """The query, then the others, the most alike first."""
-    from landmark_onnx.images.contact_sheet import contact_sheet, write_image
-    from landmark_onnx.images.decode import read_image
-    from landmark_onnx.results import Similarity
-
-    others = sorted((one for one in alike if isinstance(one, Similarity)), key=lambda one: -one.cosine)
-    captions = {query: "query"} | {one.image: f"{one.cosine:.4f}" for one in others}
-    write_image(path, contact_sheet([(read_image(name), text) for name, text in captions.items()]))
