@@ -1040,6 +1040,7 @@ def test_demo_goes_the_whole_road(starter, temporary, tmp_path, monkeypatch, run
         assert plain.shape == drawn.shape
         assert (plain != drawn).any()
     assert sorted(path.name for path in Path("shown/detections").iterdir()) == photos
+    assert cv2.imread("shown/answers.jpg") is not None
     page = Path("shown/search.html").read_text()
     assert page.count("<section>") == len(photos)
     assert page.count("data:image/jpeg") == 2 * len(photos)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.resources
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +32,7 @@ SEED = 2019
 TASKS = ("retrieval", "cls", "det")
 PHOTOS = {
     "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
-    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
+    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
 }
 """Package -> photos that its wheel ships."""
 BOXES_SHOWN = 3
@@ -61,14 +61,14 @@ def show(
     with temporary_folder() as work, reporting(output, bar=True) as report:
         loader = Loader(ExecutionOptions(provider="cpu"), BatchOptions(), report)
         report.result(REAL)
-        _classify(photos, loader, output)
-        _search(photos, folder, loader, output)
+        captions = {**_classify(photos, loader, output), **_search(photos, folder, loader, output)}
+        _write_sheet(folder / "answers.jpg", captions)
         report.result()
         report.result(MADE_UP)
         models = [_made_up(task, work, report) for task in TASKS]
         _detect(photos, models[TASKS.index("det")], folder, loader, output)
         report.result()
-        report.result(f"To look at: {folder / 'search.html'} (real), {folder / 'detections'} (made up)")
+        report.result(f"Real: {folder / 'answers.jpg'}, {folder / 'search.html'}. Made up: {folder / 'detections'}")
         report.result(f"To go on: landmark-onnx search PHOTO -i {folder / 'index'}")
 
 
@@ -91,21 +91,26 @@ def _photos(folder: Path) -> Iterator[str]:
             yield str(folder / "photos" / name)
 
 
-def _classify(photos: Sequence[str], loader: Loader, output: Output) -> None:
-    """The most probable class of each photo."""
+def _classify(photos: Sequence[str], loader: Loader, output: Output) -> dict[str, str]:
+    """The most probable class of each photo, which is its caption."""
     from landmark_onnx.model import Classifier
+    from landmark_onnx.results import Classification
 
     classifier = loader.load(Classifier, CLASSIFIER, top=1)
     loader.report.result()
     loader.report.result(f"cls, {CLASSIFIER}: what is on each photo")
-    emit(classifier.stream(photos), CLASSES, output, loader.report)
+    found = list(classifier.stream(photos))
+    emit(found, CLASSES, output, loader.report)
+    known = [each for each in found if isinstance(each, Classification)]
+    return {each.image: f"{each.names[0]} {each.scores[0]:.2f}" for each in known}
 
 
-def _search(photos: Sequence[str], folder: Path, loader: Loader, output: Output) -> None:
-    """Embed the photos, index them, and find the one that each part is of."""
+def _search(photos: Sequence[str], folder: Path, loader: Loader, output: Output) -> dict[str, str]:
+    """Embed the photos, index them, and find the one that each part is of, which is the part's caption."""
     with extra("demo"):
         from landmark_onnx.embedding import FeatureRequest, embed, here, identify, list_items
         from landmark_onnx.search import Feed, build, choose
+        from landmark_onnx.search.answers import Answer
         from landmark_onnx.search.queries import embedded
     from landmark_onnx.model import Retriever
 
@@ -119,7 +124,10 @@ def _search(photos: Sequence[str], folder: Path, loader: Loader, output: Output)
     with contextlib.closing(index):
         parts = [str(folder / "parts" / Path(photo).name) for photo in photos]
         answers = _answers(index, embedded(parts, index.ensemble, {EMBEDDING: retriever}))
-        emit(_shown(answers, folder / "search.html"), NEIGHBOURS, output, loader.report)
+        found = list(_shown(answers, folder / "search.html"))
+    emit(found, NEIGHBOURS, output, loader.report)
+    known = [each for each in found if isinstance(each, Answer)]
+    return {each.image: f"part of {each.hits[0].id}, {each.hits[0].score:.2f}" for each in known}
 
 
 def _answers(index: "Index", queries: "Iterable[Queries | Failure | None]") -> "Iterator[Answer | Failure | None]":
@@ -188,3 +196,12 @@ def _largest(found: "Detections | Failure") -> "Detections | Failure":
         scores=found.scores[order],
         names=tuple(found.names[at] for at in order),
     )
+
+
+def _write_sheet(path: Path, captions: Mapping[str, str]) -> None:
+    """The photos with what is on them, and below each its part with what it is of."""
+    from landmark_onnx.images.contact_sheet import contact_sheet, write_image
+    from landmark_onnx.images.decode import read_image
+
+    images = [(read_image(name), text) for name, text in captions.items()]
+    write_image(path, contact_sheet(images, columns=len(images) // 2, side=180))
