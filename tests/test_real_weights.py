@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import importlib.resources
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,10 +15,12 @@ import numpy as np
 import pytest
 
 from drawn import WORDS, page, text_line
-from landmark_onnx.cards.catalogue import CARDS_VARIABLE
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError, can_export
+from landmark_onnx.extras import MODEL_PACKAGES
 from landmark_onnx.images.contact_sheet import write_image
+from landmark_onnx.images.decode import read_image
 from landmark_onnx.model import Classifier
 from landmark_onnx.store.catalogue import HOME_VARIABLE
 
@@ -37,6 +41,19 @@ image = "{image}"
 [outputs]
 probability = "{probability}"
 """
+
+
+PHOTOS = {
+    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+    "skimage.data": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg"),
+}
+"""Package -> photos that its wheel ships."""
+VIEWS = 8
+STARTERS = {
+    "efficientnet_lite0": {"fp16": (), "int8": ("--spare", "0.25")},
+    "efficientnet_lite0_imagenet": {"fp16": ()},
+}
+"""Card -> its reduced files that are within the floors, and the options that they take."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +190,55 @@ def test_a_model_of_others_from_its_file_to_a_bundle(added, tmp_path, monkeypatc
         check("--precision", precision)
     assert run("bundle", added.name, "-o", "bundle").code == 0
     assert run("bundle", "--check", "bundle").code == 0
+    monkeypatch.setenv(HOME_VARIABLE, "bundle")
+    check()
+
+
+@pytest.fixture
+def sample_photos(tmp_path) -> list[Path]:
+    """Views of photos that scikit-image and scikit-learn ship, some of each, as PNG files."""
+    folder = tmp_path / "calibration"
+    rng = np.random.default_rng(7)
+    for package, names in PHOTOS.items():
+        pytest.importorskip(package)
+        for name in names:
+            photo = read_image(importlib.resources.files(package).joinpath(name).read_bytes())
+            for number, (top, left) in enumerate(rng.uniform(0, 0.3, (VIEWS, 2))):
+                view = photo[int(top * photo.shape[0]) :, int(left * photo.shape[1]) :]
+                write_image(folder / f"{Path(name).stem}-{number}.png", np.ascontiguousarray(view))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.paddle
+@pytest.mark.parametrize(("name", "precisions"), STARTERS.items())
+def test_the_starter_from_its_package_to_a_bundle(name, precisions, sample_photos, tmp_path, monkeypatch, run):
+    for package in MODEL_PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    monkeypatch.chdir(tmp_path)
+    known = next(path for path in sample_photos if path.name.startswith("coffee"))
+    task = card(name).task
+
+    def check(*options: str) -> None:
+        if task == "cls":
+            done = run("cls", "-m", name, known, "--top", 1, "--format", "json", *options)
+            assert [each["labels"][0]["name"] for each in done.json] == ["espresso"]
+        else:
+            done = run("retrieval", "-m", name, known, *sample_photos, "--format", "json", *options)
+            best = sorted(done.json, key=lambda each: -each["cosine"])[:VIEWS]
+            assert all(Path(each["image"]).name.startswith("coffee") for each in best)
+        assert done.code == 0, done.err
+
+    assert run("models", "pull", name, "--offline").code == 0
+    assert run("models", "verify", name).code == 0
+    check()
+    for precision, options in precisions.items():
+        done = run("quantize", name, "--calibrate", "calibration", "--precision", precision, *options)
+        assert done.code == 0, done.err
+        check("--precision", precision)
+    assert run("bundle", name, "-o", "bundle").code == 0
+    assert run("bundle", "--check", "bundle").code == 0
+    assert card(name).notice in Path("bundle/LICENCES.txt").read_text()
     monkeypatch.setenv(HOME_VARIABLE, "bundle")
     check()
 

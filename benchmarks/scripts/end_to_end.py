@@ -3,8 +3,8 @@
     python benchmarks/scripts/end_to_end.py --folder road
 
 Each photo is a landmark; crops, turns and changes of light are its views, some in the index, some asked about. The
-model has random weights: its numbers are no measure of a released one, but far above those of answers in random
-order, which are beside them. Prints one JSON object; every file of the road stays in the folder.
+model is the starter, trained on ImageNet, or with --random-weights one of the original's networks that knows nothing;
+what answers in random order would get is beside it. Prints one JSON object; every file of the road stays in the folder.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from landmark_onnx.types import Image
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.synthetic.release import write_release
 
-MODEL = "res152_arcmargin"
+STARTER, RANDOM = "efficientnet_lite0", "res152_arcmargin"
 PHOTOS = {
     "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
     "skimage.data": (
@@ -95,18 +95,22 @@ def main() -> None:
     parser.add_argument("--indexed", type=int, default=5, help="views of each photo in the index")
     parser.add_argument("--asked", type=int, default=2, help="views of each photo that are asked about")
     parser.add_argument("--step", action="append", default=[], help="after the search, such as alpha-qe:k=3")
+    parser.add_argument("--random-weights", action="store_true", help="in place of the starter")
     parser.add_argument("--seed", type=int, default=2019)
     options = parser.parse_args()
     folder: Path = options.folder
     ids = write_photos(folder, options.indexed, options.asked, options.seed)
-    export_model(card(MODEL), write_release(card(MODEL), folder, seed=options.seed), folder / "model.onnx")
+    model = STARTER
+    if options.random_weights:
+        model = "model.onnx"
+        export_model(card(RANDOM), write_release(card(RANDOM), folder, seed=options.seed), folder / model)
 
-    run(folder, "embed", "index", "-m", "model.onnx", "-o", "features", "--ids", "stem", "-q")
+    run(folder, "embed", "index", "-m", model, "-o", "features", "--ids", "stem", "-q")
     run(folder, "index", "build", "features", "-o", "places", "-q")
     steps = [word for step in options.step for word in ("--step", step)]
-    run(folder, "search", "queries", "-i", "places", "-m", "model.onnx", *steps, "-o", "found.ndjson", "-q")
+    run(folder, "search", "queries", "-i", "places", "-m", model, *steps, "-o", "found.ndjson", "-q")
     run(folder, "evaluate", "submission", "found.ndjson", "-o", "retrieval.csv")
-    asked = ("recognize", "queries", "-i", "places", "-m", "model.onnx", "--labels", "labels.csv")
+    asked = ("recognize", "queries", "-i", "places", "-m", model, "--labels", "labels.csv")
     run(folder, *asked, "--kaggle", "recognition.csv", "-o", "recognised.ndjson", "-q")
     write_chance(folder, ids, options.seed)
 

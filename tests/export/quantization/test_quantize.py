@@ -297,6 +297,18 @@ def test_photos_that_judge_do_not_calibrate(tmp_path, photos):
 VALUES = st.lists(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), min_size=1, max_size=60)
 
 
+@pytest.mark.parametrize("activation", ["Relu (made)", "Clip (made, low, high)"])
+def test_a_convolution_has_the_range_of_the_activation_behind_it(activation):
+    """What ReLU6 cuts off would take most of the 256 steps."""
+    graph = onnx.parser.parse_graph(f"""g (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y)
+        <float[1, 1, 1, 1] w = {{1}}, float low = {{0}}, float high = {{6}}>
+        {{ made = Conv (x, w)  active = {activation}  y = Conv (active, w) }}""")
+    geometry.name_nodes(graph)
+    nodes = qdq.candidates(graph)
+    assert len(nodes) == 3
+    assert set(qdq.tensors(graph, nodes)) == {"x", "active", "y"}
+
+
 @settings(deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=4))
 def test_histogram_counts_as_if_all_came_at_once(batches):
