@@ -12,12 +12,13 @@ import pytest
 import fakes
 from adopted import NAME, make_foreign, make_tar, write_card
 from landmark_onnx import Classifier, Retriever
-from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card, read_card
+from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card, read_card, ready_folder
 from landmark_onnx.cards.releases import TORCH_HEAD
 from landmark_onnx.errors import CardError, ModelFileError, UnknownModelError
 from landmark_onnx.hub.add import add
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.modelfile.external_data import external_data
+from landmark_onnx.modelfile.labels import read_labels
 from landmark_onnx.modelfile.metadata import check_seal
 from landmark_onnx.runtime import compiled_cache as machine_cache
 from landmark_onnx.store.catalogue import exported_path, source_path
@@ -486,6 +487,17 @@ def test_the_labels_of_a_card_name_the_classes(place, tmp_path, own_cards):
         (tmp_path / "given").mkdir(exist_ok=True)
         add(model, card_file=write_card(tmp_path / "given" / "card.toml", task="cls", more=LABELLED))
     assert Classifier("mine").names == names
+
+
+def test_the_names_of_imagenet_s_classes_come_with_the_package(tmp_path):
+    names = read_labels(ready_folder() / "imagenet1k.txt")
+    assert list(names) == list(range(1000))
+    assert len(set(names.values())) == 1000
+    model = fakes.make_cls(tmp_path / "theirs.onnx")
+    onnx.save(fakes.unsealed(model), model)
+    more = LABELLED.replace("names.csv", "imagenet1k.txt")
+    with pytest.raises(ModelFileError, match=r"in imagenet1k\.txt name 1000 classes, the model has 7"):
+        add(model, card_file=write_card(tmp_path / "card.toml", task="cls", more=more))
 
 
 @pytest.mark.parametrize("named", [range(6), range(8), [*range(6), 8, 9]])

@@ -25,8 +25,9 @@ Release = Annotated[
     typer.Option(
         "--from",
         metavar="PATH",
-        help="A release: its tar, its unpacked folder, or a binary model's folder or program file; by default the one "
-        "that the store has of NAME. With --all: a folder of releases.",
+        help="A release: its tar, its unpacked folder, a binary model's folder or program file, or a state dict that "
+        "torch saved before its files were zips; by default the one that the store has of NAME. With --all: a folder "
+        "of releases.",
         show_default=False,
     ),
 ]
