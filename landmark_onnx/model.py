@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack, cast, ove
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.hub.pull import ensure
-from landmark_onnx.images.decode import MAX_PIXELS, Damaged, ReadOptions, is_many
+from landmark_onnx.images.decode import Damaged, ReadOptions, is_many
+from landmark_onnx.images.limits import MAX_PIXELS
 from landmark_onnx.images.pixels import Colour
+from landmark_onnx.inference.batching import BATCH_SIZE
 from landmark_onnx.inference.pipeline import Known, Pipeline
 from landmark_onnx.inference.postprocess import cosine, to_classification, to_detections, to_embedding
 from landmark_onnx.modelfile.metadata import decode_metadata
@@ -71,7 +73,7 @@ class Model(ABC, Generic[R]):
         provider: ProviderRequest | str = "auto",
         precision: Precision | None = None,
         threads: int = 0,
-        batch_size: int = 4,
+        batch_size: int = BATCH_SIZE,
         max_pixels: int = MAX_PIXELS,
         damaged: Damaged = "refuse",
         colour: Colour = "bgr",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from landmark_onnx.images.limits import MAX_PIXELS
+from landmark_onnx.inference.batching import BATCH_SIZE
 from landmark_onnx.runtime.providers import ProviderRequest
 
 if TYPE_CHECKING:
@@ -167,10 +169,10 @@ class Images:
 
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images of one shape that run together.", rich_help_panel=IMAGES)
-    ] = 4
+    ] = BATCH_SIZE
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger images before decoding them.", rich_help_panel=IMAGES)
-    ] = 200_000_000
+    ] = MAX_PIXELS
     damaged: Annotated[
         DamagedImages,
         typer.Option(

@@ -17,11 +17,11 @@ from landmark_onnx.images import bmff
 from landmark_onnx.images.headers import FORMATS, Format, damage, image_format, image_size
 from landmark_onnx.images.heic import decode_heic
 from landmark_onnx.images.jpeg import UNKNOWN, Verdict, is_loss, judge, reason
+from landmark_onnx.images.limits import MAX_PIXELS
 from landmark_onnx.images.pixels import Colour, from_array, from_pil, is_pil
 from landmark_onnx.images.stderr_capture import overheard
 from landmark_onnx.types import Image, ImageSource, Named
 
-MAX_PIXELS = 200_000_000
 MAX_BYTES = 1 << 30
 MIN_SIDE = 2
 MAX_RATIO = 100

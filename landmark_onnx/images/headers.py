@@ -1,4 +1,11 @@
-"""Width and height of an encoded image, read from its header, so that limits hold before anything is decoded."""
+"""Width and height of an encoded image, read from its header, so that limits hold before anything is decoded.
+
+Why not Pillow's `Image.open`, compared with this and with OpenCV on tests/encoded.py and 20,000 mutants of it (Pillow
+13.0): it knows no big-endian BigTIFF and refuses some BMP, PNM and JPEG files that OpenCV decodes; for WebP it reserves
+two canvases, 1.1 GB for a file of 34 bytes, before a limit can hold; its own limit is one for the whole process; it
+raises OSError, ValueError, RuntimeError and warnings. imagesize 2.0 knows no BigTIFF and no bare JPEG 2000 codestream,
+and takes an OS/2 BMP of 120x90 for one of 5898360x1572865.
+"""
 
 import re
 import struct

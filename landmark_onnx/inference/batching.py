@@ -6,6 +6,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+BATCH_SIZE = 4
+"""Images that run together, unless it is said otherwise."""
+
 
 @dataclasses.dataclass(slots=True)
 class _Bucket(Generic[T]):

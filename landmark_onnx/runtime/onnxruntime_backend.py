@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ to the terminal with every control character that the names in a file have."""
 
 GRAPH, WEIGHTS = "model.onnx", "weights.data"
 """Files of an entry of the machine cache."""
+
+logger = logging.getLogger(__name__)
 
 Chain = list[tuple[str, dict[str, str]]]
 
@@ -146,6 +149,7 @@ def _create(ort: Any, start: Start, level: Any = None) -> Any:
         return ort.InferenceSession(str(start.path), options, providers=start.chain, enable_fallback=False)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         wanted = start.chain[0][0]
+        logger.debug("%s: %s does not take it", start.path, wanted, exc_info=True)
         # The CPU can run every sound model.
         if wanted == CPU or type(error).__name__ in _FILE_ERRORS:
             raise ModelFileError(f"{start.path}: not a usable ONNX model: {reason_of(error)}") from error

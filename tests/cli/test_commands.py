@@ -32,7 +32,7 @@ from landmark_onnx.cli.root import app
 from landmark_onnx.errors import ExportError, ImageError, MissingExtraError, SessionError, shown
 from landmark_onnx.extras import MODEL_PACKAGES, extra
 from landmark_onnx.images.contact_sheet import write_image
-from landmark_onnx.images.decode import MAX_PIXELS
+from landmark_onnx.images.limits import MAX_PIXELS
 from landmark_onnx.images.walk import SUFFIXES
 from landmark_onnx.runtime.session import Session
 from landmark_onnx.store.catalogue import exported_path
