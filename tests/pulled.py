@@ -41,6 +41,7 @@ def host_is(monkeypatch, prefix, sha256=""):
 PULL = """
 import sys, types
 import fakes
+from landmark_onnx.hub import exporter
 from landmark_onnx.hub.pull import pull
 
 def export_model(card, source, output, *, on_stage, beside=None):
@@ -51,6 +52,7 @@ def export_model(card, source, output, *, on_stage, beside=None):
 fake = types.ModuleType("landmark_onnx_export.convert")
 fake.export_model = export_model
 sys.modules["landmark_onnx_export.convert"] = fake
+exporter.EXPORTERS = ()
 print(pull(fakes.RETRIEVAL))
 """
 

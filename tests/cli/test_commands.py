@@ -945,7 +945,7 @@ def test_demo_without_its_extra_names_it(tmp_path, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     done = run("demo")
     assert done.code == 1
-    assert done.err == "landmark-onnx: error: sklearn is not installed; run: pip install 'landmark-onnx[demo]'\n"
+    assert done.err == f"landmark-onnx: error: {MissingExtraError('sklearn', 'demo')}\n"
     assert not list(tmp_path.glob("landmark*"))
 
 

@@ -266,6 +266,7 @@ def test_a_changed_program_is_an_error_or_a_program(program):
         assert all(isinstance(name, str) for name in names)
 
 
+@pytest.mark.paddle
 def test_reading_programs_leaves_the_signals_of_the_process_alone():
     """Paddle takes SIGTERM over as it is imported, and an export would leave its files behind."""
     program = """if True:
@@ -294,6 +295,7 @@ def answering(fetched):
     return fluid.parse_program(builder.serialize())
 
 
+@pytest.mark.paddle
 @pytest.mark.parametrize(
     ("task", "fetched", "words"),
     [
@@ -322,6 +324,7 @@ def test_outputs_that_do_not_fit_are_told_with_what_was_wanted(task, fetched, wo
         tensors(answering(fetched), task)
 
 
+@pytest.mark.paddle
 def test_outputs_that_fit():
     from landmark_onnx_export.paddle.edits import tensors
 
