@@ -21,9 +21,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 VOTES = "Votes"
+LANDMARKS = "Landmarks of the index"
 FILTER = "What is no landmark"
+FOLDERS = "folders"
+"""The word for it in --labels; a file that is called so is ./folders."""
 NEIGHBOURS = 3
 """As `landmark_onnx.recognition.votes.NEIGHBOURS`, which help need not import."""
+
+
+def _check_labels(given: str | None) -> str | None:
+    """The word, or a file that is there; as text, since a path would forget the ./ that tells them apart."""
+    if given is None or given == FOLDERS:
+        return given
+    if not Path(given).exists():
+        raise typer.BadParameter(f"file {given!r} does not exist: wanted a CSV, or the word {FOLDERS}")
+    if Path(given).is_dir():
+        raise typer.BadParameter(f"{given!r} is a folder: wanted a CSV, or the word {FOLDERS}")
+    return given
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,36 +45,51 @@ class Labels:
     """Which landmarks the images of an index show."""
 
     labels: Annotated[
-        Path | None,
-        input_file(
-            metavar="CSV",
-            text="Landmarks of the index's images: train.csv, train_clean.csv, index_image_to_landmark.csv, or columns "
-            "id,label. Without it each image is a landmark of its own, called by its id.",
-            rich_help_panel=VOTES,
+        str | None,
+        typer.Option(
+            metavar=f"CSV|{FOLDERS}",
+            callback=_check_labels,
+            help="Landmarks of the index's images: train.csv, train_clean.csv, index_image_to_landmark.csv, or columns "
+            f"id,label; or the word {FOLDERS}: each image shows what the folder that holds it is called (a file of "
+            f"that name is ./{FOLDERS}). Without it recognize takes each image as a landmark of its own, called by "
+            "its id.",
+            rich_help_panel=LANDMARKS,
         ),
     ] = None
     ids: Annotated[
         IdRule | None,
         typer.Option(
-            help=f"{IDS_HELP} Here: of both sides, before --labels are asked, and in --kaggle. By default ids are "
-            "taken as they are, and an image given by its path is its stem in --kaggle.",
-            rich_help_panel=VOTES,
+            help=f"{IDS_HELP} Here: of both sides, before a CSV of --labels is asked, and in recognize --kaggle. "
+            "By default ids are taken as they are, and an image given by its path is its stem in --kaggle.",
+            rich_help_panel=LANDMARKS,
         ),
     ] = None
 
+    def check_ids(self) -> None:
+        """Where --ids are of labels alone. Raises: BadParameter, a usage error."""
+        if self.ids and self.labels in (None, FOLDERS):
+            raise typer.BadParameter("is of a CSV of --labels", param_hint="--ids")
+
     def of(self, opened: "AnyIndex", index: str, report: Reporter) -> Callable[[str], str | None]:
-        """Id of an image of the index -> its landmark. Raises: TableError if the labels have none of the ids."""
+        """Id of an image of the index -> its landmark.
+
+        Raises: TableError if a CSV has none of the ids; SearchError if no id has a folder.
+        """
         if self.labels is None:
             return str
         from landmark_onnx.images.ids import check_ids, image_id
-        from landmark_onnx.recognition.landmark_labels import read_landmarks
+        from landmark_onnx.recognition.landmark_labels import check_folders, folder_landmark, read_landmarks
 
+        if self.labels == FOLDERS:
+            if warning := check_folders(opened.ids, index):
+                report.note(warning)
+            return folder_landmark
         rule = self.ids or IdRule.PATH
-        landmarks = read_landmarks(self.labels, rule)
+        landmarks = read_landmarks(Path(self.labels), rule)
         found = (image_id(name, rule) for name in opened.ids)
         remedy = "--ids stem compares names without folders and suffix"
-        if warning := check_ids(found, landmarks, f"ids of {index}", str(self.labels), remedy):
-            report.note(f"{warning}: they have no vote; {remedy}")
+        if warning := check_ids(found, landmarks, f"ids of {index}", self.labels, remedy):
+            report.note(f"{warning}: they have no landmark; {remedy}")
         return lambda name: landmarks.get(image_id(name, rule))
 
 

@@ -4,7 +4,7 @@ from landmark_onnx.lazy import lazy_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from landmark_onnx.recognition.landmark_labels import read_landmarks
+    from landmark_onnx.recognition.landmark_labels import folder_landmark, read_landmarks
     from landmark_onnx.recognition.recognizer import FramingDetector, Recognition, Recognizer, Voter
     from landmark_onnx.recognition.rules import Rule, read_rules
     from landmark_onnx.recognition.votes import Candidate, ClassVote, NeighbourVote, combine, neighbour_vote
@@ -19,13 +19,14 @@ __all__ = [
     "Rule",
     "Voter",
     "combine",
+    "folder_landmark",
     "neighbour_vote",
     "read_landmarks",
     "read_rules",
 ]
 
 _HOMES = {
-    "landmark_onnx.recognition.landmark_labels": ("read_landmarks",),
+    "landmark_onnx.recognition.landmark_labels": ("folder_landmark", "read_landmarks"),
     "landmark_onnx.recognition.recognizer": ("FramingDetector", "Recognition", "Recognizer", "Voter"),
     "landmark_onnx.recognition.rules": ("Rule", "read_rules"),
     "landmark_onnx.recognition.votes": ("Candidate", "ClassVote", "NeighbourVote", "combine", "neighbour_vote"),

@@ -31,8 +31,8 @@ AT_ONCE = 16
 class Recognition(Result):
     """landmark: the best candidate, or None: no vote at all, or a rule that holds. The rest are the reasons.
 
-    score: the best candidate's. candidates: best first. neighbours: those that voted, nearest first. classes: of each
-    classifier. hits: the rules that hold.
+    score: the best candidate's. candidates: best first. neighbours: those that voted, nearest first. labels: where
+    their landmarks are from, if that is known. classes: of each classifier. hits: the rules that hold.
     """
 
     landmark: str | None
@@ -41,6 +41,7 @@ class Recognition(Result):
     neighbours: tuple[NeighbourVote, ...]
     classes: tuple[ClassVote, ...]
     hits: tuple[RuleHit, ...]
+    labels: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
@@ -48,6 +49,7 @@ class Recognition(Result):
             "image": self.image,
             "landmark": self.landmark,
             "score": self.score,
+            "labels": self.labels,
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "neighbours": [vote.to_json() for vote in self.neighbours],
             "classes": [vote.to_json() for vote in self.classes],
@@ -92,8 +94,9 @@ class Recognizer:
 
     index, retrievers: one retriever for each model of the index's ensemble, in its order; whether they are the same
     models is the caller's to check (`Ensemble.check`). landmark_of: id of an index image -> landmark, or None.
-    voters: classifiers whose class names are landmarks. detector, rules: what is no landmark; both or neither.
-    neighbours: how many of the nearest vote. neighbour_weight: of their votes, as the voters have theirs.
+    labels: where it has them from, for the answers to say. voters: classifiers whose class names are landmarks.
+    detector, rules: what is no landmark; both or neither. neighbours: how many of the nearest vote. neighbour_weight:
+    of their votes, as the voters have theirs.
     """
 
     index: AnyIndex
@@ -104,6 +107,7 @@ class Recognizer:
     rules: Sequence[Rule] = ()
     neighbours: int = NEIGHBOURS
     neighbour_weight: float = 1.0
+    labels: str | None = None
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Recognition | Failure]:
         """Answer each image in order as it comes; memory does not grow with their number."""
@@ -154,4 +158,5 @@ class Recognizer:
             neighbours=tuple(neighbours),
             classes=tuple(vote for vote, _ in classes),
             hits=hits,
+            labels=self.labels,
         )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,46 @@ from landmark_onnx.search.queries import Queries
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hit:
-    """A neighbour. rank: 1 for the nearest. source: the path of its image, or tar:member."""
+    """A neighbour. rank: 1 for the nearest. source: the path of its image, or tar:member. landmark: if it has one."""
 
     rank: int
     id: str
     score: float
     source: str
+    landmark: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """The neighbours of a query, nearest first. image: its name, `is_id` or a path. source: where its image is."""
+    """The neighbours of a query, nearest first. image: its name, `is_id` or a path. source: where its image is.
+
+    labels: where the neighbours' landmarks are from, a file or a word for it; None where nobody asked for them.
+    """
 
     image: str
     source: str
     hits: Sequence[Hit]
     is_id: bool = False
+    labels: str | None = None
+
+    def labelled(self, landmark_of: Callable[[str], str | None], labels: str) -> "Answer":
+        """The same with landmarks. landmark_of: id of a neighbour -> its landmark, or None."""
+        hits = [dataclasses.replace(hit, landmark=landmark_of(hit.id)) for hit in self.hits]
+        return dataclasses.replace(self, hits=hits, labels=labels)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data, with the key "id" if the query has one; sources below the working folder as seen from it."""
+        """JSON-ready data; sources below the working folder as seen from it.
+
+        With the key "id" if the query has one; "labels", and "landmark" of each neighbour, if these were asked for.
+        """
         known = {"id": self.image} if self.is_id else {}
         here = os.path.join(as_text(str(Path.cwd())), "")  # noqa: PTH118  # ends with a separator
         hits = [{**dataclasses.asdict(hit), "source": hit.source.removeprefix(here)} for hit in self.hits]
+        if self.labels is None:
+            for hit in hits:
+                del hit["landmark"]
+        else:
+            known["labels"] = self.labels
         return {"image": self.image, **known, "neighbours": hits}
 
 

@@ -73,7 +73,10 @@ class ContactSheet:
         self._plates: dict[str, str] = {}
 
     def show(self, answer: Answer | Failure) -> None:
-        """Add a query with its SHOWN best neighbours, score and id below each, or with the reason why it has none."""
+        """Add a query with its SHOWN best neighbours, or with the reason why it has none.
+
+        Below each neighbour are its score, its landmark if it has one, and its id.
+        """
         if self._bytes >= MAX_BYTES:
             self.left_out += 1
         elif isinstance(answer, Failure):
@@ -131,7 +134,8 @@ def contact_sheet(path: Path, title: str, moved: Sequence[tuple[str, str]] = ())
 
 
 def _caption(hit: Hit) -> str:
-    return f"{hit.rank}. <b>{hit.score:.4f}</b> {_text(hit.id)}"
+    landmark = "" if hit.landmark is None else f"<i>{_text(hit.landmark)}</i> "
+    return f"{hit.rank}. <b>{hit.score:.4f}</b> {landmark}{_text(hit.id)}"
 
 
 def _figure(source: str, plate: str, caption: str) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import tarfile
 
 import numpy as np
 import PIL.Image
@@ -89,12 +90,115 @@ def test_labels_of_other_names_are_told(place, run):
     assert "6 of 6 ids of places are not among the 6 of paths.csv, such as" in err
     assert "--ids stem" in err
     stems = run(*command, "paths.csv", "--ids", "stem")
-    assert stems[0] == run(*command, "labels.csv")[0]
+    assert stems[0].replace("paths.csv", "labels.csv") == run(*command, "labels.csv")[0]
     assert "not among" not in stems[1]
     write(place / "some.csv", text.replace("arch-one", "arch_one"))
     out, err = run(*command, "some.csv")
     assert [answer["landmark"] for answer in records(out)] == list(PLACES)
     assert "1 of 6 ids of places are not among the 6 of some.csv, such as 'arch-one' (one there: 'arch_one')" in err
+
+
+@pytest.fixture
+def sorted_photos(place, run):
+    """An index of photos that lie in folders called after what they show; one lies beside these."""
+    for path in (place / "index").iterdir():
+        name = path.stem.partition("-")[0]
+        (place / "photos/old town" / name).mkdir(parents=True, exist_ok=True)
+        path.rename(place / "photos/old town" / name / path.name)
+    (place / "photos/old town/gate/gate-two.png").rename(place / "photos/two.png")
+    return place
+
+
+def make_index(run, *photos, ids="auto"):
+    run("embed", *photos, "-m", fakes.RETRIEVAL, "-o", "f", "--ids", ids, "-q", "--restart")
+    run("index", "build", "f", "-o", "i", "-q", "--replace")
+
+
+ROOTLESS = "1 of 6 ids of i have no folder, such as 'two.png': they have no landmark"
+
+
+def test_folders_are_landmarks(sorted_photos, run):
+    make_index(run, "photos")
+    out, err = run("recognize", "queries", "-i", "i", "--labels", "folders", "--neighbours", 2)
+    answers = records(out)
+    assert [(answer["landmark"], answer["labels"]) for answer in answers] == [(name, "folders") for name in PLACES]
+    votes = {vote["id"]: vote["landmark"] for answer in answers for vote in answer["neighbours"]}
+    assert votes == {
+        "two.png": None,
+        **{f"old town/{name}/{name}-one.png": name for name in PLACES},
+        **{f"old town/{name}/{name}-two.png": name for name in PLACES[:2]},
+    }
+    assert err.count(ROOTLESS) == 1
+    table, _ = run("recognize", "queries", "-i", "i", "--labels", "folders", "--format", "table", "-q")
+    assert table.splitlines()[0].split() == ["image", "landmark", "score", "labels", "why"]
+    assert table.count(" folders ") == 3
+
+
+def test_folders_in_a_tar_are_landmarks(sorted_photos, run):
+    with tarfile.open("photos.tar", "w") as tar:
+        tar.add("photos", ".")
+    make_index(run, "photos.tar")
+    out, err = run("recognize", "queries", "-i", "i", "--labels", "folders", "--neighbours", 2)
+    assert [answer["landmark"] for answer in records(out)] == list(PLACES)
+    assert "1 of 6 ids of i have no folder" in err
+
+
+@pytest.mark.parametrize(
+    ("photos", "ids", "count", "example"),
+    [("photos", "stem", 6, "two"), ("photos/old town/arch", "auto", 2, "arch-one.png")],
+)
+def test_an_index_without_folders_has_no_landmarks_of_theirs(photos, ids, count, example, sorted_photos, run):
+    make_index(run, photos, ids=ids)
+    for command in ("recognize", "search"):
+        out, err = run(command, "queries", "-i", "i", "--labels", "folders", wanted=1)
+        assert out == ""
+        (line,) = err.splitlines()
+        assert f"{count} of {count} ids of i have no folder, such as {example!r}" in line
+        assert "embed --ids path PHOTOS keeps folders" in line
+
+
+def test_a_file_called_folders_is_given_with_its_folder(place, run):
+    (place / "labels.csv").rename(place / "folders")
+    out, _ = run("recognize", "queries", "-i", "places", "--labels", "./folders")
+    assert {(answer["landmark"], answer["labels"]) for answer in records(out)} == {
+        (name, "./folders") for name in PLACES
+    }
+    told = unboxed(run("recognize", "queries", "-i", "places", "--labels", "folder", wanted=2)[1])
+    assert "file 'folder' does not exist: wanted a CSV, or the word folders" in told
+    told = unboxed(run("recognize", "queries", "-i", "places", "--labels", "./index", wanted=2)[1])
+    assert "'./index' is a folder: wanted a CSV, or the word folders" in told
+
+
+def test_neighbours_of_a_search_have_landmarks(sorted_photos, run):
+    (sorted_photos / "photos/old town/gate").rename(sorted_photos / "photos/g&<te>")
+    make_index(run, "photos")
+    command = ("search", "queries/gate-query.png", "-i", "i", "--top", 2)
+    (plain,) = records(run(*command)[0])
+    out, err = run(*command, "--labels", "folders", "--html", "sheet.html")
+    (answer,) = records(out)
+    assert answer.pop("labels") == "folders"
+    assert {hit["id"]: hit.pop("landmark") for hit in answer["neighbours"]} == {
+        "g&<te>/gate-one.png": "g&<te>",
+        "two.png": None,
+    }
+    assert answer == plain
+    assert err.count(ROOTLESS) == 1
+    page = (sorted_photos / "sheet.html").read_text()
+    assert "<h1>Neighbours in i; landmarks: folders</h1>" in page
+    assert page.count("<i>") == page.count("<i>g&amp;&lt;te&gt;</i> g&amp;&lt;te&gt;/gate-one.png") == 1
+    head, first, *_ = run(*command, "--labels", "folders", "--format", "csv")[0].splitlines()
+    assert head == "image,rank,score,landmark,id,source,labels,error"
+    assert first.startswith("queries/gate-query.png,1,")
+    assert first.endswith(",folders,")
+
+
+def test_neighbours_of_a_search_have_landmarks_of_a_csv(place, run):
+    command = ("search", "queries/gate-query.png", "-i", "places", "--top", 2)
+    (answer,) = records(run(*command, "--labels", "labels.csv", "--ids", "stem")[0])
+    assert answer["labels"] == "labels.csv"
+    assert [hit["landmark"] for hit in answer["neighbours"]] == ["gate", "gate"]
+    for labels in ((), ("--labels", "folders")):
+        assert "is of a CSV of --labels" in unboxed(run(*command, *labels, "--ids", "stem", wanted=2)[1])
 
 
 def test_a_submission_has_the_ids_of_features(place, run):
@@ -112,6 +216,7 @@ def test_without_labels_each_image_is_a_landmark_of_its_own(place, run):
     out, _ = run("recognize", "index/dome-one.png", "-i", "places")
     (answer,) = records(out)
     assert answer["landmark"] == "dome-one"
+    assert answer["labels"] is None
     assert answer["neighbours"][0]["cosine"] == pytest.approx(1, abs=1e-5)
 
 

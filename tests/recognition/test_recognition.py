@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landmark_onnx.errors import RuleError, TableError
+from landmark_onnx.errors import RuleError, SearchError, TableError
 from landmark_onnx.evaluation.solutions import Prediction, read_images, read_predictions
 from landmark_onnx.evaluation.submissions import convert, landmark_words, submission_file
 from landmark_onnx.images.ids import IdRule
-from landmark_onnx.recognition.landmark_labels import read_landmarks
+from landmark_onnx.recognition.landmark_labels import check_folders, folder_landmark, read_landmarks
 from landmark_onnx.recognition.rules import Rule, apply_rules, covered, read_rules, unknown_classes
 from landmark_onnx.recognition.votes import ClassVote, class_votes, combine, neighbour_vote
 from landmark_onnx.results import Classification, Detections
@@ -221,6 +221,35 @@ def test_a_file_without_landmarks_says_what_it_wanted(tmp_path):
     file.write_text("image" * 1000 + "\n")
     with pytest.raises(TableError, match=r"its first line has: imageimageimageimageimageimageimageimage$"):
         read_landmarks(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "landmark"),
+    [
+        ("eiffel/1.jpg", "eiffel"),
+        ("paris/Notre Dame/1.jpg", "Notre Dame"),
+        ("/photos/eiffel/1.jpg", "eiffel"),
+        ("./eiffel//1.jpg", "eiffel"),
+        ("../eiffel/1.jpg", "eiffel"),
+        ("a..b/1.jpg", "a..b"),
+        ("1.jpg", None),
+        ("./1.jpg", None),
+        ("/1.jpg", None),
+        ("../1.jpg", None),
+        ("0a1b2c3d4e5f6071", None),
+        ("", None),
+    ],
+)
+def test_a_folder_is_a_landmark(name, landmark):
+    assert folder_landmark(name) == landmark
+
+
+def test_ids_without_a_folder_are_told_and_refused_if_all_are():
+    assert check_folders(["eiffel/1.jpg", "louvre/1.jpg"], "places") == check_folders([], "places") == ""
+    told = check_folders(["eiffel/1.jpg", "2.jpg", "3.jpg"], "places")
+    assert told.startswith("2 of 3 ids of places have no folder, such as '2.jpg': they have no landmark; ")
+    with pytest.raises(SearchError, match=r"2 of 2 ids of places have no folder, such as '2.jpg'.* embed --ids path"):
+        check_folders(["2.jpg", "3.jpg"], "places")
 
 
 # --- Submissions ---

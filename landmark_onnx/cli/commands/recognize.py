@@ -40,7 +40,7 @@ def _why(record: Record) -> str:
 
 
 VIEW = View(
-    (Column("image"), Column("landmark"), Column("score", ".4f"), Column("why")),
+    (Column("image"), Column("landmark"), Column("score", ".4f"), Column("labels"), Column("why")),
     lambda record: [{**record, "why": _why(record)}],
 )
 
@@ -82,8 +82,7 @@ def recognize_images(
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         opened.check()
         # Files are read first: models take long.
-        class_names, rules = voting.class_names(), veto.read_rules()
-        landmark_of = labels.of(opened, str(index), report)
+        class_names, rules, landmark_of = voting.class_names(), veto.read_rules(), labels.of(opened, str(index), report)
         sources = expand(images, report.note, follow_links=batch.follow_links)
         loader = Loader(engine, batch, report, source)
         recognizer = Recognizer(
@@ -95,6 +94,7 @@ def recognize_images(
             rules=rules,
             neighbours=voting.neighbours,
             neighbour_weight=voting.neighbour_weight,
+            labels=labels.labels,
         )
         answers = recognizer.paced(sources)
         emit(_submitted(answers, kaggle, labels.ids) if kaggle else answers, VIEW, output, report)

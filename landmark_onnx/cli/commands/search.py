@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +24,7 @@ from landmark_onnx.cli.options import (
 from landmark_onnx.cli.output import Column, Record, View
 from landmark_onnx.cli.progress import Reporter
 from landmark_onnx.cli.run import emit, reporting
+from landmark_onnx.cli.votes import Labels
 
 if TYPE_CHECKING:
     from landmark_onnx.results import Failure
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 
 
 def _rows(record: Record) -> list[Record]:
-    return [{"image": record["image"], **neighbour} for neighbour in record["neighbours"]]
+    once = {"image": record["image"], "labels": record.get("labels")}
+    return [{**once, **neighbour} for neighbour in record["neighbours"]]
 
 
 COLUMNS = (Column("image", once=True), Column("rank", "d"), Column("score", ".6f"), Column("id"), Column("source"))
 VIEW = View(COLUMNS, _rows)
+LABELLED = View((*COLUMNS[:3], Column("landmark"), *COLUMNS[3:], Column("labels", once=True)), _rows)
 
 Queried = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help=IMAGES_HELP, show_default=False)]
 Folder = Annotated[Path, typer.Option("--index", "-i", metavar="INDEX", help="Folder of the index.")]
@@ -109,7 +112,7 @@ class Sheet:
         return moves
 
     def shown(
-        self, answers: "Iterator[Answer | Failure | None]", index: Path, report: Reporter
+        self, answers: "Iterator[Answer | Failure | None]", title: str, report: Reporter
     ) -> "Iterator[Answer | Failure | None]":
         """The answers, each on its way onto the sheet, if one is wanted; notes at the end on what is not on it."""
         if self.html is None:
@@ -117,7 +120,7 @@ class Sheet:
             return
         from landmark_onnx.search.html_report import MAX_BYTES, contact_sheet
 
-        with contact_sheet(self.html, f"Neighbours in {index}", self._moves()) as sheet:
+        with contact_sheet(self.html, title, self._moves()) as sheet:
             for answer in answers:
                 if answer is not None:
                     sheet.show(answer)
@@ -142,6 +145,7 @@ def find(
     batch: Images,
     output: Output,
     sheet: Sheet,
+    labels: Labels,
     query: Queried = None,
     top: Top = 100,
     features: Features = None,
@@ -153,17 +157,16 @@ def find(
     from landmark_onnx.search.open import open_index
     from landmark_onnx.search.queries import embedded
 
-    if bool(query) == bool(features):
-        raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
+    _check_queries(query, features, model)
     if step and approximate:
         raise typer.BadParameter("steps search exactly", param_hint="--approximate")
-    if features and model:
-        raise typer.BadParameter("queries of --features have been embedded already", param_hint="--model")
     sheet.check()
+    labels.check_ids()
     steps = _steps(step or [])
     with reporting(output) as report, contextlib.closing(open_index(index)) as opened:
         opened.check(steps=steps, approximate=approximate)
         check_destination(sheet.html)
+        landmark_of = labels.of(opened, str(index), report)
         queries: Iterator[Queries | Failure | None]
         if features:
             queries = _precomputed(features, opened.ensemble, index)
@@ -171,8 +174,17 @@ def find(
             images = expand(query or [], report.note, follow_links=batch.follow_links)
             retrievers = Loader(engine, batch, report, source).of_index(opened.ensemble, model or [], str(index))
             queries = embedded(images, opened.ensemble, retrievers)
-        answers = _answered(queries, opened, top, steps, approximate=approximate)
-        emit(sheet.shown(answers, index, report), VIEW, output, report)
+        found = _answered(queries, opened, top, steps, approximate=approximate)
+        answers = _labelled(found, landmark_of, labels.labels)
+        title = f"Neighbours in {index}" + (f"; landmarks: {labels.labels}" if labels.labels else "")
+        emit(sheet.shown(answers, title, report), LABELLED if labels.labels else VIEW, output, report)
+
+
+def _check_queries(images: list[str] | None, features: Path | None, model: list[str] | None) -> None:
+    if bool(images) == bool(features):
+        raise typer.BadParameter("wanted images, or --features FOLDER, and not both", param_hint="QUERY")
+    if features and model:
+        raise typer.BadParameter("queries of --features have been embedded already", param_hint="--model")
 
 
 def _steps(specs: list[str]) -> "tuple[Step, ...]":
@@ -207,3 +219,12 @@ def _answered(
             yield from index.answer(part, top, steps=steps, approximate=approximate)
         else:
             yield part
+
+
+def _labelled(
+    answers: "Iterator[Answer | Failure | None]", landmark_of: Callable[[str], str | None], labels: str | None
+) -> "Iterator[Answer | Failure | None]":
+    from landmark_onnx.search.answers import Answer
+
+    for answer in answers:
+        yield answer.labelled(landmark_of, labels) if labels and isinstance(answer, Answer) else answer
