@@ -14,8 +14,9 @@ from landmark_onnx.images.decode import Damaged, ReadOptions, is_many
 from landmark_onnx.images.limits import MAX_PIXELS
 from landmark_onnx.images.pixels import Colour
 from landmark_onnx.inference.batching import BATCH_SIZE
+from landmark_onnx.inference.decoders import to_detections
 from landmark_onnx.inference.pipeline import Known, Pipeline
-from landmark_onnx.inference.postprocess import cosine, to_classification, to_detections, to_embedding
+from landmark_onnx.inference.postprocess import cosine, to_classification, to_embedding
 from landmark_onnx.modelfile.metadata import decode_metadata
 from landmark_onnx.precision import Precision
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
@@ -226,7 +227,7 @@ class Detector(Model[Detections]):
         self._pipeline = dataclasses.replace(self._pipeline, card=dataclasses.replace(self.card, postprocess=rule))
 
     def _answer(self, feeds: Tensors, outputs: Tensors) -> Detections:
-        return to_detections(self.card.postprocess, feeds, outputs, self.names)
+        return to_detections(self.card, feeds, outputs, self.names)
 
 
 def _request(provider: ProviderRequest | str, precision: Precision | None) -> ProviderRequest:

@@ -73,6 +73,37 @@ class Tensors:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *sizes])
 
 
+def queries_file(queries: int = 300, classes: int = 80) -> bytes:
+    """A detector like D-FINE's: `pixel_values` of any sides; `logits` and `pred_boxes`, of which one is sure."""
+    random = np.random.default_rng(0)
+    logits = np.full((1, queries, classes), -9, np.float32)
+    logits[0, 7, 16] = 3
+    weights = {
+        "grid": random.uniform(0.2, 0.6, (1, queries, 4)).astype(np.float32),
+        "unsure": logits,
+        "little": np.array(1e-3, np.float32),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["pixel_values"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "little"], ["change"]),
+        helper.make_node("Unsqueeze", ["change", "axes"], ["changes"]),
+        helper.make_node("Add", ["unsure", "changes"], ["logits"]),
+        helper.make_node("Add", ["grid", "changes"], ["pred_boxes"]),
+    ]
+    shapes = {"logits": classes, "pred_boxes": 4}
+    graph = helper.make_graph(
+        nodes,
+        "stand-in",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", queries, last]) for name, last in shapes.items()],
+        [
+            numpy_helper.from_array(np.asarray(values), name)
+            for name, values in (weights | {"axes": np.array([1, 2])}).items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+
+
 PROGRAM = """
 import sys
 import paddle

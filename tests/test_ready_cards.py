@@ -25,7 +25,7 @@ from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import preprocess
 from servers import serving
-from stand_ins import Tensors, paddle_release
+from stand_ins import Tensors, paddle_release, queries_file
 
 STAND_INS = {
     "dinov2_small": Tensors(
@@ -165,6 +165,27 @@ def test_a_file_of_another_size_is_refused(hosted, run):
     assert done.code == 1
     assert str(len(hosted.data) + 1) in done.err
     assert str(len(hosted.data)) in done.err
+
+
+def test_the_detector_names_what_it_finds(tmp_path, monkeypatch, run):
+    card, data = shipped_cards()["dfine_s_coco"], queries_file()
+    source = dataclasses.replace(card.source, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv(OFFLINE_VARIABLE, raising=False)
+    Path(f"{NAME}.toml").write_text(card_toml(dataclasses.replace(card, name=NAME, source=source)), encoding="utf-8")
+    write_image(tmp_path / "dog.png", fakes.photo(300, 400))
+    with serving(b"") as server:
+        server.files = {path_of(card.source.url): data}
+        monkeypatch.setenv("HF_ENDPOINT", server.url("").rstrip("/"))
+        succeeds(run, "models", "pull", NAME)
+    (found,) = succeeds(run, "det", "-m", NAME, "dog.png", "--format", "json").json
+    (box,) = found["detections"]
+    assert (box["category_id"], box["name"]) == (16, "dog")
+    assert box["score"] == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-2)
+    succeeds(run, "models", "verify", NAME)
+    succeeds(run, "bundle", NAME, "-o", "bundle")
 
 
 def test_a_card_has_what_a_user_must_know():

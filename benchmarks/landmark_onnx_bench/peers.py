@@ -10,7 +10,8 @@ from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import SessionError
 from landmark_onnx.extras import extra
 from landmark_onnx.images.decode import read_image
-from landmark_onnx.inference.postprocess import to_classification, to_detections, to_embedding
+from landmark_onnx.inference.decoders import to_detections
+from landmark_onnx.inference.postprocess import to_classification, to_embedding
 from landmark_onnx.inference.preprocess import collate, resize
 from landmark_onnx.model import TOP
 from landmark_onnx.modelfile.metadata import read_metadata
@@ -141,7 +142,7 @@ def decode(card: ModelCard, feeds: Tensors, outputs: Tensors) -> Result:
         return to_embedding(card.postprocess, outputs)
     if card.task == "cls":
         return to_classification(card.postprocess, outputs, TOP, {})
-    return to_detections(card.postprocess, feeds, outputs, {})
+    return to_detections(card, feeds, outputs, {})
 
 
 def _module(name: str, of_extra: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from landmark_onnx.errors import CardError
 from landmark_onnx.files.structure import Count, DocumentError, Matches, Within, structure
-from landmark_onnx.tasks import INPUTS, OUTPUTS, Task
+from landmark_onnx.tasks import DECODERS, DETECTOR_INPUTS, INPUTS, OUTPUTS, Decoder, Task
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Source:
     a state dict of torch's older form. bytes: its size, 0 if not known.
     data_url: the second file of a model of two: the weights beside an ONNX file, or beside a Paddle program.
     labels: file that maps class index to name, if there is one: inside the release, beside the card or beside the
-    model; imagenet1k.txt comes with this package. labels_url: where it is to be had.
+    model; imagenet1k.txt and coco80.txt come with this package. labels_url: where it is to be had.
     """
 
     network: str = "program"
@@ -98,6 +98,7 @@ class Postprocess:
     pool: what becomes of an output (N, T, D) of T tokens: the first one, their mean, or a refusal.
     dimension: values of an embedding, 0 if the card does not say it.
     normalise: divide embeddings by their L2 norm. softmax: the classifier answers logits, not probabilities.
+    decoder: what a detector answers, see `landmark_onnx.inference.decoders`.
     score, iou, keep: detection thresholds and the most boxes of an image.
     variances: scale of the box deltas dx, dy, dw, dh.
     """
@@ -106,6 +107,7 @@ class Postprocess:
     dimension: Annotated[int, Within(0, 1 << 20)] = 0
     normalise: bool = False
     softmax: bool = False
+    decoder: Decoder = "rois"
     score: Share = 0.1
     iou: Share = 0.5
     keep: Annotated[int, Within(1, 1_000_000)] = 100
@@ -176,16 +178,26 @@ class ModelCard:
         return dataclasses.asdict(self)
 
     def input_names(self) -> tuple[str, ...]:
-        """The ONNX file's input names, in the order of `types.INPUTS`."""
-        return tuple(self.inputs.get(name, name) for name in INPUTS[self.task])
+        """The ONNX file's input names, in the order of `input_keys`."""
+        return tuple(self.inputs.get(name, name) for name in self.input_keys())
+
+    def input_keys(self) -> tuple[str, ...]:
+        """Our names of the inputs: those of the task; a detector of another decoder has those that the card names."""
+        if self.postprocess.decoder == "rois":
+            return INPUTS[self.task]
+        return tuple(name for name in DETECTOR_INPUTS if name == "image" or name in self.inputs)
+
+    def output_keys(self) -> tuple[str, ...]:
+        """Our names of the outputs: those of the task, or of a detector's decoder."""
+        return DECODERS[self.postprocess.decoder] if self.task == "det" else OUTPUTS[self.task]
 
     def file_inputs(self, feeds: Mapping[str, T]) -> dict[str, T]:
         """What is fed under our names, under the ONNX file's."""
-        return {theirs: feeds[ours] for ours, theirs in zip(INPUTS[self.task], self.input_names(), strict=True)}
+        return {theirs: feeds[ours] for ours, theirs in zip(self.input_keys(), self.input_names(), strict=True)}
 
     def output_names(self) -> tuple[str, ...]:
-        """The ONNX file's output names, in the order of `types.OUTPUTS`."""
-        return tuple(self.outputs.get(name, name) for name in OUTPUTS[self.task])
+        """The ONNX file's output names, in the order of `output_keys`."""
+        return tuple(self.outputs.get(name, name) for name in self.output_keys())
 
 
 def _check(card: ModelCard, origin: str) -> None:
@@ -220,10 +232,12 @@ def _preprocess_rules(prep: Preprocess) -> dict[str, bool]:
 
 def _card_rules(card: ModelCard) -> dict[str, bool]:
     prep, post, source = card.preprocess, card.postprocess, card.source
+    inputs = INPUTS[card.task] if post.decoder == "rois" else DETECTOR_INPUTS
     return {
-        "preprocess: resize: wanted short_side_capped for task det alone": (
-            (prep.resize == "short_side_capped") == (card.task == "det")
+        "preprocess: resize: wanted short_side_capped for the decoder rois of task det, and for that alone": (
+            (prep.resize == "short_side_capped") == (card.task == "det" and post.decoder == "rois")
         ),
+        "postprocess: decoder: wanted for task det alone": card.task == "det" or post.decoder == "rois",
         "postprocess: pool, dimension: wanted for task retrieval alone": (
             card.task == "retrieval" or (post.pool, post.dimension) == ("none", 0)
         ),
@@ -231,6 +245,6 @@ def _card_rules(card: ModelCard) -> dict[str, bool]:
         "source: labels_sha256: wanted with labels_url": bool(source.labels_sha256) >= bool(source.labels_url),
         "golden: sha256: wanted with url": bool(card.golden.sha256) >= bool(card.golden.url),
         "protocols: wanted names of scores": set(card.protocols) <= set(card.scores),
-        f"inputs: wanted keys among {', '.join(INPUTS[card.task])}": set(card.inputs) <= set(INPUTS[card.task]),
-        f"outputs: wanted keys among {', '.join(OUTPUTS[card.task])}": set(card.outputs) <= set(OUTPUTS[card.task]),
+        f"inputs: wanted keys among {', '.join(inputs)}": set(card.inputs) <= set(inputs),
+        f"outputs: wanted keys among {', '.join(card.output_keys())}": set(card.outputs) <= set(card.output_keys()),
     }

@@ -139,7 +139,7 @@ def read_manifest(folder: Path) -> FeatureManifest:
         raise FeatureError(f"{path}: damaged ({error}): embed again with --restart") from error
 
 
-LATER = ("antialias", "rounding", "offset", "pad", "pad_place", "pool")
+LATER = ("antialias", "rounding", "offset", "pad", "pad_place", "pool", "decoder")
 """Keys of a card that count where they are set: those made before there were such keys keep their digest."""
 
 

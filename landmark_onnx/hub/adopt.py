@@ -131,7 +131,7 @@ def _labels(path: Path, adoption: Adoption) -> dict[str, dict[str, str]]:
 
 def _check_labels(card: ModelCard, labels: Mapping[str, str], outputs: Tensors) -> None:
     """Names of other classes than the model has are those of another model; detectors may have classes without any."""
-    if not labels or "probability" not in outputs:
+    if not labels or "probability" not in outputs or "classes" in outputs:
         return
     count = outputs["probability"].shape[-1]
     named = set(map(int, labels))

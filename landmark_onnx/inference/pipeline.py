@@ -17,7 +17,6 @@ from landmark_onnx.inference.preprocess import collate, resize
 from landmark_onnx.results import Failure, Result, Timing
 from landmark_onnx.runtime.cpu import available_cores
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.tasks import INPUTS
 from landmark_onnx.types import ImageSource, Tensors
 
 logger = logging.getLogger(__name__)
@@ -125,8 +124,7 @@ class Pipeline(Generic[R]):
 
     def _room(self, pixels: int) -> int:
         """How many images of so many pixels make a batch."""
-        alone = len(INPUTS[self.card.task]) > 1
-        return 1 if alone else max(1, min(self.batch_size, BATCH_PIXELS // pixels))
+        return 1 if self.card.task == "det" else max(1, min(self.batch_size, BATCH_PIXELS // pixels))
 
     def _sort_in(self, buckets: Buckets[Prepared], position: int, item: Prepared | Failure) -> dict[int, R | Failure]:
         """Put an image to its like; a failure is its own answer."""

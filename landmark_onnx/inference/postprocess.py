@@ -28,7 +28,7 @@ MAX_LOG_SCALE = np.float32(math.log(1000 / 16))
 
 def to_embedding(rule: Postprocess, outputs: Tensors) -> Embedding:
     """{"embedding": (1, D)} -> Embedding. Raises: SessionError if a value is not finite."""
-    vector = _finite(outputs["embedding"].reshape(-1).astype(np.float32), "embedding")
+    vector = finite(outputs["embedding"].reshape(-1).astype(np.float32), "embedding")
     if rule.normalise:
         vector = vector / max(np.linalg.norm(vector.astype(np.float64)), np.finfo(np.float32).tiny)
     return Embedding(vector=vector.astype(np.float32))
@@ -57,7 +57,7 @@ def cosines(a: Array, b: Array) -> npt.NDArray[np.float64]:
 
 def to_classification(rule: Postprocess, outputs: Tensors, top: int, names: Mapping[int, str]) -> Classification:
     """{"probability": (1, C)} -> the `top` best classes; of equal ones the lower index first."""
-    probability = _finite(outputs["probability"].reshape(-1), "probability")
+    probability = finite(outputs["probability"].reshape(-1), "probability")
     if rule.softmax:
         exponentials = np.exp(probability - probability.max())
         probability = exponentials / exponentials.sum()
@@ -65,21 +65,21 @@ def to_classification(rule: Postprocess, outputs: Tensors, top: int, names: Mapp
     return Classification(indices=order, scores=probability[order].astype(np.float32), names=named(names, order))
 
 
-def to_detections(rule: Postprocess, feeds: Tensors, outputs: Tensors, names: Mapping[int, str]) -> Detections:
+def decode_rois(rule: Postprocess, feeds: Tensors, outputs: Tensors, names: Mapping[int, str]) -> Detections:
     """{"rois": (R, 4), "probability": (R, C), "deltas": (R, 4C)} -> boxes in pixels of the image.
 
     Decodes each (roi, class) pair whose score passes, clips it in the scaled frame, divides by the scale, then runs
     NMS per class and keeps the best `rule.keep` of all classes, ties included. Source: `get_dt_res_common`.
     """
     height, width, scale = feeds["im_info"][0]
-    rois, probability = outputs["rois"], _finite(outputs["probability"], "probability")
+    rois, probability = outputs["rois"], finite(outputs["probability"], "probability")
     if not rois.any():  # Paddle's generate_proposals answers one box of zeros where no proposal is left
         rois, probability = rois[:0], probability[:0]
     roi, category = np.nonzero(probability[:, 1:] >= np.float32(rule.score))
     category += 1
     scores = probability[roi, category]
     deltas = outputs["deltas"].reshape(-1, probability.shape[1], 4)[roi, category]
-    rois, deltas = _finite(rois[roi], "rois"), _finite(deltas, "deltas")
+    rois, deltas = finite(rois[roi], "rois"), finite(deltas, "deltas")
     boxes = decode_boxes(rois, deltas * np.array(rule.variances, np.float32))
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32) - 1) / scale
     order = np.argsort(-scores, kind="stable")
@@ -149,7 +149,7 @@ def _best(values: Array, count: int) -> Int64:
     return candidates[np.argsort(-values[candidates], kind="stable")][:count]
 
 
-def _finite(values: Array, name: str) -> Array:
+def finite(values: Array, name: str) -> Array:
     """`values` in float32 or better. Raises: SessionError if one is not finite."""
     if not np.isfinite(values).all():
         raise SessionError(f"the model's {name} has values that are not finite: its file is damaged or its weights are")

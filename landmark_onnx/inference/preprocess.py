@@ -45,8 +45,9 @@ ROUNDINGS: Mapping[str, Callable[[float], int]] = {"floor": math.floor, "ceil": 
 
 
 def preprocess(rule: Preprocess, image: Image, *, as_uint8: bool = False) -> Tensors:
-    """(H, W, 3) BGR uint8 -> {"image": (1, C, H', W') float32}, C = 3, or 1 for colour "gray".
+    """(H, W, 3) BGR uint8 -> {"image": (1, C, H', W') float32}, C = 3, or 1 for colour "gray", and what `resize` tells.
 
+    Beside them {"im_shape", "scale_factor": (1, 2) float32}: height and width after the resize, by those of the photo.
     "short_side_capped" adds {"im_info": (1, 3) float32}: height, width of the scaled image in pixels, and the scale.
     as_uint8: for a file that normalises by itself, {"image": (1, H', W', C) uint8}, BGR as resized and cropped.
     Raises: CardError if `as_uint8` is asked of "short_side_capped", which normalises before it resizes.
@@ -64,6 +65,8 @@ def preprocess(rule: Preprocess, image: Image, *, as_uint8: bool = False) -> Ten
 def resize(rule: Preprocess, image: Image) -> Tensors:
     """(H, W, 3) BGR uint8 -> what `collate` makes a batch of: {"image": (1, H', W', C) uint8}, cropped too.
 
+    And {"frame": (1, 6) float32}, all in pixels: height and width of the photo; height and width that it was resized
+    to; how far below the top and right of the left of the image it begins, below 0 where a crop cut that off.
     "short_side_capped" is done with the image here, and its tensors are those of `preprocess`.
     """
     return RESIZES[rule.resize](rule, image)
@@ -79,23 +82,26 @@ def collate(rule: Preprocess, items: Sequence[Tensors], *, as_uint8: bool = Fals
         if as_uint8:
             raise CardError(f"preprocess.resize: {rule.resize} normalises before it resizes: a file cannot take uint8")
         return {name: _joined([item[name] for item in items]) for name in items[0]}
+    frames = _joined([item["frame"] for item in items])
+    resized = frames[:, 2:4]
+    feeds = {"frame": frames, "im_shape": resized, "scale_factor": resized / frames[:, :2]}
     if as_uint8:
-        return {"image": _joined(images)}
+        return feeds | {"image": _joined(images)}
     tensor = np.empty((len(images), rule.channels, *images[0].shape[1:3]), np.float32)
     for image, row in zip(images, tensor, strict=True):
         normalise_into(rule, image[0], row)
-    return {"image": tensor}
+    return feeds | {"image": tensor}
 
 
 def short_side_floor(rule: Preprocess, image: Image) -> Tensors:
     """Resize on uint8 so that the short side is `size`, floor each side to `multiple`, crop the centre."""
     height, width = image.shape[:2]
-    return _cropped(rule, _resize(rule, image, floored_size(rule, width, height)))
+    return _cropped(rule, image, _resize(rule, image, floored_size(rule, width, height)))
 
 
 def exact(rule: Preprocess, image: Image) -> Tensors:
     """Resize on uint8 to height `size` and `width`, or to a square, whatever the ratio; crop the centre."""
-    return _cropped(rule, _resize(rule, image, (rule.width or rule.size, rule.size)))
+    return _cropped(rule, image, _resize(rule, image, (rule.width or rule.size, rule.size)))
 
 
 def letterbox(rule: Preprocess, image: Image) -> Tensors:
@@ -106,13 +112,13 @@ def letterbox(rule: Preprocess, image: Image) -> Tensors:
     rounded = math.floor if rule.rounding == "floor" else round_half_away
     inside = max(1, rounded(height * scale)), max(1, rounded(width * scale))
     colour = np.array(rule.pad or [0] * rule.channels, np.uint8)
-    box = np.empty((1, rows, columns, rule.channels), np.uint8)
+    box = np.empty((rows, columns, rule.channels), np.uint8)
     box[:] = colour[::-1] if rule.colour == "rgb" else colour
     top, left = (_before(rule, rows, inside[0]), _before(rule, columns, inside[1]))
     if rule.pad_place == "corner":
         top = left = 0
-    box[0, top : top + inside[0], left : left + inside[1]] = _resize(rule, image, inside[::-1])
-    return {"image": box}
+    box[top : top + inside[0], left : left + inside[1]] = _resize(rule, image, inside[::-1])
+    return _framed(box, image, inside, top, left)
 
 
 def short_side_capped(rule: Preprocess, image: Image) -> Tensors:
@@ -188,12 +194,19 @@ def coloured(rule: Preprocess, image: Image) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)[..., np.newaxis]
 
 
-def _cropped(rule: Preprocess, image: Image) -> Tensors:
-    """The centre of a resized image, if the rule says so, as a batch of one."""
+def _cropped(rule: Preprocess, photo: Image, image: Image) -> Tensors:
+    """The centre of a resized image, if the rule says so."""
+    sides, top, left = image.shape[:2], 0, 0
     if rule.crop:
-        top, left = (_before(rule, length, rule.crop) for length in image.shape[:2])
+        top, left = (_before(rule, length, rule.crop) for length in sides)
         image = image[top : top + rule.crop, left : left + rule.crop]
-    return {"image": image[np.newaxis]}
+    return _framed(image, photo, sides, -top, -left)
+
+
+def _framed(image: Image, photo: Image, resized: tuple[int, ...], top: int, left: int) -> Tensors:
+    """A batch of one, and where the photo is in it. top, left: of the resized photo, below 0 where it is cut off."""
+    frame = np.array([[*photo.shape[:2], *resized, top, left]], np.float32)
+    return {"image": image[np.newaxis], "frame": frame}
 
 
 def _before(rule: Preprocess, whole: int, part: int) -> int:

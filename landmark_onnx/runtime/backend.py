@@ -6,6 +6,9 @@ from typing import Protocol
 
 from landmark_onnx.types import Array, Tensors
 
+FLOATS = ("float16", "float32", "float64")
+"""Kinds of floating-point values."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Port:

@@ -85,5 +85,6 @@ def _profile(workload: ShapeProfile, batch: int, height: int, width: int) -> str
     image, *others = workload.card.input_names()
     channels = workload.card.preprocess.channels
     sides = (height, width, channels) if workload.channels_last else (channels, height, width)
-    shapes = {image: (batch, *sides)} | dict.fromkeys(others, (batch, 3))
+    values = 3 if workload.card.postprocess.decoder == "rois" else 2  # of im_info; of im_shape and scale_factor
+    shapes = {image: (batch, *sides)} | dict.fromkeys(others, (batch, values))
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())

@@ -11,7 +11,7 @@ import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError, SessionError
-from landmark_onnx.runtime.backend import Port, shape_text
+from landmark_onnx.runtime.backend import FLOATS, Port, shape_text
 from landmark_onnx.tasks import OUTPUTS, Task
 from landmark_onnx.types import Array, Tensors
 
@@ -20,8 +20,6 @@ MOST_VALUES = 1 << 20
 
 MOST_PAIRS = 1 << 24
 """Of rois and classes: thirty times those of the released detector."""
-
-FLOATS = ("float16", "float32", "float64")
 
 WANTED: Mapping[Task, str] = {
     "retrieval": f"(N, D): an embedding of up to {MOST_VALUES} values for each of N images",

@@ -18,6 +18,7 @@ from landmark_onnx.runtime import onnxruntime_backend as onnx_runtime
 from landmark_onnx.runtime import openvino_backend as openvino_runtime
 from landmark_onnx.runtime.backend import Port, Runner
 from landmark_onnx.runtime.cpu import default_threads
+from landmark_onnx.runtime.detector_outputs import check_boxes, conform_boxes
 from landmark_onnx.runtime.gpu_options import ShapeProfile
 from landmark_onnx.runtime.inputs import ImageInput, filled
 from landmark_onnx.runtime.onnxruntime_backend import Chain, OnnxRuntime, Start
@@ -116,7 +117,8 @@ class Session:
         ):
             if missing := [name for name in wanted if name not in got]:
                 raise ModelFileError(f"{self.path}: {kind}: wanted {', '.join(missing)}, got {', '.join(got)}")
-        check_declared(card, self._runner.outputs, str(self.path))
+        check = check_declared if card.postprocess.decoder == "rois" else check_boxes
+        check(card, self._runner.outputs, str(self.path))
         if own is None:
             own = _is_own(self._facts("card", "source"))
         self._image = ImageInput.of(card, self._runner.inputs, own=own, origin=str(self.path))
@@ -149,10 +151,15 @@ class Session:
         try:
             values = self._runner.run(card.output_names(), renamed)
         except Exception as error:  # runtimes' exceptions have no public base class
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+            shapes = ", ".join(f"{name} {feeds[name].shape}" for name in card.input_keys())
             logger.info("%s: cannot run %s", self.path, shapes, exc_info=True)
             raise SessionError(f"{self.path}: {self.provider} cannot run {shapes}: {reason_of(error)}") from error
-        outputs = conform(card, len(feeds["image"]), values, str(self.path))
+        image = feeds["image"]
+        if card.postprocess.decoder == "rois":
+            outputs = conform(card, len(image), values, str(self.path))
+        else:
+            sides = image.shape[1:3] if self.input_kind == "uint8" else image.shape[2:]
+            outputs = conform_boxes(card, sides, values, str(self.path))
         for name, array in outputs.items():
             if (width := self._widths.setdefault(name, array.shape[1])) != array.shape[1]:
                 raise SessionError(

@@ -10,7 +10,8 @@ import numpy as np
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.images.decode import read_image
-from landmark_onnx.inference.postprocess import cosines, to_detections
+from landmark_onnx.inference.decoders import to_detections
+from landmark_onnx.inference.postprocess import cosines
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.precision import MEASURES, Floor
 from landmark_onnx.results import Detections
@@ -110,7 +111,7 @@ def answers(card: ModelCard, photos: Sequence[Photo], run: Run) -> list[Answer]:
 def answer(card: ModelCard, fed: Tensors, outputs: Tensors) -> Answer:
     """What is kept of a run that was fed `fed`."""
     if card.task == "det":
-        return to_detections(card.postprocess, fed, outputs, {})
+        return to_detections(card, fed, outputs, {})
     (name,) = OUTPUTS[card.task]
     return np.asarray(outputs[name]).reshape(-1)
 

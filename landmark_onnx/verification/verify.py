@@ -107,7 +107,7 @@ def reduce_outputs(outputs: Tensors, columns: tuple[int, ...]) -> Tensors:
 def probe_rule(card: ModelCard) -> Preprocess:
     """How a probe's image is prepared: as any image, but small for a detector, whose head runs once for each roi."""
     rule = card.preprocess
-    if card.task != "det":
+    if rule.resize != "short_side_capped":
         return rule
     return dataclasses.replace(rule, size=-(-rule.size // DETECTOR_SCALE), max_side=-(-rule.max_side // DETECTOR_SCALE))
 

@@ -58,6 +58,7 @@ FULL = {
         "dimension": 7,
         "normalise": True,
         "softmax": True,
+        "decoder": "rois",
         "score": 0.3,
         "iou": 0.4,
         "keep": 7,
@@ -187,12 +188,14 @@ def test_a_card_may_be_a_key_of_a_cache():
         ("preprocess.mean", ["a", 0, 0], "preprocess: mean 1: wanted float, got 'a'"),
         ("preprocess.colour", "gray", "preprocess: mean: wanted 1 for colour 'gray', got 3"),
         ("preprocess.pad", [0, 0, 0], "preprocess: pad: wanted for letterbox alone"),
+        ("postprocess.decoder", "rows", "postprocess: decoder: wanted for task det alone"),
+        ("postprocess.decoder", "yolo", "postprocess: decoder: wanted one of 'rois', 'boxes', 'rows', 'detr'"),
         ("postprocess.pool", "cls", "postprocess: pool, dimension: wanted for task retrieval alone"),
         ("postprocess.dimension", 5, "postprocess: pool, dimension: wanted for task retrieval alone"),
         ("preprocess.max_ratio", 0.5, "preprocess: max_ratio: wanted 0 or 1 and more"),
         ("preprocess.max_side", 100, "preprocess: max_side: wanted at least size for this resize"),
         ("preprocess.resize", "short_side_capped", "preprocess: max_side: wanted at least size"),
-        ("task", "det", "preprocess: resize: wanted short_side_capped for task det alone"),
+        ("task", "det", "preprocess: resize: wanted short_side_capped for the decoder rois of task det"),
         ("postprocess.score", 1.5, "postprocess: score: wanted 0 to 1, got 1.5"),
         ("postprocess.iou", float("nan"), "postprocess: iou: wanted a finite number, got nan"),
         ("postprocess.keep", 0, "postprocess: keep: wanted 1 to 1000000, got 0"),
@@ -223,6 +226,20 @@ def test_a_wrong_card_names_its_origin_and_key(path, value, message):
     with pytest.raises(CardError) as caught:
         ModelCard.from_dict(changed(SMALL, path, value), "mine.toml")
     assert str(caught.value).startswith(f"mine.toml: {message}")
+
+
+def test_tensors_of_detectors_follow_from_the_decoder():
+    table = changed(SMALL, "task", "det")
+    rows = ModelCard.from_dict(
+        table | {"postprocess": {"decoder": "rows"}, "inputs": {"image": "x", "scale_factor": "s"}}, "mine.toml"
+    )
+    assert (rows.input_names(), rows.output_names()) == (("x", "s"), ("rows",))
+    detr = ModelCard.from_dict(table | {"postprocess": {"decoder": "detr"}, "outputs": {"boxes": "b"}}, "mine.toml")
+    assert (detr.input_names(), detr.output_names()) == (("image",), ("logits", "b"))
+    with pytest.raises(CardError, match="outputs: wanted keys among logits, boxes"):
+        ModelCard.from_dict(table | {"postprocess": {"decoder": "detr"}, "outputs": {"rois": "b"}}, "mine.toml")
+    with pytest.raises(CardError, match="inputs: wanted keys among image, im_shape, scale_factor"):
+        ModelCard.from_dict(table | {"postprocess": {"decoder": "boxes"}, "inputs": {"im_info": "b"}}, "mine.toml")
 
 
 @pytest.mark.parametrize(

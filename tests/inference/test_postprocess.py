@@ -14,9 +14,9 @@ from landmark_onnx.inference import postprocess
 from landmark_onnx.inference.postprocess import (
     cosine,
     decode_boxes,
+    decode_rois,
     nms,
     to_classification,
-    to_detections,
     to_embedding,
 )
 
@@ -89,7 +89,7 @@ def original_detections(
 
 
 def detect(im_info, rois, probability, deltas, rule=RULE, names=None):
-    return to_detections(
+    return decode_rois(
         rule, {"im_info": im_info}, {"rois": rois, "probability": probability, "deltas": deltas}, names or {}
     )
 
@@ -235,7 +235,7 @@ def test_values_that_are_not_finite_are_an_error(name, value):
     }
     outputs[name][0, -1] = value
     with pytest.raises(SessionError, match=f"the model's {name} has values that are not finite"):
-        to_detections(RULE, {"im_info": INFO}, outputs, {})
+        decode_rois(RULE, {"im_info": INFO}, outputs, {})
 
 
 def test_a_delta_grows_a_box_no_more_than_the_original_allows():

@@ -89,7 +89,6 @@ def test_retrieval_is_the_original_to_the_bit(width, height, seed, name):
     image = draw_image(width, height, seed)
     rule = card(name).preprocess
     got = preprocess(rule, image)
-    assert set(got) == {"image"}
     assert got["image"].dtype == np.float32
     np.testing.assert_array_equal(got["image"], original_retrieval(image, rule.size)[np.newaxis])
 
@@ -101,7 +100,6 @@ def test_retrieval_is_the_original_to_the_bit(width, height, seed, name):
 def test_cls_is_the_original_to_the_bit(width, height, seed):
     image = draw_image(width, height, seed)
     got = preprocess(card("res152_softmax_v1").preprocess, image)
-    assert set(got) == {"image"}
     assert got["image"].shape == (1, 3, 224, 224)
     np.testing.assert_array_equal(got["image"], original_cls(image)[np.newaxis])
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import onnx
 
 from landmark_onnx.cards.schema import ModelCard
-from landmark_onnx.tasks import OUTPUTS
 
 ROIS = "rois"
 """What we call a detector's boxes before they are decoded."""
@@ -17,7 +16,7 @@ ROIS = "rois"
 
 def rois_of(card: ModelCard) -> str:
     """What the card's file calls them; a name that no output has where it is no detector's."""
-    return dict(zip(OUTPUTS[card.task], card.output_names(), strict=True)).get(ROIS, "")
+    return dict(zip(card.output_keys(), card.output_names(), strict=True)).get(ROIS, "")
 
 
 def geometry(graph: onnx.GraphProto, rois: str = ROIS) -> frozenset[str]:
