@@ -4,13 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from landmark_onnx.errors import ImageError, LandmarkError
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
+from landmark_onnx.types import Float32, Int64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +42,7 @@ class Result:
 class Embedding(Result):
     """vector: (D,) float32, D = 512 in the releases, not L2-normalised unless the card says so.
 
+    >>> import numpy as np
     >>> Embedding(image="a.jpg", vector=np.array([0.5, 1], np.float32)).to_json()
     {'image': 'a.jpg', 'embedding': [0.5, 1.0]}
     """
@@ -93,7 +89,8 @@ class Detections(Result):
     """N boxes, by class and then by falling score, as the original lists them.
 
     boxes: (N, 4) float32 x, y, width, height in pixels of the image as decoded; the right edge is x + width - 1.
-    classes: (N,) int64, 1 and up; 0 is background. scores: (N,) float32. names: N names, None where no map says.
+    classes: (N,) int64, as the network numbers them; of the decoder "rois" 1 and up, for 0 is background.
+    scores: (N,) float32. names: N names, None where no map says.
     """
 
     boxes: Float32

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+Float32: TypeAlias = npt.NDArray[np.float32]
+Float64: TypeAlias = npt.NDArray[np.float64]
+Int64: TypeAlias = npt.NDArray[np.int64]
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 """(H, W, 3) uint8, BGR, as OpenCV decodes it."""

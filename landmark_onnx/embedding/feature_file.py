@@ -13,16 +13,14 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from landmark_onnx.errors import ImageError
 from landmark_onnx.extras import extra
 from landmark_onnx.files.atomic import atomic_write, destination
-
-Float32: TypeAlias = npt.NDArray[np.float32]
+from landmark_onnx.types import Float32
 
 ROWS_PER_GROUP = 1024
 

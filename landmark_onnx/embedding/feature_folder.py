@@ -9,19 +9,18 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from landmark_onnx.embedding.manifest import FILE, DType, FeatureManifest, ModelIdentity, read_manifest
 from landmark_onnx.embedding.shards import REMEDY, Shard, read_footer, read_shard, shard_path, write_shard
 from landmark_onnx.errors import FeatureError
 from landmark_onnx.images.ids import as_text
+from landmark_onnx.types import Float32
 
 __all__ = ["Batch", "Features", "ModelIdentity", "open_features", "write_features"]
 
-Float32: TypeAlias = npt.NDArray[np.float32]
 
 SHARD_SIZE = 1024
 

@@ -13,10 +13,8 @@ from landmark_onnx.cards.schema import Postprocess
 from landmark_onnx.errors import SessionError
 from landmark_onnx.results import Classification, Detections, Embedding, named
 from landmark_onnx.runtime.outputs import widened
-from landmark_onnx.types import Array, Tensors
+from landmark_onnx.types import Array, Float32, Int64, Tensors
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 BLOCK = 128

@@ -16,13 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from landmark_onnx.cards.schema import Preprocess
 from landmark_onnx.errors import CardError
-from landmark_onnx.types import Array, Image, Tensors
-
-Float32 = npt.NDArray[np.float32]
+from landmark_onnx.types import Array, Float32, Image, Tensors
 
 INTERPOLATIONS: Mapping[str, int] = {
     "nearest": cv2.INTER_NEAREST,

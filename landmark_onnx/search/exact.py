@@ -12,17 +12,15 @@ answer depends on the query and the database alone, not on threads, batches or t
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from landmark_onnx.errors import SearchError, reason_of
 from landmark_onnx.extras import extra
 from landmark_onnx.runtime.cpu import available_cores
-from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
-
-Float64: TypeAlias = npt.NDArray[np.float64]
+from landmark_onnx.search.neighbours import Neighbours
+from landmark_onnx.types import Float32, Float64, Int64
 
 SPARE = 32
 """Proposals beyond those wanted: rows this close to the last one wanted are rarely more."""

@@ -16,7 +16,8 @@ from landmark_onnx.search.columns import mapped
 from landmark_onnx.search.contents import EMPTY, Appended, Contents, check_contents, remedy, write_whole
 from landmark_onnx.search.exact import SPARE, asking_faiss, check_queries, load_faiss, rescore, search_exact
 from landmark_onnx.search.manifest import GraphFile, IndexManifest
-from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
+from landmark_onnx.search.neighbours import Neighbours
+from landmark_onnx.types import Float32, Int64
 
 ROWS_AT_ONCE = 16_384
 BYTES_AT_ONCE = 1 << 20

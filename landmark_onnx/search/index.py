@@ -15,9 +15,10 @@ from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import load_faiss, search_exact
 from landmark_onnx.search.hnsw import GraphSearch
 from landmark_onnx.search.manifest import FILE, IndexManifest
-from landmark_onnx.search.neighbours import Float32, Neighbours
+from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.queries import Queries
 from landmark_onnx.search.texts import Texts, check_ends, text_files
+from landmark_onnx.types import Float32
 
 if TYPE_CHECKING:
     from landmark_onnx.search.rerank.chain import Chain

@@ -1,13 +1,8 @@
 """What every search answers."""
 
 import dataclasses
-from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-Float32: TypeAlias = npt.NDArray[np.float32]
-Int64: TypeAlias = npt.NDArray[np.int64]
+from landmark_onnx.types import Float32, Int64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

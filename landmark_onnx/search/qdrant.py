@@ -21,10 +21,10 @@ from landmark_onnx.search.answers import Answer, Hit
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import SPARE, check_queries
-from landmark_onnx.search.neighbours import Float32
 from landmark_onnx.search.qdrant_place import FILE, Place
 from landmark_onnx.search.qdrant_server import asking, connect
 from landmark_onnx.search.texts import absent
+from landmark_onnx.types import Float32
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

@@ -14,8 +14,8 @@ from landmark_onnx.model import Retriever
 from landmark_onnx.results import Failure
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.feature_rows import Feed
-from landmark_onnx.search.neighbours import Float32
 from landmark_onnx.search.pace import grouped, in_step
+from landmark_onnx.types import Float32
 
 AT_ONCE = 256
 """Queries that are searched together at most: exact search is fast for many."""

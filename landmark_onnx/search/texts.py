@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.errors import SearchError
-from landmark_onnx.search.neighbours import Int64
+from landmark_onnx.types import Int64
 
 TEXTS_AT_ONCE = 65_536
 ENDS_AT_ONCE = 1 << 20

@@ -6,15 +6,14 @@ import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from landmark_onnx.errors import SearchError, reason_of
 from landmark_onnx.files.atomic import atomic_write
-
-Float64: TypeAlias = npt.NDArray[np.float64]
+from landmark_onnx.types import Float64
 
 FLOOR = 1e-9
 """The smallest variance that is scaled up, as a share of the largest: at it, float32's rounding of unit vectors stays

@@ -21,8 +21,8 @@ from landmark_onnx.search.exact import load_faiss
 from landmark_onnx.search.hnsw import GraphOptions, make_graph, renewed_graph
 from landmark_onnx.search.index import Index
 from landmark_onnx.search.manifest import COLUMNS, IndexManifest, vectors_file
-from landmark_onnx.search.neighbours import Float32, Int64
 from landmark_onnx.search.texts import absent, append_texts, text_files
+from landmark_onnx.types import Float32, Int64
 
 ROWS_AT_ONCE = 16_384
 

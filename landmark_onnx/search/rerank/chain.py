@@ -7,12 +7,13 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from landmark_onnx.errors import StepError
-from landmark_onnx.search.neighbours import Float32, Neighbours
+from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.rerank.diffusion import Diffusion
 from landmark_onnx.search.rerank.k_reciprocal import KReciprocal
 from landmark_onnx.search.rerank.query_expansion import AlphaQueryExpansion, DatabaseAugmentation
 from landmark_onnx.search.rerank.state import Search, State, Step
 from landmark_onnx.search.rerank.superglobal import SuperGlobal
+from landmark_onnx.types import Float32
 
 STEPS: Mapping[str, type[Step]] = {
     kind.name: kind for kind in (DatabaseAugmentation, AlphaQueryExpansion, KReciprocal, Diffusion, SuperGlobal)

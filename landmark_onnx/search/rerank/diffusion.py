@@ -5,9 +5,10 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
+from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.rerank.state import State, parameter
 from landmark_onnx.search.rerank.topk import least
+from landmark_onnx.types import Float32, Int64
 
 CROWD = 0.1
 """Share of all images: of made-up groups of 4 to 50 in 24 to 1,000 images, a larger k found fewer than no diffusion."""

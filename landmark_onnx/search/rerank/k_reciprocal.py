@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.search.neighbours import Float32, Int64
 from landmark_onnx.search.rerank.state import State, parameter
 from landmark_onnx.search.rerank.topk import least
+from landmark_onnx.types import Float32, Int64
 
 Bool = npt.NDArray[np.bool_]
 

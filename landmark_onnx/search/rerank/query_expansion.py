@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from landmark_onnx.search.neighbours import Float32, Int64
 from landmark_onnx.search.rerank.state import Search, State, normalised, parameter
+from landmark_onnx.types import Float32, Int64
 
 ROWS = 1024
 """Vectors whose neighbours are gathered at once."""

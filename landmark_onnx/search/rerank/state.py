@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from landmark_onnx.search.neighbours import Float32, Int64, Neighbours
+from landmark_onnx.search.neighbours import Neighbours
+from landmark_onnx.types import Float32, Int64
 
 T = TypeVar("T")
 

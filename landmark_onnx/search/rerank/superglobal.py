@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from landmark_onnx.search.neighbours import Float32, Int64
 from landmark_onnx.search.rerank.query_expansion import weighted_sum
 from landmark_onnx.search.rerank.state import State, parameter
 from landmark_onnx.search.rerank.topk import least
+from landmark_onnx.types import Float32, Int64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from landmark_onnx.search.neighbours import Float32, Int64
+from landmark_onnx.types import Float32, Int64
 
 
 def least(values: Float32, count: int, *, own_first: bool = False) -> Int64:
