@@ -6,7 +6,7 @@ import sys
 # Every module imports this one. What is decided on the way is said to those alone who ask the logger "landmark_onnx".
 logging.getLogger("landmark_onnx").addHandler(logging.NullHandler())
 
-EXPORTING = ("export", "demo")
+EXPORTING = ("export", "export-pir", "demo")
 """The extras that bring the exporter."""
 
 EXPORTERS = {"paddle": "paddlepaddle", "paddle2onnx": "paddle2onnx", "onnx": "onnx", "onnxscript": "onnxscript"}

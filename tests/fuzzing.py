@@ -17,11 +17,13 @@ from landmark_onnx.cards.catalogue import card
 from landmark_onnx.images.decode import ReadOptions, read_image
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx_export.networks.build import build
+from landmark_onnx_export.paddle import pir
 from landmark_onnx_export.paddle.edits import converter_input, op_types, tensors, with_open_sizes
 from landmark_onnx_export.paddle.variables import parse_program, read_params, read_variable
 from landmark_onnx_export.releases.source import open_source
 from landmark_onnx_export.synthetic.release import write_release
-from mutants import edited_bytes, edited_tar, either, random, run
+from mutants import edited_bytes, edited_json, edited_tar, either, random, run
+from pir_programs import program as pir_program
 
 RETRIEVAL, CLS, DET = "res152_arcmargin", "res152_softmax_v1", "res50_oid_v4_detector"
 
@@ -95,6 +97,11 @@ def programs(count: int, folder: Path) -> None:
 
     run("programs", seeds, use, count // 2, folder)
     run("programs that parse", seeds, use, count // 2, folder, edited_program)
+
+    def use_pir(data: bytes) -> None:
+        pir.parse_pir(pir.with_open_sizes(pir.in_float32(data))).tensors("retrieval")
+
+    run("programs of Paddle 3", [pir_program()], use_pir, count, folder, edited_json)
 
 
 def tars(count: int, folder: Path) -> None:

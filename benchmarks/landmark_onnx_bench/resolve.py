@@ -103,23 +103,18 @@ def _file(model: Entrant, name: str, facts: PeerName, folder: Path) -> tuple[Pat
 
 
 def paddle_program(card: ModelCard, release: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Write the binary model of a release into `folder`; its program file, and the options that `engines.Paddle` takes.
+    """Write the program of a release into `folder`; its file, and the options that `engines.Paddle` takes.
 
     Raises: ExportError, MissingExtraError.
     """
     with extra("export", what="the exporter, which reads releases for Paddle,"):
-        from landmark_onnx_export.networks.build import build
-        from landmark_onnx_export.paddle.binary_model import write_binary_model
-        from landmark_onnx_export.paddle.edits import tensors
-        from landmark_onnx_export.paddle.variables import parse_program
+        from landmark_onnx_export.programs import runnable
         from landmark_onnx_export.releases.source import open_source
+    folder.mkdir(parents=True, exist_ok=True)
     with open_source(release) as source:
-        program = source.program or build(card.source.network, card.task, source.variables)
-        names = tensors(parse_program(program), card.task)
-        model, params = folder / "model", folder / "params"
-        if not (model.is_file() and params.is_file()):
-            folder.mkdir(parents=True, exist_ok=True)
-            model, params = write_binary_model(program, source.variables, folder)
+        program = runnable(card, source, folder)
+        names = program.tensors(card.task)
+        model, params = program.write(folder)
     return model, {"params": str(params), "inputs": list(names.inputs), "outputs": list(names.outputs)}
 
 

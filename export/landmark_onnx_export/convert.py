@@ -18,16 +18,17 @@ from landmark_onnx.files.workfolders import folder_beside
 from landmark_onnx.modelfile.labels import parse_labels, read_labels
 from landmark_onnx.tasks import INPUTS, OUTPUTS, InputKind
 from landmark_onnx.verification.tolerance import Agreement
-from landmark_onnx_export import parity
+from landmark_onnx_export import parity, programs
 from landmark_onnx_export.graphs import io as graph
 from landmark_onnx_export.graphs.fold import lean_model
 from landmark_onnx_export.graphs.uint8_input import check_card, take_pixels
 from landmark_onnx_export.graphs.write import publish_model, write_model
-from landmark_onnx_export.networks.build import build
 from landmark_onnx_export.ops.lower import CUSTOM_OPS, lower
-from landmark_onnx_export.paddle import edits as programs
-from landmark_onnx_export.paddle.binary_model import write_binary_model
-from landmark_onnx_export.paddle.variables import parse_program, persistable_names
+from landmark_onnx_export.paddle import edits
+from landmark_onnx_export.paddle.converter import check_converter
+from landmark_onnx_export.paddle.interface import Tensors
+from landmark_onnx_export.paddle.pir import parse_pir
+from landmark_onnx_export.paddle.runtime import PIR_SUFFIX
 from landmark_onnx_export.releases.source import ReleaseSource, open_source
 from landmark_onnx_export.workers.run import run_child
 
@@ -89,9 +90,9 @@ def export_model(
         labels = _labels(card, opened, beside)
         on_stage("program")
         program, unused = _program(card, opened, folder)
-        tensors = programs.tensors(parse_program(program), card.task)
+        tensors = program.tensors(card.task)
         on_stage("convert")
-        model, weights = _convert(card, program, tensors, folder, raw=form.raw), opened.variables
+        model, weights = _convert(card, program, tensors, folder, raw=form.raw), program.variables
         if not form.raw:
             on_stage("optimise")
             model, weights = lean_model(model, weights, folder)
@@ -101,40 +102,52 @@ def export_model(
         measured = None
         if check_parity:
             on_stage("parity")
-            paddle = parity.PaddleModel(*write_binary_model(program, opened.variables, folder), tensors)
+            paddle = parity.PaddleModel(*program.write(folder), tensors)
             measured = parity.measure(card, paddle, written.model, folder, form.input_kind)
         publish_model(written, output, _metadata(card, opened, measured) | labels | form.metadata())
     agreed = measured.agreement if measured else None
     return ExportReport(path=output, card=card, seconds=time.perf_counter() - start, agreement=agreed, unused=unused)
 
 
-def _program(card: ModelCard, source: ReleaseSource, folder: Path) -> tuple[bytes, tuple[str, ...]]:
+def _program(card: ModelCard, source: ReleaseSource, folder: Path) -> tuple[programs.PaddleProgram, tuple[str, ...]]:
     """The program with dynamic sizes, and the variables it does not use."""
-    data = source.program
-    if data is None:
-        if card.source.network == "program":
-            raise ExportError(f"{source.path}: a train model without a program; {card.name} needs a binary model")
-        data = build(card.source.network, card.task, source.variables)
-    resized = folder / "resized.pdmodel"
-    resized.write_bytes(programs.with_open_sizes(data))
-    run_child("shapes", {"program": str(resized)})
-    data = resized.read_bytes()
-    unused = tuple(sorted({*source.variables} - {*persistable_names(parse_program(data))}))
+    check_converter(source.path, source.kind)
+    program = programs.opened(programs.runnable(card, source, folder), folder)
+    unused = tuple(sorted({*program.variables} - {*program.parameters()}))
     logger.info("%s: variables that the network does not use: %s", card.name, ", ".join(unused) or "none")
-    return data, unused
+    return program, unused
 
 
-def _convert(card: ModelCard, program: bytes, tensors: programs.Tensors, folder: Path, *, raw: bool) -> onnx.ModelProto:
+def _convert(
+    card: ModelCard, program: programs.PaddleProgram, tensors: Tensors, folder: Path, *, raw: bool
+) -> onnx.ModelProto:
     """The ONNX model without weights: standard ops alone, our tensor names, weights still among the inputs."""
-    given, made = folder / "converter.pdmodel", folder / "converted.onnx"
-    given.write_bytes(programs.converter_input(program))
-    run_child("paddle2onnx", {"program": str(given), "output": str(made), "custom_ops": dict(CUSTOM_OPS)})
-    model = lower(onnx.load(made), raw=raw)
+    made = folder / "converted.onnx"
+    if program.is_pir:
+        _convert_pir(card, program, folder / f"converter{PIR_SUFFIX}", made)
+        model = onnx.load(made)
+        graph.declare_weights(model.graph, [program.variables[name] for name in program.parameters()])
+    else:
+        given = folder / "converter.pdmodel"
+        given.write_bytes(edits.converter_input(program.data))
+        run_child("paddle2onnx", {"program": str(given), "output": str(made), "custom_ops": dict(CUSTOM_OPS)})
+        model = onnx.load(made)
+    model = lower(model, raw=raw)
     names = zip((*tensors.inputs, *tensors.outputs), (*INPUTS[card.task], *OUTPUTS[card.task]), strict=True)
     graph.name_tensors(model.graph, dict(names))
     model.graph.name, model.doc_string = card.name, card.summary
     model.producer_name, model.producer_version = "landmark-onnx", importlib.metadata.version("landmark-onnx")
     return model
+
+
+def _convert_pir(card: ModelCard, program: programs.PaddleProgram, given: Path, made: Path) -> None:
+    """Without its parameters, a program of Paddle 3 becomes a graph that has their names and lacks their values."""
+    given.write_bytes(program.data)
+    try:
+        run_child("paddle2onnx", {"program": str(given), "output": str(made), "custom_ops": {}})
+    except ExportError as error:
+        ops = ", ".join(sorted(parse_pir(program.data).ops))
+        raise ExportError(f"{card.name}: {error}; the program's ops are {ops}") from error
 
 
 def _metadata(card: ModelCard, source: ReleaseSource, measured: parity.Parity | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from landmark_onnx.tasks import INPUTS, OUTPUTS, InputKind, Task
 from landmark_onnx.types import Array, Image, Tensors
 from landmark_onnx.verification.tolerance import Agreement, agreement, worst
 from landmark_onnx.verification.verify import Probe, probe_rule
-from landmark_onnx_export.paddle import edits as programs
+from landmark_onnx_export.paddle import interface
 from landmark_onnx_export.workers.run import run_child
 
 SEED = 2019
@@ -48,7 +48,7 @@ class PaddleModel:
 
     program: Path
     params: Path
-    names: programs.Tensors
+    names: interface.Tensors
 
 
 def measure(

@@ -21,7 +21,7 @@ from landmark_onnx.modelfile.metadata import check_seal, read_metadata
 from landmark_onnx.results import Failure
 from landmark_onnx.tasks import INPUTS, OUTPUTS
 from landmark_onnx.verification.verify import verify
-from landmark_onnx_export import convert, parity
+from landmark_onnx_export import convert, parity, programs
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.graphs import write as weights
 from landmark_onnx_export.networks.build import build
@@ -287,7 +287,7 @@ def test_disagreement_leaves_no_file(release, tmp_path, monkeypatch):
         params.write_bytes(content)
         return model, params
 
-    monkeypatch.setattr(convert, "write_binary_model", other_weights)
+    monkeypatch.setattr(programs, "write_binary_model", other_weights)
     with pytest.raises(ExportError, match=RETRIEVAL):
         export_model(card(RETRIEVAL), release(RETRIEVAL), tmp_path / "out" / "model.onnx")
     assert left_in(tmp_path / "out") == []

@@ -1,11 +1,12 @@
 """Our names and symbolic sizes on the tensors that cross the border of a converted graph."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import TensorProto, helper
 
 from landmark_onnx.errors import ExportError
+from landmark_onnx_export.paddle.variables import Variable
 
 DIMS: Mapping[str, tuple[str | int, ...]] = {
     "image": ("batch", 3, "height", "width"),
@@ -25,6 +26,13 @@ def name_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     for value in [*graph.input, *graph.output]:
         if value.name in names.values():
             value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, _dims(value)))
+
+
+def declare_weights(graph: onnx.GraphProto, weights: Iterable[Variable]) -> None:
+    """Make inputs of weights that nodes name and nothing defines."""
+    for weight in weights:
+        kind = helper.np_dtype_to_tensor_dtype(weight.dtype)
+        graph.input.append(helper.make_tensor_value_info(weight.name, kind, weight.shape))
 
 
 def weight_names(graph: onnx.GraphProto) -> list[str]:

@@ -1,15 +1,13 @@
 """Edits of a ProgramDesc on its way to paddle2onnx: dynamic sizes, ops under our own names, weights left out."""
 
-import dataclasses
-import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from landmark_onnx.errors import ExportError
-from landmark_onnx.tasks import INPUTS, OUTPUTS, Task
+from landmark_onnx.tasks import Task
 from landmark_onnx_export.ops.signatures import BODIES, prepare
+from landmark_onnx_export.paddle.interface import RANKS, Declared, Tensors, match
 from landmark_onnx_export.paddle.variables import (
-    FP32,
     LOD_TENSOR,
     framework_pb2,
     parse_program,
@@ -20,41 +18,14 @@ from landmark_onnx_export.paddle.variables import (
 INT_ATTRIBUTE = 0
 """AttrType of a whole number."""
 
-RANKS: types.MappingProxyType[str, int] = types.MappingProxyType({"image": 4, "im_info": 2})
-
-SHAPES: types.MappingProxyType[str, str] = types.MappingProxyType(
-    {"embedding": "(N, D)", "probability": "(N, C)", "rois": "(R, 4)", "deltas": "(R, 4 C)"}
-)
-"""Of our outputs, all float32, as an error says them."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tensors:
-    """The program's own names of our inputs and outputs, in the order of `types.INPUTS` and `types.OUTPUTS`."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
 
 def tensors(program: Any, task: Task) -> Tensors:
     """Which feed and fetch is which. Raises: ExportError where their number, rank or type is not the task's."""
     block = program.blocks[0]
-    known = {var.name: tensor_desc(var.type) for var in block.vars if var.type.type == LOD_TENSOR}
-    ranks = {name: len(tensor.dims) for name, tensor in known.items()}
+    known = {var.name: _declared(var) for var in block.vars if var.type.type == LOD_TENSOR}
     feeds = _columns((op, _fed(op)) for op in block.ops if op.type == "feed")
     fetches = _columns((op, _only(op, op.inputs)) for op in block.ops if op.type == "fetch")
-    wanted = INPUTS[task]
-    if len(feeds) != len(wanted) or len(fetches) != len(OUTPUTS[task]):
-        raise ExportError(
-            f"task {task} has inputs {', '.join(wanted)} and outputs {', '.join(OUTPUTS[task])}; "
-            f"the program has inputs {', '.join(feeds)} and outputs {', '.join(fetches)}"
-        )
-    inputs = tuple(next((feed for feed in feeds if ranks.get(feed) == RANKS[name]), "") for name in wanted)
-    if not all(inputs) or len(set(inputs)) != len(inputs):
-        found = ", ".join(f"{feed} (rank {ranks.get(feed)})" for feed in feeds)
-        raise ExportError(f"wanted inputs {', '.join(f'{name} (rank {RANKS[name]})' for name in wanted)}; got {found}")
-    _check_outputs(task, [(name, known[name]) for name in fetches if name in known])
-    return Tensors(inputs, tuple(fetches))
+    return match(task, *([known.get(name, Declared(name)) for name in names] for names in (feeds, fetches)))
 
 
 def with_open_sizes(data: bytes) -> bytes:
@@ -105,19 +76,9 @@ def op_types(data: bytes) -> set[str]:
     return {op.type for block in parse_program(data).blocks for op in block.ops} - {"feed", "fetch"}
 
 
-def _check_outputs(task: Task, fetched: Sequence[tuple[str, Any]]) -> None:
-    """Raises: ExportError that says what was wanted and what there is, if an output is no float32 of rank 2."""
-    if all(len(tensor.dims) == 2 and tensor.data_type == FP32 for _, tensor in fetched):
-        return
-    wanted = ", ".join(f"{name} {SHAPES[name]}" for name in OUTPUTS[task])
-    found = []
-    for name, tensor in fetched:
-        sides = ", ".join("?" if side < 0 else str(side) for side in tensor.dims)
-        found.append(f"{name} ({sides})" + ("" if tensor.data_type == FP32 else f" of type {_type_name(tensor)}"))
-    raise ExportError(
-        f"task {task} wants the outputs {wanted} in float32; the program has {', '.join(found)}: save it again with "
-        "those as its outputs"
-    )
+def _declared(var: Any) -> Declared:
+    tensor = tensor_desc(var.type)
+    return Declared(var.name, tuple(tensor.dims), _type_name(tensor))
 
 
 def _type_name(tensor: Any) -> str:

@@ -17,6 +17,9 @@ from landmark_onnx.types import Array
 ENVIRONMENT: Mapping[str, str] = {"FLAGS_enable_pir_api": "0", "GLOG_minloglevel": "2"}
 """Paddle 3 builds another IR than ProgramDesc unless told otherwise before it is imported."""
 
+PIR_SUFFIX = ".json"
+"""Paddle Inference and paddle2onnx know a program of Paddle 3 by it."""
+
 
 def paddle_folder() -> Path:
     """Where the paddle package is, which is not imported. Raises: MissingExtraError if it is not installed."""
@@ -43,7 +46,8 @@ def inference_config(program: str, params: str, threads: int) -> Any:
     config = paddle_module().inference.Config(program, params)
     config.disable_gpu()
     config.disable_glog_info()
-    config.enable_memory_optim()
+    if not program.endswith(PIR_SUFFIX):  # Paddle has no such pass for PIR, and says so with an error
+        config.enable_memory_optim()
     config.set_cpu_math_library_num_threads(threads)
     return config
 

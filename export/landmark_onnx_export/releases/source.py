@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from landmark_onnx.cards.releases import PROGRAM_FOLDER, TAR_ENDINGS
 from landmark_onnx.errors import ExportError
+from landmark_onnx_export.paddle.pir import looks_like_pir, parse_pir
 from landmark_onnx_export.paddle.variables import (
     MAX_PROGRAM_BYTES,
     Variable,
@@ -27,15 +28,19 @@ from landmark_onnx_export.releases.torch_file import is_torch, open_torch
 MAX_BYTES = 16 << 30
 """Of a compressed tar, decompressed. The largest release known is under 2 GB."""
 MAX_TEXT_BYTES = 16 << 20
-PIR = b'"magic":"pir"'
-"""At the beginning of what Paddle 3 saves as `inference.json`."""
-
 PARAMS_NAMES = {"model": "params", "__model__": "__params__"}
-"""Program file -> its params file. `x.pdmodel` goes with `x.pdiparams`."""
+"""Program file -> its params file. `x.pdmodel` and `x.json` go with `x.pdiparams`."""
+
+Kind: TypeAlias = Literal["train", "binary", "pir"]
 
 
-_Parsed: TypeAlias = tuple[bytes, Mapping[str, tuple[int, ...]]]
-"""A program's bytes, and the shapes it declares of its parameters."""
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A program's bytes, and the shapes it declares of its parameters."""
+
+    kind: Kind
+    data: bytes
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,15 @@ class ReleaseSource:
     """An open release. It lives as long as the `with open_source(...)` around it.
 
     name: of the model, as the tar's only folder, the file or the folder has it.
-    kind: "train" has variables alone, "binary" a program (serialized ProgramDesc) with its variables.
+    kind: "train" has variables alone, "binary" a program (serialized ProgramDesc) with its variables, "pir" one of
+    Paddle 3 (JSON).
     extras: files that are neither. sha256: of the tar's bytes as they are, compressed or not; of a folder, that of one
     line `<sha256>  <file name>` for each program and variable file in use, sorted by name, as sha256sum writes them.
     """
 
     path: Path
     name: str
-    kind: Literal["train", "binary"]
+    kind: Kind
     program: bytes | None
     variables: Mapping[str, Variable]
     extras: tuple[str, ...]
@@ -99,15 +105,16 @@ def open_source(path: Path, *, max_bytes: int = MAX_BYTES) -> Iterator[ReleaseSo
 class _Contents:
     """What a list of files turned out to be."""
 
-    program: bytes | None
+    program: _Parsed | None
     variables: Mapping[str, Variable]
     used: frozenset[str]
     files: Mapping[str, TarEntry]
 
     def source(self, path: Path, name: str, sha256: str) -> ReleaseSource:
         extras = tuple(sorted(self.files.keys() - self.used))
-        kind: Literal["train", "binary"] = "train" if self.program is None else "binary"
-        return ReleaseSource(path, name, kind, self.program, self.variables, extras, sha256, self.files)
+        kind: Kind = self.program.kind if self.program else "train"
+        data = self.program.data if self.program else None
+        return ReleaseSource(path, name, kind, data, self.variables, extras, sha256, self.files)
 
     def digest(self) -> str:
         lines = sorted((PurePosixPath(name).name, _sha256(self.files[name])) for name in self.used)
@@ -129,11 +136,6 @@ def _from_program(path: Path) -> ReleaseSource:
 
 
 def _recognise(path: Path, entries: Sequence[TarEntry]) -> _Contents:
-    if pir := next((entry for entry in entries if entry.name.endswith(".json") and PIR in _start(entry)), None):
-        raise ExportError(
-            f"{path}: {pir.name} is a program of Paddle 3 (PIR), which cannot be exported yet; "
-            "save the model with FLAGS_enable_pir_api=0, as .pdmodel and .pdiparams"
-        )
     programs = [(entry, parsed) for entry in entries if (parsed := _program(entry))]
     if len(programs) > 1:
         listed = ", ".join(entry.name for entry, _ in programs)
@@ -155,7 +157,7 @@ def _recognise(path: Path, entries: Sequence[TarEntry]) -> _Contents:
 
 def _binary(path: Path, program: TarEntry, parsed: _Parsed, entries: Sequence[TarEntry]) -> _Contents:
     """A program and its parameters, in one file or in one each, all in the program's folder."""
-    data, shapes = parsed
+    shapes = parsed.shapes
     folder = PurePosixPath(program.name).parent
     beside = {
         PurePosixPath(entry.name).name: entry
@@ -177,7 +179,7 @@ def _binary(path: Path, program: TarEntry, parsed: _Parsed, entries: Sequence[Ta
             wanted, got = list(shapes[name]), list(variable.shape)
             raise ExportError(f"{path}: variable {name}: {program.name} declares {wanted}, got {got}")
     used = frozenset(entry.name for entry in (program, *present))
-    return _Contents(data, variables, used, _by_name(entries))
+    return _Contents(parsed, variables, used, _by_name(entries))
 
 
 def _params_file(path: Path, program: TarEntry, beside: Mapping[str, TarEntry]) -> TarEntry:
@@ -196,13 +198,16 @@ def _program(entry: TarEntry) -> _Parsed | None:
     """A program file; None for any other file. Raises: ExportError if only the name is a program's."""
     name = PurePosixPath(entry.name)
     expected = name.name in PARAMS_NAMES or name.suffix == ".pdmodel"
-    head = entry.read(16)
+    head = entry.read(256)
+    if looks_like_pir(head):
+        data = entry.read(MAX_PROGRAM_BYTES + 1)
+        return _Parsed("pir", data, parse_pir(data, f"{entry.path}: {entry.name}").parameters)
     # Field 1, blocks, comes first in what protobuf writes; the check also spares loading Paddle for a train model.
     if looks_like_variable(head) or not (expected or (head[:1] == b"\x0a" and entry.size <= MAX_PROGRAM_BYTES)):
         return None
     data = entry.read(MAX_PROGRAM_BYTES + 1)
     try:
-        return data, declared_shapes(parse_program(data, f"{entry.path}: {entry.name}"))
+        return _Parsed("binary", data, declared_shapes(parse_program(data, f"{entry.path}: {entry.name}")))
     except ExportError:
         if expected:
             raise
@@ -242,17 +247,11 @@ def _is_leftover(name: str) -> bool:
     return any(part.startswith((".", "PaxHeaders", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
-def _start(entry: TarEntry) -> bytes:
-    with open_binary(entry.path) as file:
-        file.seek(entry.offset)
-        return file.read(min(entry.size, 256))
-
-
 def _unrecognised(path: Path, entries: Sequence[TarEntry]) -> ExportError:
     listed = ", ".join(entry.name for entry in entries[:5]) + (", ..." if len(entries) > 5 else "")
     return ExportError(
-        f"{path}: wanted Paddle variable files, or a program (model, __model__, *.pdmodel) with its parameters, "
-        f"in a folder or a tar; got {f'{len(entries)} other files: {listed}' if entries else 'no file'}"
+        f"{path}: wanted Paddle variable files, or a program (model, __model__, *.pdmodel, *.json of Paddle 3) with "
+        f"its parameters, in a folder or a tar; got {f'{len(entries)} other files: {listed}' if entries else 'no file'}"
     )
 
 

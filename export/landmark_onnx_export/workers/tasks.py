@@ -1,7 +1,5 @@
 """What child processes do: infer shapes, convert with paddle2onnx, optimise, answer with Paddle and ONNX Runtime."""
 
-import importlib.machinery
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
-from landmark_onnx.errors import ExportError, MissingExtraError, reason_of
+from landmark_onnx.errors import ExportError, reason_of
 from landmark_onnx.runtime.onnxruntime_backend import FATAL
 from landmark_onnx.runtime.providers import CPU, ProviderRequest, onnxruntime
 from landmark_onnx.runtime.session import Session
 from landmark_onnx.tasks import INPUTS, OUTPUTS
+from landmark_onnx_export.paddle.converter import converter_module
 from landmark_onnx_export.paddle.edits import op_types
-from landmark_onnx_export.paddle.runtime import inference_config, paddle_module, predict
+from landmark_onnx_export.paddle.runtime import PIR_SUFFIX, inference_config, paddle_module, predict
 
 OPSET = 17
 THREADS = 2
@@ -34,19 +33,20 @@ def infer_shapes(program: str) -> None:
             try:
                 op.desc.infer_shape(block.desc)
             except Exception as error:  # Paddle's errors have no public base class
-                raise ExportError(f"op {op.type} cannot take any image size: {_last_line(error)}") from error
+                raise ExportError(f"op {op.type} cannot take any image size: {_reason(error)}") from error
     path.write_bytes(graph.desc.serialize_to_string())
 
 
 def convert(program: str, output: str, custom_ops: dict[str, str]) -> None:
     """Convert the program file into an ONNX file without weights; `custom_ops` become nodes of domain Paddle.
 
-    Raises: ExportError that lists every op nobody knows, or says what paddle2onnx said.
+    Raises: ExportError that says what paddle2onnx said, or lists every op nobody knows; of PIR it does not tell them.
     """
-    converter = _converter()
-    known = {*converter.get_all_supported_operators(), *custom_ops}
-    if unknown := sorted(op_types(Path(program).read_bytes()) - known):
-        raise ExportError(f"no ONNX form is known of the Paddle ops: {', '.join(unknown)}")
+    converter = converter_module()
+    if not program.endswith(PIR_SUFFIX):
+        known = {*converter.get_all_supported_operators(), *custom_ops}
+        if unknown := sorted(op_types(Path(program).read_bytes()) - known):
+            raise ExportError(f"no ONNX form is known of the Paddle ops: {', '.join(unknown)}")
     # The module takes them by position alone; these are its wrapper's names.
     arguments = {
         "model_filename": program,
@@ -63,32 +63,19 @@ def convert(program: str, output: str, custom_ops: dict[str, str]) -> None:
         "external_file": "",
         "export_fp16_model": False,
     }
-    data = converter.export(*arguments.values())
+    try:
+        data = converter.export(*arguments.values())
+    except Exception as error:  # Paddle's errors have no public base class
+        raise ExportError(f"paddle2onnx: {reason_of(error)}") from error
     if not data:
         raise ExportError("paddle2onnx returned nothing")
     Path(output).write_bytes(data)
 
 
-def _last_line(error: Exception) -> str:
-    """The last line that says something: Paddle's errors begin with stacks."""
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), repr(error))
-
-
-def _converter() -> Any:
-    """paddle2onnx's compiled module, without its Python wrapper, which imports Paddle."""
-    found = importlib.util.find_spec("paddle2onnx")
-    name = "paddle2onnx.paddle2onnx_cpp2py_export"
-    for folder in (found.submodule_search_locations or []) if found else []:
-        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            path = Path(folder, "paddle2onnx_cpp2py_export" + suffix)
-            if path.is_file():
-                spec = importlib.util.spec_from_file_location(name, path)
-                assert spec is not None
-                assert spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
-                return module
-    raise MissingExtraError("paddle2onnx", "export")
+def _reason(error: Exception) -> str:
+    """The last line that says what kind of error it is, else the last of all: Paddle's errors begin with stacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if "Error: " in line), lines[-1] if lines else repr(error))
 
 
 def run_paddle(program: str, params: str, inputs: list[str], outputs: list[str], runs: list[str]) -> None:
@@ -108,7 +95,7 @@ def run_paddle(program: str, params: str, inputs: list[str], outputs: list[str],
             for position, values in enumerate(predict(predictor, given, outputs)):
                 np.save(f"{run}.paddle.{position}.npy", values)
     except Exception as error:  # Paddle's errors have no public base class
-        raise ExportError(f"Paddle cannot run the program: {_last_line(error)}") from error
+        raise ExportError(f"Paddle cannot run the program: {_reason(error)}") from error
 
 
 def optimise(model: str, output: str, data: str) -> None:

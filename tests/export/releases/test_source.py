@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmark_onnx.errors import ExportError
+from pir_programs import SHAPES
+from pir_programs import program as pir_program
 from streams_of import stream
 
 sources = pytest.importorskip("landmark_onnx_export.releases.source")
@@ -322,6 +324,23 @@ def test_damaged_compression_is_refused(pack, saved, scratch):
     assert not list(scratch.iterdir())
 
 
+PIR_WEIGHTS = {name: np.ones(shape, "<f4") for name, shape in SHAPES.items()}
+PIR_PARAMS = b"".join(stream(PIR_WEIGHTS[name]) for name in sorted(PIR_WEIGHTS))
+
+
+@pytest.mark.parametrize("names", [("inference.json", "inference.pdiparams"), ("x", "y")])
+def test_a_program_of_paddle_3_is_told_by_its_content(names, tmp_path, saved):
+    files = dict(zip((f"net/{name}" for name in names), (pir_program(), PIR_PARAMS), strict=True))
+    files |= {"net/inference.yml": b"Global: {}", "net/other.json": b"{}"}
+    folder = write_folder(tmp_path, files) / "net"
+    for path in (folder, folder / names[0], saved(gzip.compress(plain_tar(files)), "download")):
+        with sources.open_source(path) as source:
+            assert (source.kind, source.program, set(source.variables)) == ("pir", pir_program(), set(SHAPES))
+            assert {name.rpartition("/")[2] for name in source.extras} == {"inference.yml", "other.json"}
+            for name, values in PIR_WEIGHTS.items():
+                np.testing.assert_array_equal(source.variables[name].read(), values)
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -332,7 +351,7 @@ def test_damaged_compression_is_refused(pack, saved, scratch):
         ({"w": b""}, "variable w: wanted a header of 20 bytes at byte .*, got 0"),
         (
             {"inference.json": b'{"base_code":{"magic":"pir"}}', "inference.pdiparams": stream(np.ones(1, "<f4"))},
-            r"inference\.json is a program of Paddle 3 \(PIR\).*FLAGS_enable_pir_api=0",
+            r"inference\.json: not a program of Paddle 3 \(PIR\): its ops cannot be read",
         ),
     ],
 )
