@@ -91,7 +91,7 @@ def programs(count: int, folder: Path) -> None:
 
     def use(data: bytes) -> None:
         program = parse_program(data)
-        tensors(program, "det" if len(program.blocks[0].ops) < 300 else "retrieval")
+        tensors(program, card("res50_oid_v4_detector" if len(program.blocks[0].ops) < 300 else "res152_arcmargin"))
         op_types(with_open_sizes(data))
         converter_input(data)
 

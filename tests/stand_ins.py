@@ -104,6 +104,43 @@ def queries_file(queries: int = 300, classes: int = 80) -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
 
 
+DETECTOR = """
+import sys
+import numpy as np
+import paddle
+from paddle.base.layer_helper import LayerHelper
+
+def op(kind, inputs, outputs, **attributes):
+    helper = LayerHelper(kind)
+    made = [helper.create_variable_for_type_inference(dtype=dtype) for dtype in outputs.values()]
+    helper.append_op(type=kind, inputs=inputs, outputs=dict(zip(outputs, made)), attrs=attributes)
+    return made
+
+paddle.enable_static()
+paddle.seed(0)
+cells = 640 // 32
+image = paddle.static.data("image", [-1, 3, 640, 640])
+scale = paddle.static.data("scale_factor", [-1, 2])
+seen = paddle.nn.functional.hardswish(paddle.nn.BatchNorm2D(16)(paddle.nn.Conv2D(3, 16, 32, stride=32)(image)))
+(scores,) = op("sigmoid", {"X": paddle.flatten(paddle.nn.Conv2D(16, 1, 1)(seen), 2)}, {"Out": "float32"})
+sides = paddle.transpose(paddle.flatten(paddle.nn.Conv2D(16, 4, 1)(seen), 2), [0, 2, 1])
+(sides,) = op("exp", {"X": sides}, {"Out": "float32"})
+grid = np.stack(np.meshgrid(np.arange(cells), np.arange(cells)), -1).reshape(1, -1, 2).astype("float32") * 32 + 16
+centres = paddle.create_parameter(grid.shape, "float32", default_initializer=paddle.nn.initializer.Assign(grid))
+boxes = paddle.concat([centres - sides[:, :, :2] * 32, centres + sides[:, :, 2:] * 32], -1)
+boxes = boxes / paddle.concat([scale[:, 1:], scale[:, :1], scale[:, 1:], scale[:, :1]], -1).unsqueeze(1)
+rows, _, count = op(
+    "multiclass_nms3", {"BBoxes": boxes, "Scores": scores},
+    {"Out": "float32", "Index": "int32", "NmsRoisNum": "int32"},
+    background_label=-1, score_threshold=0.025, nms_top_k=1000, nms_threshold=0.6, keep_top_k=100, nms_eta=1.0,
+    normalized=True,
+)
+executor = paddle.static.Executor(paddle.CPUPlace())
+executor.run(paddle.static.default_startup_program())
+paddle.static.save_inference_model(sys.argv[1], [image, scale], [rows, count], executor)
+"""
+"""A detector like PicoDet: boxes around places of one size, NMS, and boxes of the photo by its scale."""
+
 PROGRAM = """
 import sys
 import paddle
@@ -120,11 +157,11 @@ paddle.static.save_inference_model(sys.argv[1], [x], [neck], executor)
 
 
 @functools.cache
-def paddle_release() -> bytes:
+def paddle_release(program: str = PROGRAM) -> bytes:
     """A tar as PaddleClas publishes it: x (N, 3, 224, 224) -> (N, 512), a program of Paddle 2 with its parameters."""
     tar = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", PROGRAM, str(Path(folder, "inference"))]
+        command = [sys.executable, "-c", program, str(Path(folder, "inference"))]
         subprocess.run(command, env=os.environ | ENVIRONMENT, check=True, capture_output=True)
         Path(folder, "inference.pdiparams.info").write_bytes(b"what Paddle 2 puts beside them")
         with tarfile.open(fileobj=tar, mode="w") as file:

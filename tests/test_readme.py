@@ -120,7 +120,7 @@ def wrong(arguments, *, whole):
             command.make_context(command.name, list(arguments))
         except Exception as error:  # typer has no public name for what is raised
             problem = getattr(error, "message", None) or repr(error)
-            missing = re.fullmatch(r"(file|dir|path) '(.*)' does not exist\.", problem)
+            missing = re.match(r"(file|dir|path) '(.*)' does not exist[.:]", problem)
             if missing is None:
                 return problem
             # What is asked is the command line; so that nothing else is in its way, the file is there.

@@ -4,6 +4,7 @@ The weights are stand-ins of the same tensors on a server of the test's; of a ca
 the bytes (hashes, size, golden values) are others.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -25,7 +26,7 @@ from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.preprocess import preprocess
 from servers import serving
-from stand_ins import Tensors, paddle_release, queries_file
+from stand_ins import DETECTOR, Tensors, paddle_release, queries_file
 
 STAND_INS = {
     "dinov2_small": Tensors(
@@ -167,25 +168,44 @@ def test_a_file_of_another_size_is_refused(hosted, run):
     assert str(len(hosted.data)) in done.err
 
 
-def test_the_detector_names_what_it_finds(tmp_path, monkeypatch, run):
-    card, data = shipped_cards()["dfine_s_coco"], queries_file()
-    source = dataclasses.replace(card.source, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(CARDS_VARIABLE, str(tmp_path))
+@contextlib.contextmanager
+def pulled(card, data, folder, monkeypatch, run):
+    """A detector of a card's in the store, from its address, in a folder with a photo."""
+    source = dataclasses.replace(card.source, sha256=hashlib.sha256(data).hexdigest())
+    source = dataclasses.replace(source, bytes=len(data) if source.bytes else 0)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv(CARDS_VARIABLE, str(folder))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv(OFFLINE_VARIABLE, raising=False)
     Path(f"{NAME}.toml").write_text(card_toml(dataclasses.replace(card, name=NAME, source=source)), encoding="utf-8")
-    write_image(tmp_path / "dog.png", fakes.photo(300, 400))
+    write_image(folder / "photo.png", fakes.photo(300, 400))
     with serving(b"") as server:
         server.files = {path_of(card.source.url): data}
         monkeypatch.setenv("HF_ENDPOINT", server.url("").rstrip("/"))
+        monkeypatch.setenv(MIRROR_VARIABLE, server.url("mirror"))
         succeeds(run, "models", "pull", NAME)
-    (found,) = succeeds(run, "det", "-m", NAME, "dog.png", "--format", "json").json
-    (box,) = found["detections"]
-    assert (box["category_id"], box["name"]) == (16, "dog")
-    assert box["score"] == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-2)
+    yield
     succeeds(run, "models", "verify", NAME)
     succeeds(run, "bundle", NAME, "-o", "bundle")
+
+
+def test_the_detector_names_what_it_finds(tmp_path, monkeypatch, run):
+    with pulled(shipped_cards()["dfine_s_coco"], queries_file(), tmp_path, monkeypatch, run):
+        (found,) = succeeds(run, "det", "-m", NAME, "photo.png", "--format", "json").json
+        (box,) = found["detections"]
+        assert (box["category_id"], box["name"]) == (16, "dog")
+        assert box["score"] == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-2)
+
+
+@pytest.mark.paddle
+def test_a_detector_of_paddles_puts_its_boxes_on_the_photo(tmp_path, monkeypatch, run):
+    with pulled(shipped_cards()["pp_shitu_v2_det"], paddle_release(DETECTOR), tmp_path, monkeypatch, run):
+        (found,) = succeeds(run, "det", "-m", NAME, "photo.png", "--format", "json").json
+        boxes = np.array([each["bbox"] for each in found["detections"]])
+        assert 0 < len(boxes) <= 5
+        assert (boxes >= 0).all()
+        assert (boxes[:, :2] + boxes[:, 2:] <= (400.01, 300.01)).all()
+        assert boxes[:, 0].max() > 200, "of the photo, not of a square of 640"
 
 
 def test_a_card_has_what_a_user_must_know():

@@ -113,7 +113,7 @@ def paddle_program(card: ModelCard, release: Path, folder: Path) -> tuple[Path, 
     folder.mkdir(parents=True, exist_ok=True)
     with open_source(release) as source:
         program = runnable(card, source, folder)
-        names = program.tensors(card.task)
+        names = program.tensors(card)
         model, params = program.write(folder)
     return model, {"params": str(params), "inputs": list(names.inputs), "outputs": list(names.outputs)}
 

@@ -16,7 +16,7 @@ from landmark_onnx.errors import EXPORTERS, ExportError
 from landmark_onnx.extras import versions
 from landmark_onnx.files.workfolders import folder_beside
 from landmark_onnx.modelfile.labels import parse_labels, read_labels
-from landmark_onnx.tasks import INPUTS, OUTPUTS, InputKind
+from landmark_onnx.tasks import InputKind
 from landmark_onnx.verification.tolerance import Agreement
 from landmark_onnx_export import parity, programs
 from landmark_onnx_export.graphs import io as graph
@@ -90,7 +90,7 @@ def export_model(
         labels = _labels(card, opened, beside)
         on_stage("program")
         program, unused = _program(card, opened, folder)
-        tensors = program.tensors(card.task)
+        tensors = program.tensors(card)
         on_stage("convert")
         model, weights = _convert(card, program, tensors, folder, raw=form.raw), program.variables
         if not form.raw:
@@ -112,7 +112,7 @@ def export_model(
 def _program(card: ModelCard, source: ReleaseSource, folder: Path) -> tuple[programs.PaddleProgram, tuple[str, ...]]:
     """The program with dynamic sizes, and the variables it does not use."""
     check_converter(source.path, source.kind)
-    program = programs.opened(programs.runnable(card, source, folder), folder)
+    program = programs.opened(card, programs.runnable(card, source, folder), folder)
     unused = tuple(sorted({*program.variables} - {*program.parameters()}))
     logger.info("%s: variables that the network does not use: %s", card.name, ", ".join(unused) or "none")
     return program, unused
@@ -133,7 +133,7 @@ def _convert(
         run_child("paddle2onnx", {"program": str(given), "output": str(made), "custom_ops": dict(CUSTOM_OPS)})
         model = onnx.load(made)
     model = lower(model, raw=raw)
-    names = zip((*tensors.inputs, *tensors.outputs), (*INPUTS[card.task], *OUTPUTS[card.task]), strict=True)
+    names = zip((*tensors.inputs, *tensors.outputs), (*card.input_keys(), *card.output_keys()), strict=True)
     graph.name_tensors(model.graph, dict(names))
     model.graph.name, model.doc_string = card.name, card.summary
     model.producer_name, model.producer_version = "landmark-onnx", importlib.metadata.version("landmark-onnx")

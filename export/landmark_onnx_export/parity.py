@@ -8,10 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from landmark_onnx.cards.geometry import fixed_sides
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
 from landmark_onnx.inference.preprocess import coloured, normalise, preprocess
-from landmark_onnx.tasks import INPUTS, OUTPUTS, InputKind, Task
+from landmark_onnx.runtime.detector_outputs import conform_boxes
+from landmark_onnx.tasks import InputKind, Task
 from landmark_onnx.types import Array, Image, Tensors
 from landmark_onnx.verification.tolerance import Agreement, agreement, worst
 from landmark_onnx.verification.verify import Probe, probe_rule
@@ -75,7 +77,7 @@ def _ask(card: ModelCard, input_kind: InputKind, folder: Path) -> dict[str, str]
     runs = {}
     for name, tensors in {**questions(card, input_kind), "probe": probe}.items():
         runs[name] = str(folder / f"run-{input_kind}-{name}")
-        for position, ours in enumerate(INPUTS[card.task]):
+        for position, ours in enumerate(card.input_keys()):
             np.save(f"{runs[name]}.{position}.npy", tensors[ours])
     return runs
 
@@ -87,8 +89,10 @@ def _probe_image() -> Image:
 def questions(card: ModelCard, input_kind: InputKind = "float32") -> dict[str, Tensors]:
     """The seeded inputs by run name: two sizes, and for tasks that batch, batches of 1 and 3."""
     found: dict[str, Tensors] = {}
-    for height, width in SIZES[card.task]:
-        for batch in BATCHES if len(INPUTS[card.task]) == 1 else BATCHES[:1]:
+    rows = card.postprocess.decoder == "rows"
+    fixed = fixed_sides(card.preprocess)
+    for height, width in [fixed] if rows and fixed else SIZES[card.task]:
+        for batch in BATCHES if card.task != "det" else BATCHES[:1]:
             images = [seeded_image(height, width, seed) for seed in range(SEED, SEED + batch)]
             rule = card.preprocess
             pixels = [
@@ -96,8 +100,10 @@ def questions(card: ModelCard, input_kind: InputKind = "float32") -> dict[str, T
                 for image in images
             ]
             tensors: dict[str, Array] = {"image": np.concatenate(pixels)}
-            if "im_info" in INPUTS[card.task]:
+            if card.task == "det":
                 tensors["im_info"] = np.array([[height, width, 1]], np.float32)
+                tensors["im_shape"] = np.array([[height, width]], np.float32)
+                tensors["scale_factor"] = np.array([[0.5, 2]], np.float32)
             found[f"{batch}x3x{height}x{width}"] = tensors
     return found
 
@@ -114,4 +120,9 @@ def seeded_image(height: int, width: int, seed: int) -> Image:
 
 
 def _answers(card: ModelCard, run: str, side: str) -> Tensors:
-    return {name: np.load(f"{run}.{side}.{position}.npy") for position, name in enumerate(OUTPUTS[card.task])}
+    """What a side answered, as a session gives it."""
+    rows = card.postprocess.decoder == "rows"
+    if rows and side == "paddle":
+        return conform_boxes(card, (0, 0), [np.load(f"{run}.{side}.0.npy")], "Paddle")
+    names = ("rois", "probability", "classes") if rows else card.output_keys()
+    return {name: np.load(f"{run}.{side}.{position}.npy") for position, name in enumerate(names)}

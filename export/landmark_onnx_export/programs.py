@@ -6,7 +6,6 @@ from pathlib import Path
 
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
-from landmark_onnx.tasks import Task
 from landmark_onnx_export.networks.build import build
 from landmark_onnx_export.paddle import edits, pir
 from landmark_onnx_export.paddle.binary_model import write_binary_model, write_pir_model
@@ -30,9 +29,9 @@ class PaddleProgram:
             sorted(pir.parse_pir(self.data).parameters) if self.is_pir else persistable_names(parse_program(self.data))
         )
 
-    def tensors(self, task: Task) -> Tensors:
-        """Which input and output is which. Raises: ExportError where their number, rank or type is not the task's."""
-        return pir.parse_pir(self.data).tensors(task) if self.is_pir else edits.tensors(parse_program(self.data), task)
+    def tensors(self, card: ModelCard) -> Tensors:
+        """Which input and output is which. Raises: ExportError where their number, rank or type is not the card's."""
+        return pir.parse_pir(self.data).tensors(card) if self.is_pir else edits.tensors(parse_program(self.data), card)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """The program and its parameters as files for Paddle. Raises: ExportError if a variable is missing."""
@@ -53,8 +52,13 @@ def runnable(card: ModelCard, source: ReleaseSource, folder: Path) -> PaddleProg
     return PaddleProgram(source.program, source.variables, is_pir=False)
 
 
-def opened(program: PaddleProgram, folder: Path) -> PaddleProgram:
-    """The program for any batch, height and width. Raises: ExportError if an op needs a fixed image size."""
+def opened(card: ModelCard, program: PaddleProgram, folder: Path) -> PaddleProgram:
+    """The program for any batch, height and width; a detector that answers rows has places for one size inside.
+
+    Raises: ExportError if an op needs a fixed image size.
+    """
+    if card.postprocess.decoder == "rows":
+        return program
     if program.is_pir:
         return replace(program, data=pir.with_open_sizes(program.data))
     resized = folder / "resized.pdmodel"

@@ -95,9 +95,9 @@ def check_answers(model: Path, name: str, saved: Path, atol: float = 1e-5) -> No
 def test_paddle_answers_for_the_program_in_every_size_as_it_did_before(name, saved, tmp_path):
     with open_source(saved / name) as source:
         assert (source.kind, source.name) == ("pir", name)
-        program = opened(runnable(card(name), source, tmp_path), tmp_path)
+        program = opened(card(name), runnable(card(name), source, tmp_path), tmp_path)
         assert program.parameters() == sorted(source.variables)
-        names = program.tensors(card(name).task)
+        names = program.tensors(card(name))
         config = inference_config(*map(str, program.write(tmp_path)), threads=1)
     predictor = paddle_module().inference.create_predictor(config)
     answers = np.load(saved / f"{name}.npz")

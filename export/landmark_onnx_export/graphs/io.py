@@ -11,18 +11,27 @@ from landmark_onnx_export.paddle.variables import Variable
 DIMS: Mapping[str, tuple[str | int, ...]] = {
     "image": ("batch", 3, "height", "width"),
     "im_info": ("batch", 3),
+    "im_shape": ("batch", 2),
+    "scale_factor": ("batch", 2),
     "embedding": ("batch", "dimension"),
     "probability": ("batch", "class"),
     "rois": ("roi", 4),
     "deltas": ("roi", "delta"),
+    "rows": ("row", 6),
 }
 """Dimensions of our inputs and outputs; where the converter knows the last one's number, that is kept."""
 
 
 def name_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Give inputs and outputs our names (old -> new) and sizes, and forget those the program was saved with."""
+    """Give inputs and outputs our names (old -> new) and sizes, and forget those the program was saved with.
+
+    Outputs that have none of our names go.
+    """
     _rename(graph, names)
     del graph.value_info[:]
+    kept = [value for value in graph.output if value.name in names.values()]
+    del graph.output[:]
+    graph.output.extend(kept)
     for value in [*graph.input, *graph.output]:
         if value.name in names.values():
             value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, _dims(value)))

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
-from landmark_onnx.tasks import Task
 from landmark_onnx_export.ops.signatures import BODIES, prepare
 from landmark_onnx_export.paddle.interface import RANKS, Declared, Tensors, match
 from landmark_onnx_export.paddle.variables import (
@@ -19,13 +19,13 @@ INT_ATTRIBUTE = 0
 """AttrType of a whole number."""
 
 
-def tensors(program: Any, task: Task) -> Tensors:
-    """Which feed and fetch is which. Raises: ExportError where their number, rank or type is not the task's."""
+def tensors(program: Any, card: ModelCard) -> Tensors:
+    """Which feed and fetch is which. Raises: ExportError where their number, rank or type is not the card's."""
     block = program.blocks[0]
     known = {var.name: _declared(var) for var in block.vars if var.type.type == LOD_TENSOR}
     feeds = _columns((op, _fed(op)) for op in block.ops if op.type == "feed")
     fetches = _columns((op, _only(op, op.inputs)) for op in block.ops if op.type == "fetch")
-    return match(task, *([known.get(name, Declared(name)) for name in names] for names in (feeds, fetches)))
+    return match(card, *([known.get(name, Declared(name)) for name in names] for names in (feeds, fetches)))
 
 
 def with_open_sizes(data: bytes) -> bytes:

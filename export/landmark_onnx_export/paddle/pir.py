@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ExportError
 from landmark_onnx.files.documents import parse_json
 from landmark_onnx.files.structure import DocumentError, structure
-from landmark_onnx.tasks import Task
 from landmark_onnx_export.paddle.interface import FLOAT32, RANKS, Declared, Tensors, match
 from landmark_onnx_export.paddle.variables import MAX_PROGRAM_BYTES, Variable, read_params, stream_head
 
@@ -39,9 +39,9 @@ class PirProgram:
     fetches: tuple[Declared, ...]
     ops: frozenset[str]
 
-    def tensors(self, task: Task) -> Tensors:
-        """Which input and output is which. Raises: ExportError where their number, rank or type is not the task's."""
-        return match(task, self.feeds, self.fetches)
+    def tensors(self, card: ModelCard) -> Tensors:
+        """Which input and output is which. Raises: ExportError where their number, rank or type is not the card's."""
+        return match(card, self.feeds, self.fetches)
 
 
 def looks_like_pir(head: bytes) -> bool:

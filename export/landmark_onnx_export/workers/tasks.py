@@ -11,7 +11,6 @@ from landmark_onnx.errors import ExportError, reason_of
 from landmark_onnx.runtime.onnxruntime_backend import FATAL
 from landmark_onnx.runtime.providers import CPU, ProviderRequest, onnxruntime
 from landmark_onnx.runtime.session import Session
-from landmark_onnx.tasks import INPUTS, OUTPUTS
 from landmark_onnx_export.paddle.converter import converter_module
 from landmark_onnx_export.paddle.edits import op_types
 from landmark_onnx_export.paddle.runtime import PIR_SUFFIX, inference_config, paddle_module, predict
@@ -119,10 +118,9 @@ def run_onnx(model: str, card: dict[str, Any], runs: list[str]) -> None:
     session = Session(Path(model), ProviderRequest(name="cpu"), threads=THREADS)
     session.bind(facts, own=True)
     for run in runs:
-        feeds = {name: np.load(f"{run}.{position}.npy") for position, name in enumerate(INPUTS[facts.task])}
-        answer = session.run(feeds)
-        for position, name in enumerate(OUTPUTS[facts.task]):
-            np.save(f"{run}.onnx.{position}.npy", answer[name])
+        feeds = {name: np.load(f"{run}.{position}.npy") for position, name in enumerate(facts.input_keys())}
+        for position, values in enumerate(session.run(feeds).values()):
+            np.save(f"{run}.onnx.{position}.npy", values)
 
 
 STEPS: Mapping[str, Callable[..., None]] = {

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+import fakes
 from landmark_onnx.errors import ExportError
 from pir_programs import BIAS, SHAPES, WEIGHT, program
 
@@ -26,7 +27,7 @@ def test_what_a_program_declares_is_read():
     read = pir.parse_pir(program())
     assert {name: list(shape) for name, shape in read.parameters.items()} == SHAPES
     assert read.ops == {"mean", "matmul", "add"}
-    tensors = read.tensors("retrieval")
+    tensors = read.tensors(fakes.small_card(fakes.RETRIEVAL))
     assert (tensors.inputs, tensors.outputs) == (("x",), ("y",))
 
 
@@ -88,6 +89,6 @@ def test_what_is_no_such_program_is_refused(data, words):
 
 def test_a_program_of_another_task_is_refused():
     with pytest.raises(ExportError, match=r"task det has inputs .*; the program has inputs x and outputs y"):
-        pir.parse_pir(program()).tensors("det")
+        pir.parse_pir(program()).tensors(fakes.small_card(fakes.DET))
     with pytest.raises(ExportError, match=r"wanted inputs image \(rank 4\); got x \(rank 2\)"):
-        pir.parse_pir(program((-1, 3))).tensors("cls")
+        pir.parse_pir(program((-1, 3))).tensors(fakes.small_card(fakes.CLS))

@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fakes
 from landmark_onnx.errors import ExportError
+
+TASKS = {"retrieval": fakes.RETRIEVAL, "cls": fakes.CLS, "det": fakes.DET}
 
 fluid = pytest.importorskip("landmark_onnx_export.paddle.variables")
 
@@ -321,11 +324,11 @@ def test_outputs_that_do_not_fit_are_told_with_what_was_wanted(task, fetched, wo
     from landmark_onnx_export.paddle.edits import tensors
 
     with pytest.raises(ExportError, match=words):
-        tensors(answering(fetched), task)
+        tensors(answering(fetched), fakes.small_card(TASKS[task]))
 
 
 @pytest.mark.paddle
 def test_outputs_that_fit():
     from landmark_onnx_export.paddle.edits import tensors
 
-    assert tensors(answering({"out": ([-1, 12], fluid.FP32)}), "cls").outputs == ("out",)
+    assert tensors(answering({"out": ([-1, 12], fluid.FP32)}), fakes.small_card(fakes.CLS)).outputs == ("out",)
