@@ -15,6 +15,7 @@ from landmark_onnx.cards.geometry import fixed_sides
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.errors import ModelFileError
 from landmark_onnx.runtime.backend import Port
+from landmark_onnx.runtime.inputs import ImageInput
 from landmark_onnx.runtime.session import signature
 
 MODEL_FILE = "model.onnx"
@@ -68,7 +69,6 @@ def configuration(card: ModelCard, model: Path, labels: Mapping[int, str], servi
     """
     inputs, outputs = _tensors(model, card)
     batched = card.task != "det" and all(tensor.shape[0] == -1 for tensor in (*inputs, *outputs))
-    inputs[0] = _narrowed(card, inputs[0])
     if card.task == "det":
         # One image has one im_info, and the rois of several could not be told apart.
         inputs = [dataclasses.replace(tensor, shape=(1, *tensor.shape[1:])) for tensor in inputs]
@@ -101,7 +101,9 @@ def label_lines(labels: Mapping[int, str]) -> str:
 def _tensors(model: Path, card: ModelCard) -> tuple[list[TritonTensor], list[TritonTensor]]:
     """The file's inputs and outputs that the card names, the image first."""
     given, wanted = signature(model)
-    return [_tensor(model, name, given) for name in card.input_names()], [
+    image, *others = (_tensor(model, name, given) for name in card.input_names())
+    last = ImageInput.of(card, given, own=True, origin=str(model)).channels_last
+    return [_narrowed(card, image, 1 if last else 2), *others], [
         _tensor(model, name, wanted) for name in card.output_names()
     ]
 
@@ -115,10 +117,9 @@ def _tensor(model: Path, name: str, ports: Mapping[str, Port]) -> TritonTensor:
     return TritonTensor(name, DATA_TYPES[port.kind], tuple(-1 if side is None else side for side in port.shape))
 
 
-def _narrowed(card: ModelCard, image: TritonTensor) -> TritonTensor:
-    """The image, with the sides that the card's preprocessing always makes: behind the colours, or before them."""
+def _narrowed(card: ModelCard, image: TritonTensor, first: int) -> TritonTensor:
+    """The image, with the sides that the card's preprocessing always makes; `first` is the axis of the height."""
     sides = fixed_sides(card.preprocess) or (-1, -1)
-    first = 1 if image.data_type == DATA_TYPES["uint8"] else 2
     known = dict(zip(range(first, first + 2), sides, strict=True))
     shape = tuple(known.get(axis, -1) if side == -1 else side for axis, side in enumerate(image.shape))
     return dataclasses.replace(image, shape=shape)

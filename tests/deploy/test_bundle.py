@@ -23,7 +23,7 @@ import fakes
 from landmark_onnx import Retriever
 from landmark_onnx.cards.catalogue import card, cards, read_card
 from landmark_onnx.cards.geometry import fixed_sides, side_bounds
-from landmark_onnx.cards.schema import ModelCard
+from landmark_onnx.cards.schema import ModelCard, Preprocess
 from landmark_onnx.cli import main
 from landmark_onnx.deploy import bundle as bundles
 from landmark_onnx.deploy import triton
@@ -662,6 +662,15 @@ def open_sizes(tmp_path_factory):
     model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["floats"], to=onnx.TensorProto.FLOAT))
     onnx.save(model, floats.with_name("bytes.onnx"))
     return {False: floats, True: floats.with_name("bytes.onnx")}
+
+
+def test_triton_is_told_the_sides_of_a_float_image_whose_channels_are_last(open_sizes, tmp_path):
+    model = onnx.load(open_sizes[True])
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(model, tmp_path / "last.onnx")
+    rule = Preprocess(resize="exact", size=48, width=32, interpolation="area")
+    made = dataclasses.replace(fakes.small_card(fakes.RETRIEVAL), preprocess=rule)
+    assert dims(configuration(tmp_path / "last.onnx", made).input) == {"image": [48, 32, 3]}
 
 
 @settings(max_examples=60)
