@@ -99,7 +99,7 @@ def programs(count: int, folder: Path) -> None:
     run("programs that parse", seeds, use, count // 2, folder, edited_program)
 
     def use_pir(data: bytes) -> None:
-        pir.parse_pir(pir.with_open_sizes(pir.in_float32(data))).tensors("retrieval")
+        pir.parse_pir(pir.with_open_sizes(pir.in_float32(data))).tensors(card("res152_arcmargin"))
 
     run("programs of Paddle 3", [pir_program()], use_pir, count, folder, edited_json)
 
