@@ -82,7 +82,17 @@ def load_pickles(
     return values, start
 
 
-class PickledArray:
+class Built:
+    """What a pickle may set the state of once it is made. Nothing else: a dataclass with slots has a __setstate__, too.
+
+    A state is as little to be trusted as any argument.
+    """
+
+    def __setstate__(self, state: Any) -> None:
+        raise NotImplementedError
+
+
+class PickledArray(Built):
     """An array of a pickle: numbers of any shape, read-only."""
 
     def __init__(self, values: npt.NDArray[Any] | None = None) -> None:
@@ -101,7 +111,7 @@ class PickledArray:
         self._values = _array(kind, data, shape, "F" if fortran else "C")
 
 
-class _Kind:
+class _Kind(Built):
     """A dtype on its way."""
 
     def __init__(self, code: Any, *_: Any) -> None:
@@ -212,8 +222,8 @@ class _Reader(pickle._Unpickler):
         return self._persistent(pid)
 
     def _checked_build(self) -> None:
-        # Without __setstate__, Python would set attributes of whatever is there, our functions too.
-        if not hasattr(type(self.stack[-2]), "__setstate__"):
+        # Python would set attributes of whatever is there, our functions too, and undo what these have checked.
+        if not isinstance(self.stack[-2], Built):
             raise RefusedPickleError(f"it sets the state of a {type(self.stack[-2]).__name__}")
         _STEPS[pickle.BUILD[0]](self)
 

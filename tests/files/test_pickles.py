@@ -1,6 +1,7 @@
 """Pickles from outside: what NumPy and Python 2 and 3 wrote is read, and no other program runs, or runs for long."""
 
 import collections
+import dataclasses
 import datetime
 import pickle
 import struct
@@ -143,6 +144,20 @@ def test_operations_have_a_limit():
     assert load_pickle(data, NUMPY, most=203) == [1] * 100
     with pytest.raises(RefusedPickleError, match="it has more than 202 operations"):
         load_pickle(data, NUMPY, most=202)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checked:
+    """Python gives it a __setstate__."""
+
+    size: int
+
+
+def test_the_state_of_what_is_not_made_for_it_stays_what_was_checked():
+    assert hasattr(Checked, "__setstate__")
+    data = b"cx\ny\nK\x01\x85R" + b"K\x07\x85b."
+    with pytest.raises(RefusedPickleError, match="it sets the state of a Checked"):
+        load_pickle(data, {("x", "y"): Checked})
 
 
 def test_a_reader_may_allow_more():

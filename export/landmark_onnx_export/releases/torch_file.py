@@ -19,7 +19,7 @@ import numpy as np
 
 from landmark_onnx.cards.releases import TORCH_HEAD
 from landmark_onnx.errors import ExportError, shown
-from landmark_onnx.files.pickles import Allowed, RefusedPickleError, load_pickles
+from landmark_onnx.files.pickles import Allowed, Built, RefusedPickleError, load_pickles
 from landmark_onnx.files.workfolders import temporary_folder
 from landmark_onnx.types import Array
 from landmark_onnx_export.paddle.variables import Variable, open_binary, stream_head
@@ -73,7 +73,7 @@ class _Tensor:
         return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat[self.start :], self.shape, steps))
 
 
-class _Ordered(dict[Any, Any]):
+class _Ordered(Built, dict[Any, Any]):
     def __setstate__(self, state: Any) -> None:
         """The versions of torch's modules, which say nothing here."""
 
@@ -95,7 +95,8 @@ def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> _Ten
     whole = [isinstance(storage, _Storage), type(start) is int, isinstance(shape, tuple), isinstance(strides, tuple)]
     if not all(whole) or len(shape) != len(strides) or len(shape) > MAX_RANK:
         raise RefusedPickleError("it has a tensor without a storage, a place, a shape and as many strides")
-    if not all(type(each) is int and 0 <= each < 1 << 48 for each in (start, *shape, *strides)):
+    numbers = all(type(each) is int and 0 <= each < 1 << 48 for each in (start, *shape, *strides))
+    if not numbers or math.prod(size or 1 for size in shape) >= 1 << 48:  # NumPy limits what is empty, too
         raise RefusedPickleError("it has a tensor whose place, shape or strides are no numbers that can be")
     last = start + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     if min(shape, default=1) and not (last < storage.count and math.prod(shape) <= storage.count):
@@ -155,7 +156,8 @@ def _places(file: BinaryIO) -> dict[str, tuple[_Tensor, int]]:
     if protocol != PROTOCOL or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise RefusedPickleError(f"wanted protocol {PROTOCOL} of a little-endian machine")
     storages = {tensor.storage.key: tensor.storage for tensor in _tensors(state).values()}
-    if len(storages) != len(state) or not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if len(storages) != len(state) or not texts or sorted(keys) != sorted(storages):
         raise RefusedPickleError("wanted a storage for each tensor, and no others")
     offsets = {}
     for key in keys:

@@ -96,6 +96,17 @@ def odd(shape, strides, start=0, count=6):
 
 ONE = view(np.ones(3, "<f4"))
 SHARED = torch_files.tensor(ONE, "1000")
+STORAGE = b"(" + plain("storage") + named("torch", "FloatStorage") + plain("1000") + plain("cpu") + plain(3) + b"NtQ"
+BEYOND = b"(" + STORAGE + plain(0) + plain((4000,)) + plain((1,)) + b"t"
+"""A tensor of more values than the storage has, as a state."""
+
+
+def nested(depth):
+    """A text in pairs of pairs; whoever writes it out writes it 2 ** depth times."""
+    value = "x"
+    for _ in range(depth):
+        value = [value, value]
+    return value
 
 
 @pytest.mark.parametrize(
@@ -108,6 +119,10 @@ SHARED = torch_files.tensor(ONE, "1000")
         (torch_file({"w": ONE}, keys=["1000", "1001"]), "a storage for each tensor, and no others"),
         (torch_file({"w": ONE}, keys=["1000", "1000"]), "a storage for each tensor, and no others"),
         (torch_file({"w": ONE}, state=state(("w", SHARED), ("x", SHARED))), "a storage for each tensor"),
+        (torch_file({"w": ONE}, keys=[1000]), "a storage for each tensor, and no others"),
+        (torch_file({"w": ONE}, keys=[nested(60)]), "a storage for each tensor, and no others"),
+        (torch_file({"w": ONE}, state=state(("w", SHARED + BEYOND + b"b"))), "it sets the state of a _Tensor"),
+        (torch_file({"w": ONE}, state=state(("w", STORAGE + plain(("1000", 0, 9)) + b"b"))), "the state of a _Storage"),
         (torch_file({"w": ONE}, counts={"w": 2}), "wanted 3 values in storage 1000, got fewer"),
         (torch_file({"w": ONE}, counts={"w": -1}), "wanted 3 values in storage 1000, got fewer"),
         (torch_file({"w": ONE}) + b"\0", r"wanted \d+ bytes, got \d+"),
@@ -125,6 +140,7 @@ SHARED = torch_files.tensor(ONE, "1000")
         (odd((2, 3), (-3, 1), start=5), "no numbers that can be"),
         (odd((2, 3), (True, 1)), "no numbers that can be"),
         (odd((1 << 50,), (1,)), "no numbers that can be"),
+        (odd((0, 1 << 47, 1 << 47), (1, 1, 1)), "no numbers that can be"),
         (torch_file({"w": ONE}, state=named("os", "system") + plain(("true",)) + b"R"), r"it names os\.system"),
         (torch_file({"w": ONE}, state=named("torch", "FloatStorage") + b")R"), "only to be named"),
         (torch_file({"w": ONE}, state=named("torch", "FloatStorage") + plain({"a": 1}) + b"b"), "it sets the state"),
