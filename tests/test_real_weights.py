@@ -134,7 +134,9 @@ def packages(request) -> Path:
     folder = Path(request.config.cache.mkdir("models")) / made_of
     if not folder.is_dir():
         unfinished = folder.with_name(f"{made_of}.{os.getpid()}")
-        options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--retries", "1", "--timeout", "10")
+        # Some say that they are for older Pythons than this one; nothing of them is imported.
+        options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--ignore-requires-python")
+        options += ("--retries", "1", "--timeout", "10")
         command = [sys.executable, "-m", "pip", "install", "-q", *options, "--target", unfinished, "-r", CONSTRAINTS]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
