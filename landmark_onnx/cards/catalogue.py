@@ -60,8 +60,7 @@ def card(name: str) -> ModelCard:
 @functools.cache
 def shipped_cards() -> Mapping[str, ModelCard]:
     """The cards that come with this package, by name, in alphabetical order: the original's and the ready ones."""
-    ready = _packaged(resources.files(PACKAGE) / "ready")
-    return types.MappingProxyType(dict(sorted({**original_cards(), **ready}.items())))
+    return types.MappingProxyType(dict(sorted({**original_cards(), **_packaged(ready_folder())}.items())))
 
 
 @functools.cache

@@ -26,7 +26,7 @@ def to_detections(card: ModelCard, feeds: Tensors, outputs: Tensors, names: Mapp
     scores = probability[roi, column]
     best = np.argsort(-scores, kind="stable")[: rule.keep]
     roi, column, scores = roi[best], column[best], scores[best]
-    classes = outputs["classes"][roi, 0].astype(np.int64) if "classes" in outputs else column.astype(np.int64)
+    classes = (finite(outputs["classes"][roi, 0], "classes") if "classes" in outputs else column).astype(np.int64)
     in_photo = "scale_factor" in card.inputs
     boxes = _on_photo(finite(outputs["rois"][roi], "boxes"), feeds["frame"][0], in_photo=in_photo)
     order = np.argsort(classes, kind="stable")

@@ -84,7 +84,7 @@ def _of_boxes(found: Tensors, sides: tuple[int, int]) -> Tensors:
 
 def _of_rows(found: Tensors, sides: tuple[int, int]) -> Tensors:
     """Rows of a class below 0 fill up a fixed number."""
-    rows = found["rows"][found["rows"][:, 0] > -0.5]
+    rows = found["rows"][~(found["rows"][:, 0] <= -0.5)]  # a class that is no number is for the decoder to refuse
     return {"rois": rows[:, 2:], "probability": rows[:, 1:2], "classes": np.rint(rows[:, :1])}
 
 

@@ -222,3 +222,15 @@ def test_a_value_that_is_not_finite_is_an_error(tmp_path):
     broken["rows"][0, 2] = np.inf
     with pytest.raises(SessionError, match="boxes has values that are not finite"):
         Detector(detector(tmp_path / "theirs.onnx", broken), card=card("rows"))(fakes.photo())
+
+
+@pytest.mark.parametrize("decoder", ["boxes", "rows"])
+def test_a_class_that_is_no_number_is_an_error(decoder, tmp_path):
+    broken = made(decoder)
+    if decoder == "rows":
+        broken["rows"][0, 0] = np.nan
+    else:
+        broken["classes"] = broken["classes"].astype(np.float32)
+        broken["classes"][0, 0] = np.nan
+    with pytest.raises(SessionError, match="classes has values that are not finite"):
+        Detector(detector(tmp_path / "theirs.onnx", broken), card=card(decoder))(fakes.photo())
