@@ -8,15 +8,18 @@ import pytest
 
 pytest.importorskip("paddle")
 
+import fakes
 from landmark_onnx.cards.catalogue import CARDS_VARIABLE, card, read_card
-from landmark_onnx.cards.schema import ModelCard
+from landmark_onnx.cards.schema import ModelCard, Preprocess
 from landmark_onnx.hub.add import add
 from landmark_onnx.hub.pull import pull
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.model import Retriever
 from landmark_onnx.verification.verify import verify
+from landmark_onnx_export.convert import ExportForm, export_model
 from landmark_onnx_export.parity import seeded_image
 from landmark_onnx_export.synthetic.release import write_release
+from stand_ins import PROGRAM, paddle_release
 
 pytestmark = pytest.mark.paddle
 
@@ -70,3 +73,17 @@ def test_a_paddle_model_with_its_own_card(own_cards, tmp_path):
     resized = cv2.resize(image, (256, 192), interpolation=cv2.INTER_AREA)
     wanted = ((resized.astype(np.float32) / 255 - 0.5) / 0.25).transpose(2, 0, 1)
     np.testing.assert_allclose(preprocess(facts.preprocess, image)["image"][0], wanted, rtol=0, atol=1e-5)
+
+
+def test_a_gray_network(tmp_path):
+    """One channel, in the file's own words too: floats, and bytes that it normalises."""
+    program = PROGRAM.replace("[-1, 3, 224, 224]", "[-1, 1, 224, 224]").replace("Conv2D(3,", "Conv2D(1,")
+    (tmp_path / "gray.tar").write_bytes(paddle_release(program))
+    rule = Preprocess(resize="exact", size=224, interpolation="linear", colour="gray", mean=(0.5,), std=(0.5,))
+    facts = ModelCard(name="gray", task="retrieval", summary="", preprocess=rule)
+    answers = []
+    for kind in ("float32", "uint8"):
+        made = tmp_path / f"{kind}.onnx"
+        export_model(facts, tmp_path / "gray.tar", made, ExportForm(input_kind=kind))
+        answers.append(Retriever(made)(fakes.photo()).vector)
+    np.testing.assert_allclose(*answers, rtol=0, atol=1e-5)

@@ -19,7 +19,7 @@ DIMS: Mapping[str, tuple[str | int, ...]] = {
     "deltas": ("roi", "delta"),
     "rows": ("row", 6),
 }
-"""Dimensions of our inputs and outputs; where the converter knows the last one's number, that is kept."""
+"""Dimensions of our inputs and outputs; the converter's own number of channels, or of the last one, is kept."""
 
 
 def name_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
@@ -58,9 +58,12 @@ def check(model: onnx.ModelProto, what: str) -> None:
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[str | int]:
-    *front, last = DIMS[value.name]
+    dims = list(DIMS[value.name])
     known = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    return [*front, known[-1] if known and known[-1] > 0 and value.name != "image" else last]
+    axis = 1 if value.name == "image" else -1
+    if known and known[axis] > 0:
+        dims[axis] = known[axis]
+    return dims
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
