@@ -45,6 +45,8 @@ class ImageInput:
         last = _channels_last(card, port, f"{origin}: {name}")
         _check_sides(card, port.shape[1:3] if last else port.shape[2:], f"{origin}: {name}")
         batch = port.shape[0]
+        if batch == 0:
+            raise ModelFileError(f"{origin}: {name}: wanted a batch of 1 or more, or a free one, got 0")
         if card.task == "det" and batch is not None and batch != 1:
             raise ModelFileError(f"{origin}: {name}: wanted a batch of 1 or a free one for task det, got {batch}")
         return cls(kind=port.kind, channels_last=last, turned=turned, batch=batch)

@@ -221,3 +221,8 @@ def test_tokens_are_pooled_as_the_card_says(tmp_path):
 def test_outputs_that_the_card_contradicts(shape, rule, message, tmp_path):
     with pytest.raises(ModelFileError, match=rf"theirs\.onnx: embedding: .*{message}"):
         adopt(tokens(tmp_path / "theirs.onnx", shape), Adoption(card=card(postprocess=rule)))
+
+
+def test_a_batch_of_none_is_refused():
+    with pytest.raises(ModelFileError, match=r"theirs\.onnx: image: wanted a batch of 1 or more, or a free one, got 0"):
+        ImageInput.of(card(), {"image": Port((0, 3, SIDE, SIDE), "float32")}, own=False, origin="theirs.onnx")
