@@ -18,11 +18,13 @@ MODELS = "test-models"
 """Packages that are no dependencies: tests take their model files, and ask for nothing that they require."""
 PIR = "export-pir"
 """The set of an environment of its own, whose versions are not those that are installed here."""
-SETS = {
-    path.stem: ("cpu", path.stem) if path.stem in ("export", PIR) else (path.stem,)
-    for path in FILES
-    if path.stem != MODELS
+MADE_OF = {
+    "export": ("cpu", "export"),
+    PIR: ("cpu", PIR),
+    "serve": ("cpu", "search", "serve"),
+    "serve-gpu": ("gpu", "search", "serve"),
 }
+SETS = {path.stem: MADE_OF.get(path.stem, (path.stem,)) for path in FILES if path.stem != MODELS}
 """Set -> the extras that .ci/pin makes it of."""
 
 ELSEWHERE = re.compile(r"nvidia-|onnxruntime-gpu$")
