@@ -3,6 +3,8 @@
 #   docker build -f docker/cpu.Dockerfile -t landmark-onnx:cpu .
 #   docker run --rm --read-only --tmpfs /tmp -v "$PWD/bundle:/models:ro" -v "$PWD/photos:/photos:ro" landmark-onnx:cpu \
 #       retrieval -m res152_arcmargin /photos/a.jpg /photos/b.jpg
+#   docker run --rm -p 127.0.0.1:8080:8080 -v "$PWD/bundle:/models:ro" -v "$PWD/places:/places:ro" \
+#       landmark-onnx:cpu serve -i /places --host 0.0.0.0 --no-key
 #
 # Models come from a bundle at /models. Paddle is in neither stage: exporting is another machine's work.
 
@@ -10,9 +12,9 @@ FROM python:3.12-slim-bookworm AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Dependencies first: a change of the code leaves their layer alone.
-COPY constraints/cpu.txt constraints/cpu.txt
+COPY constraints/serve.txt constraints/serve.txt
 RUN python -m venv /opt/landmark-onnx \
- && /opt/landmark-onnx/bin/python -m pip install --no-deps --only-binary :all: --require-hashes -r constraints/cpu.txt
+ && /opt/landmark-onnx/bin/python -m pip install --no-deps --only-binary :all: --require-hashes -r constraints/serve.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY landmark_onnx/ landmark_onnx/
 COPY export/ export/
@@ -36,7 +38,9 @@ ENV PATH="/opt/landmark-onnx/bin:$PATH" \
 USER 10001:10001
 WORKDIR /work
 VOLUME ["/models"]
-HEALTHCHECK --interval=5m --timeout=60s --start-period=60s --retries=2 \
-    CMD ["landmark-onnx", "doctor", "--provider", "cpu", "--timeout", "30", "--json"]
+EXPOSE 8080
+# Of `serve`; the other commands end before it is asked.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=8)"]
 ENTRYPOINT ["landmark-onnx"]
 CMD ["--help"]

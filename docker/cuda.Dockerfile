@@ -3,6 +3,8 @@
 #   docker build -f docker/cuda.Dockerfile -t landmark-onnx:cuda .
 #   docker run --rm --gpus all -v "$PWD/bundle:/models:ro" -v "$PWD/photos:/photos:ro" landmark-onnx:cuda \
 #       retrieval -m res152_arcmargin --provider cuda /photos/a.jpg /photos/b.jpg
+#   docker run --rm --gpus all -p 127.0.0.1:8080:8080 -v "$PWD/bundle:/models:ro" -v "$PWD/places:/places:ro" \
+#       landmark-onnx:cuda serve -i /places --provider cuda --host 0.0.0.0 --no-key
 #
 # CUDA 13, cuBLAS and cuDNN come from pip with onnxruntime-gpu, so the base needs none; the host brings NVIDIA's driver
 # (r580 or newer) and its container runtime, which puts libcuda.so.1 here. Models come from a bundle at /models. Paddle
@@ -12,9 +14,9 @@ FROM python:3.12-slim-bookworm AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # Dependencies first: a change of the code leaves their layer alone.
-COPY constraints/gpu.txt constraints/gpu.txt
+COPY constraints/serve-gpu.txt constraints/serve-gpu.txt
 RUN python -m venv /opt/landmark-onnx \
- && /opt/landmark-onnx/bin/python -m pip install --no-deps --only-binary :all: --require-hashes -r constraints/gpu.txt
+ && /opt/landmark-onnx/bin/python -m pip install --no-deps --only-binary :all: --require-hashes -r constraints/serve-gpu.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY landmark_onnx/ landmark_onnx/
 COPY export/ export/
@@ -40,7 +42,9 @@ ENV PATH="/opt/landmark-onnx/bin:$PATH" \
 USER 10001:10001
 WORKDIR /work
 VOLUME ["/models"]
-HEALTHCHECK --interval=5m --timeout=120s --start-period=120s --retries=2 \
-    CMD ["landmark-onnx", "doctor", "--provider", "cuda", "--timeout", "60", "--json"]
+EXPOSE 8080
+# Of `serve`; the other commands end before it is asked.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=8)"]
 ENTRYPOINT ["landmark-onnx"]
 CMD ["--help"]

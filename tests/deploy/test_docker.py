@@ -8,11 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from landmark_onnx.cli.commands import COMMANDS
-
 ROOT = Path(__file__).parents[2]
 FILES = {path.name.removesuffix(".Dockerfile"): path for path in sorted((ROOT / "docker").glob("*.Dockerfile"))}
-KNOWN = {"FROM", "ENV", "WORKDIR", "COPY", "RUN", "LABEL", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+KNOWN = {
+    "FROM",
+    "ENV",
+    "WORKDIR",
+    "COPY",
+    "RUN",
+    "LABEL",
+    "USER",
+    "VOLUME",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "ENTRYPOINT",
+    "CMD",
+}
 
 
 def instructions(text):
@@ -160,18 +171,23 @@ def test_the_gpu_is_asked_for_by_one_of_them_alone():
     assert not [name for name in cpu if name.startswith("NVIDIA")]
 
 
-@pytest.mark.parametrize(("name", "extra", "provider"), [("cpu", "cpu", "cpu"), ("cuda", "gpu", "cuda")])
-def test_each_has_its_flavour_and_asks_the_doctor_about_it(name, extra, provider):
+@pytest.mark.parametrize(
+    ("name", "pinned", "runtime"), [("cpu", "serve", "onnxruntime"), ("cuda", "serve-gpu", "onnxruntime-gpu")]
+)
+def test_each_has_its_flavour_and_serves(name, pinned, runtime):
     text = FILES[name].read_text()
-    assert f"--require-hashes -r constraints/{extra}.txt" in text
-    pins = (ROOT / "constraints" / f"{extra}.txt").read_text()
-    runtime = r"onnxruntime-gpu(\[[a-z, ]+\])?" if extra == "gpu" else "onnxruntime"
-    assert re.search(rf"^{runtime}==", pins, re.MULTILINE)
+    assert f"--require-hashes -r constraints/{pinned}.txt" in text
+    pins = (ROOT / "constraints" / f"{pinned}.txt").read_text()
+    for each in (runtime, "faiss-cpu", "fastapi"):
+        assert re.search(rf"^{each}(\[[a-z, ]+\])?==", pins, re.MULTILINE), each
     assert "paddle" not in pins
-    (check,) = of(stages(text)[-1], "HEALTHCHECK")
-    command = json.loads(check.partition("CMD ")[2])
-    assert command[:4] == ["landmark-onnx", "doctor", "--provider", provider]
-    assert "doctor" in COMMANDS
+    final = stages(text)[-1]
+    (port,) = of(final, "EXPOSE")
+    (check,) = of(final, "HEALTHCHECK")
+    interpreter, _, program = json.loads(check.partition("CMD ")[2])
+    assert interpreter == "python"
+    compile(program, "HEALTHCHECK", "exec")
+    assert f"http://127.0.0.1:{port}/healthz" in program
 
 
 def test_the_context_is_small_and_whole():
