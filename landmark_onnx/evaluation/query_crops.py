@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
 from landmark_onnx.errors import ImageError, TableError
-from landmark_onnx.evaluation.ground_truth import GroundTruth, Query
+from landmark_onnx.evaluation.ground_truth import GroundTruth
 from landmark_onnx.images.contact_sheet import write_image
+from landmark_onnx.images.crop import crop
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.results import Failure
-from landmark_onnx.types import Image
 
 SUFFIX = ".jpg"
 """Of the benchmarks' images."""
@@ -27,7 +27,7 @@ def crop_queries(truth: GroundTruth, folder: Path, output: Path) -> Iterator[Pat
         target = output / f"{query.name}.png"
         try:
             _check_inside(target, output, query.name)
-            write_image(target, crop(read_image(source), query, source))
+            write_image(target, crop(read_image(source), query.box, str(source)))
         except ImageError as error:
             yield Failure(image=str(source), error=str(error))
             continue
@@ -46,17 +46,3 @@ def _check_inside(target: Path, output: Path, name: str) -> None:
     place = Path(os.path.realpath(target))  # links in a circle are no RuntimeError here
     if not place.is_relative_to(os.path.realpath(output)):
         raise ImageError(f"query {name!r}: {target} is a link, or in one, to {place}, which is not below {output}")
-
-
-def crop(image: Image, query: Query, source: Path) -> Image:
-    """(H, W, 3) -> the part in the query's box, whose corners are rounded, to even if they are halves.
-
-    Raises: ImageError if nothing of the image is in it. Source: cirtorch, datahelpers.imcrop; Pillow, Image.crop.
-    """
-    left, top, right, bottom = (max(round(side), 0) for side in query.box)
-    part = image[top:bottom, left:right]
-    if not part.size:
-        raise ImageError(
-            f"{source}: the box {query.box} is not in an image of {image.shape[1]}x{image.shape[0]} pixels"
-        )
-    return part

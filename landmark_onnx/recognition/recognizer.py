@@ -65,11 +65,14 @@ class Framed(Detections):
 
 
 class FramingDetector(Detector):
-    """A detector that says how large its image is, by its own scaled input: what boxes were clipped to."""
+    """A detector that says how large its image is: what boxes were clipped to, which may be by its scaled input."""
 
     def _answer(self, feeds: Tensors, outputs: Tensors) -> Framed:
         found = super()._answer(feeds, outputs)
-        height, width, scale = (float(value) for value in feeds["im_info"][0])
+        if "im_info" in feeds:
+            height, width, scale = (float(value) for value in feeds["im_info"][0])
+        else:
+            height, width, scale = *(float(value) for value in feeds["frame"][0, :2]), 1.0
         return Framed(
             boxes=found.boxes,
             classes=found.classes,

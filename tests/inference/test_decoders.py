@@ -14,6 +14,7 @@ from landmark_onnx.hub.adopt import Adoption, adopt
 from landmark_onnx.inference.decoders import to_detections
 from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.model import Detector
+from landmark_onnx.recognition.recognizer import FramingDetector
 from landmark_onnx.runtime.detector_outputs import conform_boxes
 from landmark_onnx.verification.verify import verify
 
@@ -182,6 +183,15 @@ def test_detr_by_its_own_formula(seed, queries, classes):
         left, right = max((x - w / 2) * 131, 0), min((x + w / 2) * 131, 131)
         top, bottom = max((y - h / 2) * 77, 0), min((y + h / 2) * 77, 77)
         np.testing.assert_allclose(got, [left, top, right - left, bottom - top], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("decoder", ["boxes", "rows", "detr"])
+def test_a_detector_of_any_decoder_says_how_large_the_photo_is(decoder, tmp_path):
+    path = detector(tmp_path / "theirs.onnx", made(decoder))
+    photo = fakes.photo(90, 60)
+    found = FramingDetector(path, card=card(decoder))(photo)
+    assert found.frame == (60, 90)
+    check(found, wanted(RESIZES["exact"], photo))
 
 
 def test_nothing_found_is_an_answer(tmp_path):
