@@ -31,6 +31,7 @@ ORDER = (
     ("embedding", "evaluation", "doctor"),
     ("search", "deploy"),
     ("recognition",),
+    ("serving",),
     ("landmark_onnx_bench",),
     ("cli",),
 )

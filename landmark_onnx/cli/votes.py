@@ -24,9 +24,9 @@ VOTES = "Votes"
 LANDMARKS = "Landmarks of the index"
 FILTER = "What is no landmark"
 FOLDERS = "folders"
-"""The word for it in --labels; a file that is called so is ./folders."""
+"""As `landmark_onnx.recognition.landmark_labels.FOLDERS`: the word for it in --labels."""
 NEIGHBOURS = 3
-"""As `landmark_onnx.recognition.votes.NEIGHBOURS`, which help need not import."""
+"""As `landmark_onnx.recognition.votes.NEIGHBOURS`. Help need import neither."""
 
 
 def _check_labels(given: str | None) -> str | None:
@@ -77,20 +77,12 @@ class Labels:
         """
         if self.labels is None:
             return str
-        from landmark_onnx.images.ids import check_ids, image_id
-        from landmark_onnx.recognition.landmark_labels import check_folders, folder_landmark, read_landmarks
+        from landmark_onnx.recognition.landmark_labels import LandmarkLabels
 
-        if self.labels == FOLDERS:
-            if warning := check_folders(opened.ids, index):
-                report.note(warning)
-            return folder_landmark
-        rule = self.ids or IdRule.PATH
-        landmarks = read_landmarks(Path(self.labels), rule)
-        found = (image_id(name, rule) for name in opened.ids)
-        remedy = "--ids stem compares names without folders and suffix"
-        if warning := check_ids(found, landmarks, f"ids of {index}", self.labels, remedy):
-            report.note(f"{warning}: they have no landmark; {remedy}")
-        return lambda name: landmarks.get(image_id(name, rule))
+        found = LandmarkLabels.read(self.labels, self.ids)
+        if warning := found.check(opened.ids, index):
+            report.note(warning)
+        return found.landmark
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from landmark_onnx.lazy import lazy_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from landmark_onnx.recognition.landmark_labels import folder_landmark, read_landmarks
+    from landmark_onnx.recognition.landmark_labels import LandmarkLabels, folder_landmark, read_landmarks
     from landmark_onnx.recognition.recognizer import FramingDetector, Recognition, Recognizer, Voter
     from landmark_onnx.recognition.rules import Rule, read_rules
     from landmark_onnx.recognition.votes import Candidate, ClassVote, NeighbourVote, combine, neighbour_vote
@@ -13,6 +13,7 @@ __all__ = [
     "Candidate",
     "ClassVote",
     "FramingDetector",
+    "LandmarkLabels",
     "NeighbourVote",
     "Recognition",
     "Recognizer",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "landmark_onnx.recognition.landmark_labels": ("folder_landmark", "read_landmarks"),
+    "landmark_onnx.recognition.landmark_labels": ("LandmarkLabels", "folder_landmark", "read_landmarks"),
     "landmark_onnx.recognition.recognizer": ("FramingDetector", "Recognition", "Recognizer", "Voter"),
     "landmark_onnx.recognition.rules": ("Rule", "read_rules"),
     "landmark_onnx.recognition.votes": ("Candidate", "ClassVote", "NeighbourVote", "combine", "neighbour_vote"),

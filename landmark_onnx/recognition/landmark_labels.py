@@ -1,15 +1,55 @@
 """Which landmark each image of an index shows, from the files people have, or from the folders they sort photos in."""
 
+import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from landmark_onnx.errors import SearchError, TableError
 from landmark_onnx.evaluation.csv_rows import read_header, read_rows, shown_header
-from landmark_onnx.images.ids import IdRule, image_id
+from landmark_onnx.images.ids import IdRule, check_ids, image_id
 
 FORMS = (("id", "landmark_id"), ("id", "landmark"), ("id", "label"), ("images", "landmark_id"))
 """Columns, the first of which holds one id, or several with spaces between (train_clean.csv)."""
+
+FOLDERS = "folders"
+"""In place of a CSV: each image shows what the folder that holds it is called. A file of that name is ./folders."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LandmarkLabels:
+    """Landmarks of an index's images. labels: the CSV that they are from, or FOLDERS. known: id -> landmark, of a CSV.
+
+    rule: what is made of an id before `known` is asked.
+    """
+
+    labels: str
+    known: Mapping[str, str] | None = None
+    rule: IdRule = IdRule.PATH
+
+    @classmethod
+    def read(cls, labels: str, rule: IdRule | None = None) -> Self:
+        """labels: a CSV, or FOLDERS. rule: of both sides, by default PATH. Raises: TableError."""
+        rule = rule or IdRule.PATH
+        known = None if labels == FOLDERS else read_landmarks(Path(labels), rule)
+        return cls(labels=labels, known=known, rule=rule)
+
+    def landmark(self, name: str) -> str | None:
+        """The landmark of the image with this id, None if it has none."""
+        return folder_landmark(name) if self.known is None else self.known.get(image_id(name, self.rule))
+
+    def check(self, ids: Iterable[str], index: str) -> str:
+        """What there is to say of ids without a landmark: nothing if there are none, else a warning.
+
+        index: what it is called. Raises: TableError if a CSV has none of the ids; SearchError if no id has a folder.
+        """
+        if self.known is None:
+            return check_folders(ids, index)
+        remedy = "--ids stem compares names without folders and suffix"
+        found = (image_id(name, self.rule) for name in ids)
+        warning = check_ids(found, self.known, f"ids of {index}", self.labels, remedy)
+        return warning and f"{warning}: they have no landmark; {remedy}"
 
 
 def read_landmarks(path: Path, rule: IdRule = IdRule.PATH) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from landmark_onnx.recognition.votes import (
     NeighbourVote,
     class_votes,
     combine,
-    neighbour_vote,
+    neighbour_votes,
 )
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result
 from landmark_onnx.search.open import AnyIndex
@@ -118,19 +118,23 @@ class Recognizer:
 
     def paced(self, images: Iterable[ImageSource]) -> Iterator[Recognition | Failure | None]:
         """As `stream`, with None where all that came is answered and `images` is silent."""
-        models: list[Model[Any]] = [*self.retrievers, *(voter.classifier for voter in self.voters)]
-        models += [self.detector] if self.detector else []
-        for group in grouped(in_step(models, images), AT_ONCE):
+        for group in grouped(in_step(self.models, images), AT_ONCE):
             yield from self._answer(group)
             if not group:
                 yield None
+
+    @property
+    def models(self) -> Sequence[Model[Any]]:
+        """All that look at an image, in the order in which `conclude` takes their answers."""
+        detector = [self.detector] if self.detector else []
+        return [*self.retrievers, *(voter.classifier for voter in self.voters), *detector]
 
     def _answer(self, group: Sequence[Sequence[Result | Failure]]) -> Iterator[Recognition | Failure]:
         whole = [row for row in group if not any(isinstance(answer, Failure) for answer in row)]
         voted = iter(self._neighbours(whole) if whole else [])
         for row in group:
             failure = next((answer for answer in row if isinstance(answer, Failure)), None)
-            yield failure or self._conclude(row, next(voted))
+            yield failure or self.conclude(row, next(voted))
 
     def _neighbours(self, rows: Sequence[Sequence[Any]]) -> list[list[NeighbourVote]]:
         names = [model.name for model in self.index.ensemble.models]
@@ -138,11 +142,11 @@ class Recognizer:
         images = [row[0].image for row in rows]
         queries = Queries(images, images, self.index.ensemble(vectors))
         return [
-            [neighbour_vote(hit.id, self.landmark_of(hit.id), hit.score) for hit in answer.hits]
-            for answer in self.index.answer(queries, self.neighbours)
+            neighbour_votes(answer.hits, self.landmark_of) for answer in self.index.answer(queries, self.neighbours)
         ]
 
-    def _conclude(self, row: Sequence[Any], neighbours: Sequence[NeighbourVote]) -> Recognition:
+    def conclude(self, row: Sequence[Any], neighbours: Sequence[NeighbourVote]) -> Recognition:
+        """What follows from an image's answers by each of `models`, and from the votes of its neighbours."""
         first: Embedding = row[0]
         answers: Sequence[Classification] = row[len(self.retrievers) : len(self.retrievers) + len(self.voters)]
         classes = [

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from landmark_onnx.results import Classification
+from landmark_onnx.search.answers import Hit
 
 NEIGHBOURS = 3
 """Neighbours that vote, as in smlyaka's solution of 2019."""
@@ -60,6 +61,11 @@ def neighbour_vote(name: str, landmark: str | None, cosine: float) -> NeighbourV
     without local features: score(landmark) = sum over those of the nearest three that show it.
     """
     return NeighbourVote(name, landmark, cosine, 2 * cosine - 1)
+
+
+def neighbour_votes(hits: Iterable[Hit], landmark_of: Callable[[str], str | None]) -> list[NeighbourVote]:
+    """The vote of each neighbour. landmark_of: id of one -> its landmark, or None."""
+    return [neighbour_vote(hit.id, landmark_of(hit.id), hit.score) for hit in hits]
 
 
 def class_votes(model: str, answer: Classification) -> list[ClassVote]:

@@ -9,6 +9,7 @@ from typing import Any
 from landmark_onnx.images.ids import as_text
 from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.queries import Queries
+from landmark_onnx.types import Float32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +21,14 @@ class Hit:
     score: float
     source: str
     landmark: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class StoredRow:
+    """An image of an index. vector: (D,) float32 of norm 1. source: the path of its image, or tar:member."""
+
+    vector: Float32
+    source: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -75,8 +75,11 @@ def rescore(database: Float32, queries: Float32, positions: Int64) -> Neighbours
         # Summed along the last axis, every row has its terms in the same order; a BLAS product promises no such thing.
         scores[part] = rows.sum(axis=-1)
 
-    with ThreadPoolExecutor(available_cores()) as pool:
-        list(pool.map(score, range(0, len(positions), RESCORED_AT_ONCE)))
+    if len(positions) <= RESCORED_AT_ONCE:
+        score(0)  # to start threads would take longer
+    else:
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(score, range(0, len(positions), RESCORED_AT_ONCE)))
     order = np.lexsort((positions, -scores), axis=-1)
     return Neighbours(np.take_along_axis(positions, order, 1), np.take_along_axis(scores, order, 1))
 

@@ -82,11 +82,21 @@ class Index:
         self, queries: Queries, top: int, *, steps: "Sequence[Step]" = (), approximate: bool = False
     ) -> Iterator[Answer]:
         """The neighbours of each query by name, after `steps`, which search exactly. Raises: SearchError, StepError."""
-        if steps:
-            found = self._chain(tuple(steps))(queries.vectors, top)
-        else:
-            found = self.search(queries.vectors, top, approximate=approximate)
+        found = self.ranked(queries.vectors, top, steps=steps, approximate=approximate)
         return answers(queries, found, self.ids, self.sources)
+
+    def ranked(
+        self, queries: Float32, top: int, *, steps: "Sequence[Step]" = (), approximate: bool = False
+    ) -> Neighbours:
+        """As `search`, after `steps`, which search exactly. Raises: SearchError, StepError."""
+        if steps:
+            return self._chain(tuple(steps))(queries, top)
+        return self.search(queries, top, approximate=approximate)
+
+    def load(self) -> None:
+        """Read the approximate index now, if there is one: else the first search by it does. Raises: SearchError."""
+        if self.manifest.graph:
+            assert self._graph
 
     def check(self, *, steps: "Sequence[Step]" = (), approximate: bool = False) -> None:
         """Raises: SearchError if that needs a graph, and there is none; MissingExtraError without FAISS."""
@@ -121,9 +131,10 @@ class Index:
         """What the last steps have made of the database is kept for the queries that come next."""
         from landmark_onnx.search.rerank.chain import Chain
 
-        if self._last is None or self._last[0] != steps:
-            self._last = (steps, Chain(steps, self.vectors))
-        return self._last[1]
+        last = self._last
+        if last is None or last[0] != steps:
+            last = self._last = (steps, Chain(steps, self.vectors))
+        return last[1]
 
     @functools.cached_property
     def _graph(self) -> GraphSearch:

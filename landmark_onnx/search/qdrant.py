@@ -17,7 +17,7 @@ import numpy as np
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files.documents import read_json
 from landmark_onnx.files.structure import DocumentError
-from landmark_onnx.search.answers import Answer, Hit
+from landmark_onnx.search.answers import Answer, Hit, StoredRow
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import SPARE, check_queries
@@ -78,6 +78,15 @@ class QdrantIndex:
             rows = zip(queries.names[part], queries.sources[part], queries.vectors[part], found, strict=True)
             for name, source, vector, points in rows:
                 yield Answer(name, source, _hits(vector, points, top), queries.are_ids)
+
+    def find(self, name: str) -> StoredRow | None:
+        """The row of the image with this id, None if there is none."""
+        with asking(self.place.url):
+            points = self._client.retrieve(
+                self.place.collection, ids=[_key(name)], with_payload=["source"], with_vectors=True
+            )
+        rows = [(np.array(point.vector, np.float32), point.payload) for point in points]
+        return next((StoredRow(vector, payload["source"]) for vector, payload in rows if payload), None)
 
     def check(self, *, steps: "Sequence[Step]" = (), approximate: bool = False) -> None:
         """Raises: SearchError for steps, or if the server does not answer, or has lost the collection."""

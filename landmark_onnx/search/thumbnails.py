@@ -33,13 +33,17 @@ def locate(source: str, moved: Sequence[tuple[str, str]] = ()) -> tuple[str, str
     return None
 
 
-def thumbnail(path: str, member: str = "") -> bytes:
-    """A file, or a tar's member, as a JPEG whose long side is at most SIDE pixels. Raises: ImageError that names it."""
+def thumbnail(path: str, member: str = "", *, side: int = SIDE) -> bytes:
+    """A file, or a tar's member, as a JPEG whose longer side is at most `side` pixels, without any of its metadata.
+
+    Raises: ImageError that names it.
+    """
     name = f"{path}:{member}" if member else path
     # What was embedded although it is damaged can be shown, too.
-    image = read_image(_member(path, member) if member else path, name=name, options=ReadOptions(damaged="accept"))
-    ratio = min(1, SIDE / max(image.shape[:2]))
-    size_wh = [max(1, round(side * ratio)) for side in image.shape[1::-1]]
+    options = ReadOptions(damaged="accept", side=side)
+    image = read_image(_member(path, member) if member else path, name=name, options=options)
+    ratio = min(1, side / max(image.shape[:2]))
+    size_wh = [max(1, round(each * ratio)) for each in image.shape[1::-1]]
     small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return data.tobytes()
@@ -60,7 +64,8 @@ def _raw(source: str) -> str:
 
 def _member(path: str, member: str) -> bytes:
     try:
-        offset, size = _members(path)[member]
+        state = Path(path).stat()
+        offset, size = _members(path, (state.st_mtime_ns, state.st_size))[member]
         with Path(path).open("rb") as file:
             file.seek(offset)
             return file.read(max(0, min(size, MAX_BYTES)))
@@ -71,7 +76,7 @@ def _member(path: str, member: str) -> bytes:
 
 
 @functools.lru_cache(TARS_AT_ONCE)
-def _members(path: str) -> Mapping[str, tuple[int, int]]:
-    """Where the files of a tar begin, and their sizes."""
+def _members(path: str, _state: tuple[int, int]) -> Mapping[str, tuple[int, int]]:
+    """Where the files of a tar begin, and their sizes. _state: its time and size, by which one that is new is known."""
     with Path(path).open("rb") as file:
         return {member.name: (member.offset, member.size) for member in members(file) if not member.odd}

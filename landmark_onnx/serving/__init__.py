@@ -1,0 +1,1 @@
+"""HTTP: models, indexes and recognition as a service."""
