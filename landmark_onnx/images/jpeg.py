@@ -4,6 +4,7 @@ OpenCV paints grey over what is missing and says nothing of it to its caller; li
 entropy-coded data is read once more, at an eighth of the size, by a decoder that tells what libjpeg complains of.
 """
 
+import contextlib
 import importlib
 import itertools
 import re
@@ -52,6 +53,19 @@ def judge(data: bytes) -> Verdict:
         return Verdict(data, None, UNKNOWN)
     word = "damaged" if end is None else "truncated"
     return Verdict(whole, f"{word}: {damage}" if damage else None, complaint, word)
+
+
+def has_more_scans(data: bytes, most: int) -> bool:
+    """Whether a JPEG has more than so many scans: each costs a pass over all coefficients, however few bytes it has."""
+    if data.count(bytes((0xFF, _SCAN))) <= most:
+        return False
+    found = 0
+    with contextlib.suppress(struct.error):
+        for marker, _ in _markers(data, len(_START)):
+            found += marker == _SCAN
+            if found > most or marker == END[1]:
+                break
+    return found > most
 
 
 def is_loss(complaint: str) -> bool:
