@@ -88,14 +88,15 @@ class Features:
                 vectors = {name: values[part].astype(np.float32) for name, values in shard.vectors.items()}
                 yield Batch(ids[part], sources[part], vectors)
 
-    def failures(self) -> list[tuple[str, str, str]]:
-        """(id, source, error) of each row without vectors."""
-        return [
+    def failures(self, most: int | None = None) -> list[tuple[str, str, str]]:
+        """(id, source, error) of each row without vectors, of the first `most` of them; `manifest.failed` are all."""
+        found = (
             (name, source, error)
             for shard in self._shards("id", "source")
             for name, source, error in zip(shard.ids, shard.sources, shard.errors, strict=True)
             if error is not None
-        ]
+        )
+        return list(itertools.islice(found, most))
 
     def verify(self, on_done: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Read all there is, to the last value. on_done: of bytes that are read, of all. Raises: FeatureError."""

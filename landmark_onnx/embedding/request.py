@@ -1,9 +1,10 @@
 """What features are wanted, and what is called while they are made."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from landmark_onnx.embedding.duplicates import SharedIds
 from landmark_onnx.embedding.feature_folder import SHARD_SIZE
 from landmark_onnx.embedding.manifest import DType, FeatureManifest, ModelIdentity
 from landmark_onnx.embedding.worklist import Worklist
@@ -15,13 +16,13 @@ from landmark_onnx.images.ids import as_text
 class EmbedProgress:
     """What is called as a job goes on. Counts are of images.
 
-    on_found: how many are on the list by now. on_duplicates: ids that several have. on_kept: how many are done from
+    on_found: how many are on the list by now. on_duplicates: the ids that several have. on_kept: how many are done from
     before. on_done: how many of how many are. on_bad: a shard that is damaged, and is rebuilt. on_stopped: by
     Ctrl-C, how many are kept.
     """
 
     on_found: Callable[[int], None] = lambda count: None
-    on_duplicates: Callable[[Mapping[str, list[str]]], None] = lambda sources: None
+    on_duplicates: Callable[[SharedIds], None] = lambda shared: None
     on_kept: Callable[[int], None] = lambda count: None
     on_done: Callable[[int, int], None] = lambda count, total: None
     on_bad: Callable[[str], None] = lambda reason: None

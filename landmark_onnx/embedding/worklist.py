@@ -4,20 +4,17 @@ So the end is known from the start, a run that goes on can tell that the list is
 works on a shard knows its images. The file is hidden, and gone when the features are complete.
 """
 
-import array
-import collections
 import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-
+from landmark_onnx.embedding.duplicates import IdHashes, SharedIds, shared_ids
 from landmark_onnx.embedding.item import Item
 from landmark_onnx.embedding.shards import arrow
 from landmark_onnx.errors import FeatureError, reason_of
@@ -25,42 +22,40 @@ from landmark_onnx.files.atomic import atomic_write
 
 FILE = ".inputs.parquet"
 
+_Row: TypeAlias = tuple[str, str, bytes, int, int, str]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Worklist:
-    """path: of the file. rows: images. sha256: of the list. duplicates: id -> sources, where there are several."""
+    """path: of the file. rows: images. sha256: of the list. duplicates: the ids that several of them have."""
 
     path: Path
     rows: int
     sha256: str
-    duplicates: Mapping[str, list[str]]
+    duplicates: SharedIds
 
 
 def write_plan(
     folder: Path, items: Iterable[Item], shard_size: int, on_found: Callable[[int], None] = lambda count: None
 ) -> Worklist:
-    """Write the list down. Memory: 8 bytes for each image. on_found: how many there are, a shard at a time.
+    """Write the list down. Memory does not grow with it. on_found: how many there are, a shard at a time.
 
     Raises: FeatureError for no image at all.
     """
-    pa, pq = arrow()
     path = folder / FILE
     digest = hashlib.sha256()
-    hashes = array.array("q")
     rest = iter(items)
-    schema = _schema()
-    with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as out:
-        while rows := [_row(item) for item in itertools.islice(rest, shard_size)]:
-            digest.update("".join(f"{json.dumps(row[:2] + row[3:])}\n" for row in rows).encode())
-            hashes.extend(hash(row[0]) for row in rows)
-            columns = [
-                pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
-            ]
-            out.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=shard_size)
-            on_found(len(hashes))
-        if not hashes:
-            raise FeatureError("no image was given")
-    return Worklist(path=path, rows=len(hashes), sha256=digest.hexdigest(), duplicates=_duplicates(path, hashes))
+    with IdHashes(folder) as hashes:
+        with _writer(path) as write:
+            while rows := [_row(item) for item in itertools.islice(rest, shard_size)]:
+                digest.update("".join(f"{json.dumps(row[:2] + row[3:])}\n" for row in rows).encode())
+                hashes.add([row[0] for row in rows])
+                write(rows)
+                on_found(hashes.count)
+            if not hashes.count:
+                raise FeatureError("no image was given")
+        duplicates = shared_ids(_names(path), hashes.repeated())
+        return Worklist(path=path, rows=hashes.count, sha256=digest.hexdigest(), duplicates=duplicates)
 
 
 def read_items(path: Path, shard: int) -> list[Item]:
@@ -80,7 +75,7 @@ def remove_plan(folder: Path) -> None:
         (folder / FILE).unlink()
 
 
-def _row(item: Item) -> tuple[str, str, bytes, int, int, str]:
+def _row(item: Item) -> _Row:
     return item.id, item.source, os.fsencode(item.path), item.offset, item.size, item.refusal
 
 
@@ -90,17 +85,26 @@ def _schema() -> Any:
     return pa.schema([(field.name, kind) for field, kind in zip(dataclasses.fields(Item), kinds, strict=True)])
 
 
-def _duplicates(path: Path, hashes: "array.array[int]") -> dict[str, list[str]]:
-    """Ids that several images have. Equal hashes are suspects; the list itself is asked then, and only then."""
-    values = np.sort(np.frombuffer(hashes, np.int64))
-    suspects = set(values[1:][values[1:] == values[:-1]].tolist())
-    if not suspects:
-        return {}
+@contextlib.contextmanager
+def _writer(path: Path) -> Iterator[Callable[[Sequence[_Row]], None]]:
+    """What takes the rows of one shard after the other."""
+    pa, pq = arrow()
+    schema = _schema()
+    with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as out:
+
+        def write(rows: Sequence[_Row]) -> None:
+            columns = [
+                pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+            ]
+            out.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=len(rows))
+
+        yield write
+
+
+def _names(path: Path) -> Iterator[tuple[list[str], list[str]]]:
+    """The ids and sources of each shard."""
     _, pq = arrow()
-    found: dict[str, list[str]] = collections.defaultdict(list)
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
-            for row in file.read_row_group(number, columns=["id", "source"], use_threads=False).to_pylist():
-                if hash(row["id"]) in suspects:
-                    found[row["id"]].append(row["source"])
-    return {name: sources for name, sources in found.items() if len(sources) > 1}
+            table = file.read_row_group(number, columns=["id", "source"], use_threads=False)
+            yield table.column("id").to_pylist(), table.column("source").to_pylist()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ from landmark_onnx.images.ids import IdRule
 from landmark_onnx.images.walk import Walk
 
 if TYPE_CHECKING:
+    from landmark_onnx.embedding.duplicates import SharedIds
     from landmark_onnx.embedding.feature_folder import Features
     from landmark_onnx.embedding.job import Work
     from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
@@ -208,11 +208,11 @@ def _embed_progress(report: Reporter) -> "EmbedProgress":
         if count:
             report.note(f"going on: {count:,} images are done already")
 
-    def duplicates(sources: Mapping[str, list[str]]) -> None:
-        for name, places in list(sources.items())[:SHOWN]:
-            report.note(f"{len(places)} images have the id {name}: {', '.join(places[:3])}")
-        if len(sources) > SHOWN:
-            report.note(f"{len(sources) - SHOWN:,} more ids are those of several images")
+    def duplicates(shared: "SharedIds") -> None:
+        for each in shared.told[:SHOWN]:
+            report.note(f"{each.count:,} images have the id {each.id}: {', '.join(each.sources)}")
+        if shared.count > SHOWN:
+            report.note(f"{shared.count - SHOWN:,} more ids are those of several images")
 
     return EmbedProgress(
         on_found=lambda count: report.progress(f"listing: {count:,} images", count),
@@ -228,9 +228,9 @@ def _embed_progress(report: Reporter) -> "EmbedProgress":
 
 def _conclude(features: "Features", report: Reporter) -> None:
     """List what failed, and say what there is now."""
-    failures = features.failures()
-    for _, source, error in failures[:SHOWN]:
+    failed = features.manifest.failed
+    for _, source, error in features.failures(min(failed, SHOWN)):
         report.failure(f"{source}: {error}")
-    if len(failures) > SHOWN:
-        report.failure(f"{len(failures) - SHOWN:,} more images failed: column error of {features.folder} has them")
+    if failed > SHOWN:
+        report.failure(f"{failed - SHOWN:,} more images failed: column error of {features.folder} has them")
     report.note(f"{features.folder}: {features.count:,} of {features.manifest.rows:,} images embedded")
