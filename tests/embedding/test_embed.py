@@ -20,6 +20,7 @@ import fakes
 from commands import Done
 from landmark_onnx import Retriever
 from landmark_onnx.cli.eta import Pace, duration
+from landmark_onnx.cli.inputs import matches
 from landmark_onnx.embedding import extract, job, shards
 from landmark_onnx.embedding.feature_folder import Features, open_features
 from landmark_onnx.embedding.identity import identify
@@ -200,6 +201,33 @@ def test_lists_patterns_and_standard_input(photos, monkeypatch, run):
         assert [item.source for item in list_items(["-"])] == ["photos/8.png", "photos/9.png"]
     assert run("photos/*.png", "-m", MODEL, "-o", "features").code == 0
     assert open_features(photos / "features").ids() == ["photos/8.png", "photos/9.png"]
+
+
+def test_with_a_root_ids_are_the_same_however_images_are_given(run, photos):
+    for number in (0, 9):
+        write_image(photos / f"photos/a/tower{number}.png", fakes.photo(64, 64, seed=number))
+    (photos / "link").symlink_to("photos")
+    absolute = sorted(str(path) for path in (photos / "photos").rglob("*.png"))
+    (photos / "photos/list.txt").write_text("\n".join(absolute))
+    ways = (["photos"], ["photos/../photos/a", "photos/b", "photos/*.png"], absolute, ["photos/list.txt"], ["./link"])
+    for root in ("photos", "./photos/", str(photos / "link")):
+        found = [sorted(item.id for item in list_items(expanded(way), root=root)) for way in ways]
+        assert found[0][:2] == ["0000000000000000", "0000000000000001"]
+        assert found[0][-2:] == ["a/tower0.png", "a/tower9.png"]
+        assert all(ids == found[0] for ids in found)
+    assert run("photos/a", "-m", MODEL, "-o", "features", "--root", "photos", "--ids", "path").code == 0
+    assert open_features(photos / "features").ids()[-1] == "a/tower9.png"
+    assert (
+        "photos/9.png: not below --root photos/b; name a"
+        in run("photos/9.png", "-m", MODEL, "-o", "f", "--root", "photos/b").err
+    )
+    make_tar(photos / "x.tar", {"in/a.png": png(0)})
+    assert [item.id for item in list_items(["x.tar"], root="photos/b")] == ["in/a.png"]
+    assert run("photos", "-m", MODEL, "-o", "f", "--root", "nowhere").code == 2
+
+
+def expanded(arguments):
+    return [path for argument in arguments for path in matches(argument)]
 
 
 def test_ids_that_several_images_have_are_told(run, photos):

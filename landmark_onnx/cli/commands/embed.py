@@ -1,39 +1,25 @@
 """`landmark-onnx embed`: embeddings of any number of images, in a folder that other commands and programs read."""
 
-import dataclasses
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from landmark_onnx.cli.embed_options import Cluster, Naming, ShardOptions
 from landmark_onnx.cli.inputs import matches
 from landmark_onnx.cli.loader import Loader
-from landmark_onnx.cli.model_names import IDS_HELP, MODEL_HELP, model_option
+from landmark_onnx.cli.model_names import MODEL_HELP, model_option
 from landmark_onnx.cli.options import OUTPUT, ExecutionOptions, Images, ModelSource, Quiet, unfolded
 from landmark_onnx.cli.progress import Reporter
-from landmark_onnx.images.ids import IdRule
 from landmark_onnx.images.walk import Walk
 
 if TYPE_CHECKING:
     from landmark_onnx.embedding.duplicates import SharedIds
     from landmark_onnx.embedding.feature_folder import Features
-    from landmark_onnx.embedding.job import Work
-    from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
-    from landmark_onnx.model import Retriever
+    from landmark_onnx.embedding.request import EmbedProgress
 
 SHOWN = 20
 """Failures and duplicates that are listed one by one; the folder has all of them."""
-
-CLUSTER = "On a cluster"
-
-
-class FeatureForm(enum.StrEnum):
-    """What a value of a vector is stored as."""
-
-    FLOAT16 = "float16"
-    FLOAT32 = "float32"
-
 
 What = Annotated[
     list[str],
@@ -58,99 +44,10 @@ Folder = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Ids = Annotated[
-    IdRule,
-    typer.Option(
-        help=f"{IDS_HELP} The path begins below the folder, or in the tar.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 Restart = Annotated[
     bool,
     typer.Option("--restart", help="Throw away what the folder has, and begin again.", rich_help_panel=OUTPUT),
 ]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ShardOptions:
-    """How features are stored."""
-
-    dtype: Annotated[FeatureForm, typer.Option(help="Of the stored vectors.", rich_help_panel=OUTPUT)] = (
-        FeatureForm.FLOAT32
-    )
-    shard_size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Images in one file. A kill undoes the work of half a minute, of as many at most; Ctrl-C none.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = 1024
-
-    def request(self, retrievers: "list[Retriever]", batch: Images) -> "FeatureRequest":
-        """The features that are wanted of these models."""
-        from landmark_onnx.embedding.identity import identify
-        from landmark_onnx.embedding.request import FeatureRequest
-
-        return FeatureRequest(
-            models=[identify(retriever) for retriever in retrievers],
-            dtype=self.dtype.value,
-            damaged=batch.damaged.value,
-            shard_size=self.shard_size,
-        )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Where the work is done: here, or on a Ray cluster."""
-
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Work on this Ray cluster, all of whose machines see images, models and FOLDER under the same paths; "
-            "local starts one here.",
-            rich_help_panel=CLUSTER,
-        ),
-    ] = None
-    workers: Annotated[
-        int,
-        typer.Option(min=0, help="Copies of the models there; 0 for one on each machine.", rich_help_panel=CLUSTER),
-    ] = 0
-
-    def __post_init__(self) -> None:
-        if self.workers and not self.ray:
-            raise typer.BadParameter("copies of the models are for --ray", param_hint="--workers")
-
-    def check(self) -> None:
-        """Raises: MissingExtraError; FeatureError if there is no such cluster."""
-        if self.ray:
-            from landmark_onnx.embedding.ray_cluster import check_cluster
-
-            check_cluster(self.ray)
-
-    def work(self, names: list[str], retrievers: "list[Retriever]", loader: Loader) -> "Work":
-        """What makes the shards. names: of the retrievers, which a cluster loads again."""
-        if self.ray is None:
-            from landmark_onnx.embedding.job import here
-
-            return here(retrievers)
-        from landmark_onnx.embedding.ray_cluster import WorkerModel, on_ray
-        from landmark_onnx.hub.pull import ensure
-
-        recipes = [
-            WorkerModel(
-                # As it was loaded: a session's own path may be that of a reduced precision's file.
-                path=ensure(name, loader.engine.precision.value, offline=loader.source.offline).resolve(),
-                provider=loader.engine.request(),
-                threads=loader.engine.threads,
-                batch_size=loader.batch.batch_size,
-                reading=loader.batch.reading(),
-                card=loader.source.read_card(),
-            )
-            for name in names
-        ]
-        return on_ray(self.ray, recipes, self.workers)
 
 
 @unfolded
@@ -163,7 +60,7 @@ def embed_images(
     batch: Images,
     stored: ShardOptions,
     cluster: Cluster,
-    ids: Ids = IdRule.AUTO,
+    naming: Naming,
     restart: Restart = False,
     quiet: Quiet = False,
 ) -> None:
@@ -172,7 +69,6 @@ def embed_images(
     A bad image is a row with an error: it is listed at the end, and makes the exit code 1.
     """
     from landmark_onnx.embedding.job import embed
-    from landmark_onnx.embedding.listing import list_items
     from landmark_onnx.embedding.shards import arrow
 
     if source.card and len(model) > 1:
@@ -184,7 +80,7 @@ def embed_images(
         loader = Loader(engine, batch, report, source)
         retrievers = loader.retrievers(model)
         paths = (path for argument in images for path in matches(argument))
-        items = list_items(paths, ids, walk=walk, on_stage=lambda path: report.stage(f"{path}: checking its md5"))
+        items = naming.items(paths, walk, lambda path: report.stage(f"{path}: checking its md5"))
         request = stored.request(retrievers, batch)
         work = cluster.work(model, retrievers, loader)
         features = embed(items, request, output, work, restart=restart, progress=_embed_progress(report))

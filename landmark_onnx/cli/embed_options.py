@@ -1,0 +1,139 @@
+"""Options of `landmark-onnx embed`: what images are called, how features are stored, and where the work is done."""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from landmark_onnx.cli.loader import Loader
+from landmark_onnx.cli.model_names import IDS_HELP
+from landmark_onnx.cli.options import OUTPUT, Images
+from landmark_onnx.images.ids import IdRule
+from landmark_onnx.images.walk import Walk
+
+if TYPE_CHECKING:
+    from landmark_onnx.embedding.item import Item
+    from landmark_onnx.embedding.job import Work
+    from landmark_onnx.embedding.request import FeatureRequest
+    from landmark_onnx.model import Retriever
+
+CLUSTER = "On a cluster"
+
+
+class FeatureForm(enum.StrEnum):
+    """What a value of a vector is stored as."""
+
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """What images are called."""
+
+    ids: Annotated[
+        IdRule,
+        typer.Option(help=f"{IDS_HELP} The path begins below the folder, or in the tar.", rich_help_panel=OUTPUT),
+    ] = IdRule.AUTO
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            help="Folder that holds all images: an image's path begins below it, however the image is given. Members "
+            "of a tar keep their names.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+
+    def items(self, paths: Iterable[str], walk: Walk, on_stage: Callable[[str], None]) -> "Iterator[Item]":
+        """The images that `paths` mean. on_stage: of each tar that is hashed against its md5."""
+        from landmark_onnx.embedding.listing import list_items
+
+        return list_items(paths, self.ids, root=str(self.root) if self.root else None, walk=walk, on_stage=on_stage)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShardOptions:
+    """How features are stored."""
+
+    dtype: Annotated[FeatureForm, typer.Option(help="Of the stored vectors.", rich_help_panel=OUTPUT)] = (
+        FeatureForm.FLOAT32
+    )
+    shard_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Images in one file. A kill undoes the work of half a minute, of as many at most; Ctrl-C none.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 1024
+
+    def request(self, retrievers: "list[Retriever]", batch: Images) -> "FeatureRequest":
+        """The features that are wanted of these models."""
+        from landmark_onnx.embedding.identity import identify
+        from landmark_onnx.embedding.request import FeatureRequest
+
+        return FeatureRequest(
+            models=[identify(retriever) for retriever in retrievers],
+            dtype=self.dtype.value,
+            damaged=batch.damaged.value,
+            shard_size=self.shard_size,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where the work is done: here, or on a Ray cluster."""
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Work on this Ray cluster, all of whose machines see images, models and FOLDER under the same paths; "
+            "local starts one here.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Copies of the models there; 0 for one on each machine.", rich_help_panel=CLUSTER),
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if self.workers and not self.ray:
+            raise typer.BadParameter("copies of the models are for --ray", param_hint="--workers")
+
+    def check(self) -> None:
+        """Raises: MissingExtraError; FeatureError if there is no such cluster."""
+        if self.ray:
+            from landmark_onnx.embedding.ray_cluster import check_cluster
+
+            check_cluster(self.ray)
+
+    def work(self, names: list[str], retrievers: "list[Retriever]", loader: Loader) -> "Work":
+        """What makes the shards. names: of the retrievers, which a cluster loads again."""
+        if self.ray is None:
+            from landmark_onnx.embedding.job import here
+
+            return here(retrievers)
+        from landmark_onnx.embedding.ray_cluster import WorkerModel, on_ray
+        from landmark_onnx.hub.pull import ensure
+
+        recipes = [
+            WorkerModel(
+                # As it was loaded: a session's own path may be that of a reduced precision's file.
+                path=ensure(name, loader.engine.precision.value, offline=loader.source.offline).resolve(),
+                provider=loader.engine.request(),
+                threads=loader.engine.threads,
+                batch_size=loader.batch.batch_size,
+                reading=loader.batch.reading(),
+                card=loader.source.read_card(),
+            )
+            for name in names
+        ]
+        return on_ray(self.ray, recipes, self.workers)
