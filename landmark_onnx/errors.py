@@ -55,6 +55,35 @@ class SessionError(LandmarkError):
     """ONNX Runtime cannot run the model as asked (provider, options, shapes)."""
 
 
+class AdmissionError(LandmarkError):
+    """A scheduler that takes no more. limit: what was reached. retry_after: seconds until there is likely room."""
+
+    def __init__(self, reason: str, *, limit: float, retry_after: float) -> None:
+        super().__init__(reason)
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class QueueFullError(AdmissionError):
+    """As many images are queued as the limit allows."""
+
+
+class ClientQueueFullError(AdmissionError):
+    """One client has as many images queued as its share allows."""
+
+
+class TooLateError(AdmissionError):
+    """So much is queued that an answer would come after its deadline; the limit is in seconds."""
+
+
+class DeadlineError(LandmarkError):
+    """The time that was given for an answer has passed."""
+
+
+class SchedulerClosedError(LandmarkError):
+    """The scheduler has ended, or takes nothing new because it is about to."""
+
+
 class FeatureError(LandmarkError):
     """A folder of features that is incomplete, damaged or of something else; names the file and the remedy."""
 

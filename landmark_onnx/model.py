@@ -1,8 +1,12 @@
 """The three models a user holds: Retriever, Classifier, Detector."""
 
+import asyncio
 import dataclasses
 import logging
 import os
+import sys
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack, cast, overload
@@ -13,10 +17,12 @@ from landmark_onnx.hub.pull import ensure
 from landmark_onnx.images.decode import Damaged, ReadOptions, is_many
 from landmark_onnx.images.limits import MAX_PIXELS
 from landmark_onnx.images.pixels import Colour
+from landmark_onnx.inference.admission import QueueLimits
 from landmark_onnx.inference.batching import BATCH_SIZE
 from landmark_onnx.inference.decoders import to_detections
 from landmark_onnx.inference.pipeline import Known, Pipeline
 from landmark_onnx.inference.postprocess import cosine, to_classification, to_embedding
+from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx.modelfile.metadata import decode_metadata
 from landmark_onnx.precision import Precision
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
@@ -32,6 +38,9 @@ R = TypeVar("R", bound=Result)
 
 TOP = 5
 """Classes that an answer has, unless another number is given."""
+
+_STARTING = threading.Lock()
+"""Held while a model's scheduler is made, of which it has one."""
 
 
 class ModelOptions(TypedDict, total=False):
@@ -49,7 +58,7 @@ class ModelOptions(TypedDict, total=False):
 
 
 class Model(ABC, Generic[R]):
-    """A loaded model: call it with one image or many, or `stream` any number through it.
+    """A loaded model: call it with one image or many, `stream` any number through it, or await its `answer`s.
 
     An image is a path, its encoded bytes, an open binary file, a PIL image, or a uint8 array: (H, W, 3) in the order
     of `colour`, (H, W, 4) with alpha, which is dropped, or grey.
@@ -61,11 +70,12 @@ class Model(ABC, Generic[R]):
     colour: the channels of arrays, "bgr" as OpenCV has them, or "rgb"; files and PIL images know their own.
     card: facts to use in place of those inside the file; for a file that has none.
 
-    Attributes: session: what runs it. names: class index -> name, where the file has a map. note: where the card
-    beside the file says other things than the one inside, which counts.
+    Attributes: session: what runs it. pipeline: from an image to its answer. names: class index -> name, where the file
+    has a map. note: where the card beside the file says other things than the one inside, which counts.
     """
 
     task: ClassVar[Task]
+    _scheduler: Scheduler | None = None
 
     def __init__(
         self,
@@ -99,7 +109,7 @@ class Model(ABC, Generic[R]):
             logger.warning("%s: %s", self.session.path, self.note)
         self.colour = colour
         self.names: Mapping[int, str] = {int(index): name for index, name in metadata.get("labels", {}).items()}
-        self._pipeline = Pipeline(
+        self.pipeline = Pipeline(
             session=self.session,
             card=facts,
             answer=self._answer,
@@ -111,7 +121,7 @@ class Model(ABC, Generic[R]):
     @property
     def card(self) -> ModelCard:
         """The model's facts."""
-        return self._pipeline.card
+        return self.pipeline.card
 
     @property
     def precision(self) -> Precision:
@@ -129,7 +139,7 @@ class Model(ABC, Generic[R]):
         """
         if is_many(images):
             return list(self.stream(images))
-        result = self._pipeline.run_one(cast("ImageSource", images))
+        result = self.pipeline.run_one(cast("ImageSource", images))
         if isinstance(result, Failure):
             raise result.kind(result.error)
         return result
@@ -143,11 +153,33 @@ class Model(ABC, Generic[R]):
         known: which positions need no answer; with `steady`, the others get the same bits as if all were answered.
         """
         sources = images if is_many(images) else [cast("ImageSource", images)]
-        return self._pipeline.run(sources, steady=steady, known=known)
+        return self.pipeline.run(sources, steady=steady, known=known)
+
+    async def answer(self, image: ImageSource) -> R:
+        """Answer one image of many that come at any time, from whatever tasks: those that wait share batches.
+
+        The model's own scheduler decodes and runs them in threads; to cancel the task drops its image.
+        Raises: as a call with the image does.
+        """
+        outcome = await asyncio.wrap_future(self._schedule().submit(image, [self.pipeline]))
+        result = cast("R | Failure", outcome.answers[0])
+        if isinstance(result, Failure):
+            raise result.kind(result.error)
+        return result
 
     def paced(self, images: Iterable[ImageSource]) -> Generator[R | Failure | None]:
         """As `stream`, with None where all that came is answered and `images` is silent."""
-        return self._pipeline.paced(images)
+        return self.pipeline.paced(images)
+
+    def _schedule(self) -> Scheduler:
+        """The scheduler of `answer`, which ends with the model."""
+        with _STARTING:
+            if self._scheduler is None:
+                # Whoever awaits holds the image, so there is nothing to bound.
+                self._scheduler = Scheduler(limits=QueueLimits(images=sys.maxsize, client_share=1))
+                # At the end of the program it closes itself.
+                weakref.finalize(self, self._scheduler.close, 0).atexit = False
+            return self._scheduler
 
     def _own_card(self, metadata: Mapping[str, Any]) -> ModelCard:
         """The card inside the file. Raises: ModelFileError, CardError."""
@@ -224,7 +256,7 @@ class Detector(Model[Detections]):
         given = {"score": score, "iou": iou, "keep": keep}
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         rule = dataclasses.replace(self.card.postprocess, **changes)
-        self._pipeline = dataclasses.replace(self._pipeline, card=dataclasses.replace(self.card, postprocess=rule))
+        self.pipeline = dataclasses.replace(self.pipeline, card=dataclasses.replace(self.card, postprocess=rule))
 
     def _answer(self, feeds: Tensors, outputs: Tensors) -> Detections:
         return to_detections(self.card, feeds, outputs, self.names)

@@ -159,6 +159,23 @@ def read_image(source: ImageSource, *, name: str | None = None, options: ReadOpt
     return _decode(data, kind, name, options)
 
 
+def load(source: ImageSource, name: str) -> tuple[ImageSource, tuple[int, int] | None]:
+    """The same image as bytes or pixels in memory, and its width and height before anything is decoded, if they show.
+
+    Raises: ImageError for a file that cannot be read, or a source of no known kind.
+    """
+    while isinstance(source, Named):
+        source = source.source
+    if isinstance(source, Shared):
+        return source, None
+    if isinstance(source, np.ndarray):
+        return source, (source.shape[1], source.shape[0]) if source.ndim > 1 else None
+    if is_pil(source):
+        return source, source.size
+    data = _encoded(source, name)
+    return data, image_size(data)
+
+
 def _encoded(source: object, name: str) -> bytes:
     """The bytes of an encoded image. Raises: ImageError."""
     if isinstance(source, bytes | str):

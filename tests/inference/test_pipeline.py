@@ -11,56 +11,11 @@ from hypothesis import strategies as st
 
 import fakes
 from landmark_onnx.errors import ImageError, SessionError
-from landmark_onnx.images.decode import ReadOptions
 from landmark_onnx.inference import pipeline as module
 from landmark_onnx.inference import prefetch as arrivals_module
-from landmark_onnx.inference.pipeline import Pipeline
 from landmark_onnx.inference.prefetch import LINGER
 from landmark_onnx.results import Embedding, Failure
-
-CARD = fakes.small_card(fakes.RETRIEVAL, size=32)
-SHAPES = [(40, 40), (40, 80), (80, 40)]
-
-
-class FakeSession:
-    """Answers the mean of each image, of which `plain` makes its number; remembers the shape of each run."""
-
-    def __init__(self, refuse=()):
-        self.runs = []
-        self.seconds = 0
-        self.refuse = refuse
-
-    def run(self, feeds):
-        shape = feeds["image"].shape
-        self.runs.append(shape)
-        time.sleep(self.seconds)
-        if shape[2:] in self.refuse:
-            raise SessionError(f"too large: {shape}")
-        if "im_info" in feeds:
-            return {"rois": np.zeros((7, 4)), "probability": feeds["image"].mean(keepdims=True)[0, 0]}
-        return {"embedding": feeds["image"].mean(axis=(1, 2, 3))[:, np.newaxis]}
-
-
-def plain(number, shape=(40, 40)):
-    return np.full((*shape, 3), number % 256, np.uint8)
-
-
-def number_of(result):
-    """Which image a result is of: its mean, turned back."""
-    mean = np.mean(CARD.preprocess.mean)
-    spread = np.mean(1 / np.array(CARD.preprocess.std))
-    offset = np.mean(np.array(CARD.preprocess.mean) / np.array(CARD.preprocess.std))
-    assert mean > 0
-    return round((float(result.vector[0]) + offset) / spread * 255)
-
-
-def embed(_, outputs):
-    return Embedding(vector=outputs["embedding"][0])
-
-
-def make(session, *, batch_size=4, card=CARD, max_pixels=10**6, answer=None):
-    reading = ReadOptions(max_pixels=max_pixels)
-    return Pipeline(session=session, card=card, answer=answer or embed, batch_size=batch_size, reading=reading)
+from pipelines import SHAPES, FakeSession, embed, make, number_of, plain
 
 
 @pytest.fixture(params=[1, 2, 64], ids="{} processors".format)
@@ -390,7 +345,7 @@ def test_a_run_that_fails_fails_its_images_and_no_others():
     session = FakeSession(refuse={(32, 64)})
     results = list(make(session).run([plain(0), plain(1, (40, 80)), plain(2, (40, 80)), plain(3)]))
     assert [type(result) for result in results] == [Embedding, Failure, Failure, Embedding]
-    assert results[1] == Failure(image="<array 1>", error="<array 1>: too large: (2, 3, 32, 64)", kind=SessionError)
+    assert results[1] == Failure(image="<array 1>", error="<array 1>: too large: (1, 3, 32, 64)", kind=SessionError)
 
 
 def test_an_answer_that_fails_fails_its_image_alone():

@@ -1,0 +1,398 @@
+import concurrent.futures
+import contextlib
+import subprocess
+import sys
+import threading
+import weakref
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fakes
+from landmark_onnx.errors import DeadlineError, ImageError, SchedulerClosedError, SessionError, TooLateError
+from landmark_onnx.inference import admission, requests
+from landmark_onnx.inference import scheduler as module
+from landmark_onnx.inference.admission import QueueLimits
+from landmark_onnx.inference.scheduler import Scheduler
+from landmark_onnx.model import Classifier, Detector, Retriever
+from landmark_onnx.results import Embedding, Failure
+from pipelines import SHAPES, FakeSession, make, number_of, plain
+from scheduled import PATIENCE, Events, Gate, SlowFile, SteppedSession, nothing_is_left, place_of, reached, until
+
+
+def png(number, shape=(40, 40)):
+    return cv2.imencode(".png", plain(number, shape))[1].tobytes()
+
+
+def answer_of(future):
+    [answer] = future.result(PATIENCE).answers
+    return answer
+
+
+def numbers_of(futures):
+    return [number_of(answer_of(future)) for future in futures]
+
+
+@pytest.fixture
+def events():
+    return Events()
+
+
+@pytest.fixture
+def two_decoders(monkeypatch):
+    for each in (module, admission):
+        monkeypatch.setattr(each, "decoders", lambda: 2)
+
+
+@pytest.fixture
+def scheduler(two_decoders, events):
+    with Scheduler(events=events) as made:
+        yield made
+
+
+def test_a_lone_request_waits_for_nobody(monkeypatch):
+    """Nothing on its way is timed, so there is no time for which it might wait for company."""
+    timeouts = []
+
+    class Condition(threading.Condition):
+        def wait(self, timeout=None):
+            if threading.current_thread().name.startswith(module.NAME):
+                timeouts.append(timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(module.threading, "Condition", Condition)
+    session = FakeSession()
+    with Scheduler() as scheduler:
+        outcome = scheduler.submit(plain(3), [make(session, batch_size=4)]).result(PATIENCE)
+    assert number_of(outcome.answers[0]) == 3
+    assert (outcome.size, outcome.queue >= 0) == ((40, 40), True)
+    assert session.runs == [(1, 3, 32, 32)]
+    assert timeouts
+    assert set(timeouts) <= {None, threading.TIMEOUT_MAX}
+
+
+def test_what_waits_while_one_runs_is_a_batch(scheduler, events):
+    session = SteppedSession()
+    pipeline = make(session, batch_size=4)
+    futures = [scheduler.submit(plain(0), [pipeline])]
+    until(lambda: session.started == 1)
+    futures += [scheduler.submit(plain(number), [pipeline]) for number in range(1, 6)]
+    until(lambda: events.decodes == 6)
+    session.step(3)
+    assert numbers_of(futures) == list(range(6))
+    assert [shape[0] for shape in session.runs] == [1, 4, 1]
+    until(lambda: len(events.ends) == 6)
+    assert events.runs == [(pipeline.name, 1), (pipeline.name, 4), (pipeline.name, 1)]
+    assert events.ends == [("ok", "answer")] * 6
+
+
+def test_a_ready_image_does_not_wait_for_anothers_slow_decode(scheduler):
+    slow, pipeline = SlowFile(png(1)), make(FakeSession())
+    late = scheduler.submit(slow, [pipeline])
+    reached(slow.gate.entered)
+    assert number_of(answer_of(scheduler.submit(plain(2), [pipeline]))) == 2
+    assert not late.done()
+    slow.gate.opened.set()
+    assert number_of(answer_of(late)) == 1
+
+
+def test_a_rare_shape_is_answered_when_it_is_computed(scheduler, events):
+    session = SteppedSession()
+    pipeline = make(session, batch_size=4)
+    rare = scheduler.submit(plain(0, SHAPES[1]), [pipeline])
+    until(lambda: session.started == 1)
+    others = [scheduler.submit(plain(number), [pipeline]) for number in range(1, 13)]
+    until(lambda: events.decodes == 13)
+    session.step()
+    assert number_of(answer_of(rare)) == 0
+    assert not any(future.done() for future in others), "and while the others are still to be run"
+    session.step()
+    assert numbers_of(others[:4]) == [1, 2, 3, 4]
+    assert not any(future.done() for future in others[4:])
+    session.step(2)
+    assert numbers_of(others) == list(range(1, 13))
+    assert session.runs == [(1, 3, 32, 64), *[(4, 3, 32, 32)] * 3]
+
+
+def test_no_memory_for_one_image_fails_that_image(scheduler, monkeypatch):
+    real = requests.read_image
+
+    def read_image(source, **options):
+        if options["name"] == "huge":
+            raise MemoryError
+        return real(source, **options)
+
+    monkeypatch.setattr(requests, "read_image", read_image)
+    pipeline = make(FakeSession())
+    futures = [scheduler.submit(plain(number), [pipeline], name=name) for number, name in enumerate("ab")]
+    huge = scheduler.submit(plain(5), [pipeline], name="huge").result(PATIENCE)
+    assert numbers_of(futures) == [0, 1]
+    assert huge.size is None
+    assert huge.answers == (
+        Failure(image="huge", error="huge: there is not enough memory to decode it", kind=ImageError),
+    )
+
+
+def test_one_decode_serves_all_models(scheduler):
+    slow = SlowFile(png(7, (90, 120)))
+    slow.gate.opened.set()
+    detector = make(FakeSession(), card=fakes.small_card(fakes.DET), answer=lambda _, outputs: outputs_of(outputs))
+    broken = make(FakeSession(refuse={(32, 32), (32, 40)}))
+
+    def outputs_of(outputs):
+        return Embedding(vector=outputs["rois"])
+
+    outcome = scheduler.submit(slow, [make(FakeSession()), detector, broken], name="a.png").result(PATIENCE)
+    assert slow.reads == 1
+    assert outcome.size == (120, 90)
+    assert [type(answer) for answer in outcome.answers] == [Embedding, Embedding, Failure]
+    assert number_of(outcome.answers[0]) == 7
+    assert outcome.answers[1].vector.shape == (7, 4)
+    assert [answer.image for answer in outcome.answers] == ["a.png"] * 3
+
+
+def test_a_crop_is_what_is_answered_and_its_error_the_images(scheduler):
+    image = np.concatenate([plain(10, (50, 50)), plain(200, (50, 50))], axis=1)
+    pipeline = make(FakeSession())
+
+    def outside(_):
+        raise ImageError("a: the crop is outside")
+
+    right = scheduler.submit(image, [pipeline], crop=lambda pixels: pixels[:, 50:])
+    failed = scheduler.submit(image, [pipeline, pipeline], crop=outside)
+    assert number_of(answer_of(right)) == 200
+    assert right.result().size == (100, 50)
+    assert failed.result(PATIENCE).size == (100, 50)
+    assert [answer.error for answer in failed.result().answers] == ["a: the crop is outside"] * 2
+
+
+class Items:
+    """A stage of ready items: each runs with its like, and some cannot be run."""
+
+    name = "items"
+
+    def __init__(self, room=4):
+        self.size, self.batches, self.gate = room, [], Gate()
+
+    def kind(self, item):
+        return type(item)
+
+    def room(self, item):
+        return self.size
+
+    def run_batch(self, items):
+        self.gate()
+        self.batches.append(list(items))
+        return [10 / item for item in items]
+
+
+def test_ready_items_share_the_device_and_a_fault_costs_its_item_alone(scheduler):
+    stage = Items()
+    first = scheduler.submit_ready(stage, 5)
+    reached(stage.gate.entered)
+    futures = [scheduler.submit_ready(stage, item) for item in (1, 0, 2.0, 10)]
+    stage.gate.opened.set()
+    assert first.result(PATIENCE) == 2
+    with pytest.raises(ZeroDivisionError):
+        futures[1].result(PATIENCE)
+    assert [futures[at].result(PATIENCE) for at in (0, 2, 3)] == [10, 5, 1]
+    assert [5] in stage.batches
+    assert [1, 0, 10] in stage.batches
+    assert [2.0] in stage.batches
+    until(lambda: nothing_is_left(scheduler))
+
+
+def test_the_device_goes_on_after_whatever_goes_wrong(scheduler, events, monkeypatch):
+    events.ran = lambda *_: 1 / 0
+    pipeline = make(FakeSession(refuse={(32, 64)}))
+    fault = scheduler.submit(plain(1), [pipeline], crop=lambda _: 1 / 0)
+    refused = scheduler.submit(plain(1, SHAPES[1]), [pipeline])
+    assert isinstance(fault.exception(PATIENCE), ZeroDivisionError)
+    assert answer_of(refused).kind is SessionError
+    assert number_of(answer_of(scheduler.submit(plain(4), [pipeline]))) == 4
+    until(lambda: len(events.ends) == 3)
+    assert events.ends == [("failed", "decode"), ("failed", "run"), ("ok", "answer")]
+
+
+def test_who_sends_one_waits_for_two_batches_of_who_sends_many(scheduler, events):
+    session = SteppedSession()
+    pipeline = make(session, batch_size=4)
+    greedy = [scheduler.submit(plain(number), [pipeline], client="greedy") for number in range(40)]
+    until(lambda: session.started == 1)
+    until(lambda: events.decodes == 16)
+    polite = scheduler.submit(plain(99), [pipeline], client="polite")
+    for batches in range(1, 4):
+        session.step()
+        until(lambda done=batches: session.started == done + 1)
+        until(lambda: place_of(scheduler, polite) not in ("queue", "decode"))
+        if polite.done():
+            break
+    assert number_of(polite.result(0).answers[0]) == 99
+    assert batches <= 3, "the one that ran, one more, its own"
+    session.step(20)
+    assert numbers_of(greedy) == list(range(40))
+
+
+def test_cancelled_in_the_queue_it_is_gone_with_its_bytes(scheduler, events):
+    slow, pipeline = [SlowFile(png(number)) for number in range(2)], make(FakeSession())
+    held = [scheduler.submit(each, [pipeline]) for each in slow]
+    for each in slow:
+        reached(each.gate.entered)
+    image = plain(3)
+    alive = weakref.ref(image)
+    future = scheduler.submit(image, [pipeline])
+    del image
+    assert future.cancel()
+    assert alive() is None
+    assert scheduler.waiting == 2
+    assert events.ends == [("cancelled", "queue")]
+    assert concurrent.futures.wait([future], PATIENCE).done == {future}
+    for each in slow:
+        each.gate.opened.set()
+    assert numbers_of(held) == [0, 1]
+
+
+def test_cancelled_while_it_is_decoded_it_never_runs(scheduler, events):
+    slow, session = SlowFile(png(1)), FakeSession()
+    future = scheduler.submit(slow, [make(session)])
+    reached(slow.gate.entered)
+    assert future.cancel()
+    slow.gate.opened.set()
+    until(lambda: events.decodes == 1)
+    until(lambda: nothing_is_left(scheduler))
+    assert events.ends == [("cancelled", "decode")]
+    assert number_of(answer_of(scheduler.submit(plain(2), [make(session)]))) == 2
+    assert session.runs == [(1, 3, 32, 32)]
+
+
+def test_cancelled_in_a_batch_it_does_not_run_and_while_it_runs_it_is_thrown_away(scheduler, events):
+    session = SteppedSession()
+    pipeline = make(session)
+    running = scheduler.submit(plain(0), [pipeline])
+    until(lambda: session.started == 1)
+    waiting = [scheduler.submit(plain(number), [pipeline]) for number in (1, 2, 3)]
+    until(lambda: events.decodes == 4)
+    assert waiting[1].cancel()
+    assert running.cancel()
+    session.step(2)
+    assert numbers_of([waiting[0], waiting[2]]) == [1, 3]
+    assert [shape[0] for shape in session.runs] == [1, 2]
+    assert events.ends[:2] == [("cancelled", "batch"), ("cancelled", "run")]
+    until(lambda: nothing_is_left(scheduler))
+
+
+def test_closed_it_fails_what_waits_and_answers_what_runs(two_decoders, events):
+    session, slow = SteppedSession(), SlowFile(png(1))
+    scheduler = Scheduler(events=events)
+    running = scheduler.submit(plain(0), [make(session)])
+    until(lambda: session.started == 1)
+    waiting = [scheduler.submit(source, [make(session)]) for source in (plain(1), slow)]
+    until(lambda: events.decodes == 2)
+    reached(slow.gate.entered)
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    until(lambda: scheduler._closed)
+    with pytest.raises(SchedulerClosedError):
+        scheduler.submit(plain(1), [make(session)])
+    session.step()
+    slow.gate.opened.set()
+    closing.join(PATIENCE)
+    assert number_of(answer_of(running)) == 0
+    assert all(isinstance(future.exception(0), SchedulerClosedError) for future in waiting)
+    assert not any(thread.is_alive() for thread in scheduler._threads)
+    scheduler.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*SHAPES, "damaged", "fault", "refused", "ready"]),
+            st.sampled_from("abc"),
+            st.sampled_from(["", "", "cancel", "deadline"]),
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 5),
+    st.sampled_from([100, 10_000, 1 << 30]),
+)
+def test_each_request_ends_once_whatever_comes(asked, batch_size, decoded_bytes):
+    session, events, ends = FakeSession(refuse={(96, 32)}), Events(), []
+    pipeline, stage = make(session, batch_size=batch_size), Items(batch_size)
+    stage.gate.opened.set()
+    futures = {}
+
+    def submit(number, kind, **given):
+        if kind == "ready":
+            return scheduler.submit_ready(stage, number + 1, **given)
+        shape = {"damaged": None, "refused": (96, 32), "fault": (40, 40)}.get(kind, kind)
+        source = plain(number, shape) if shape else b"no image"
+        crop = (lambda _: 1 / 0) if kind == "fault" else None
+        return scheduler.submit(source, [pipeline, pipeline], crop=crop, **given)
+
+    with Scheduler(limits=QueueLimits(decoded_bytes=decoded_bytes), events=events) as scheduler:
+        for number, (kind, client, fate) in enumerate(asked):
+            timeout = 1e-4 if fate == "deadline" else None
+            with contextlib.suppress(TooLateError):
+                futures[number] = submit(number, kind, client=client, timeout=timeout)
+                futures[number].add_done_callback(ends.append)
+                if fate == "cancel":
+                    futures[number].cancel()
+        assert scheduler.drain(PATIENCE)
+        assert nothing_is_left(scheduler)
+    assert len(ends) == len(set(map(id, ends))) == len(futures) == len(events.ends)
+    for number, (kind, _, fate) in enumerate(asked):
+        if number not in futures:
+            assert fate == "deadline"
+            continue
+        future = futures[number]
+        assert future.done()
+        if future.cancelled():
+            assert fate == "cancel"
+        elif isinstance(future.exception(), DeadlineError):
+            assert fate == "deadline"
+        elif kind == "fault":
+            assert isinstance(future.exception(), ZeroDivisionError)
+        elif kind == "ready":
+            assert future.result() == 10 / (number + 1)
+        elif kind in ("damaged", "refused"):
+            wanted = ImageError if kind == "damaged" else SessionError
+            assert [answer.kind for answer in future.result().answers] == [wanted] * 2
+        else:
+            assert [number_of(answer) for answer in future.result().answers] == [number] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "maker"),
+    [(Retriever, fakes.make_retrieval), (Classifier, fakes.make_cls), (Detector, fakes.make_det)],
+)
+def test_alone_it_is_what_the_model_says_to_the_bit(scheduler, tmp_path, kind, maker):
+    model = kind(maker(tmp_path / "model.onnx"), threads=1)
+    photo = fakes.photo()
+    future = scheduler.submit(photo, [model.pipeline])
+    answer, wanted = answer_of(future).to_json(), model(photo).to_json()
+    assert answer == wanted
+
+
+FORGETS = """
+import sys
+sys.path[:0] = {paths!r}
+from landmark_onnx.inference.scheduler import Scheduler
+from pipelines import FakeSession, make, plain
+session = FakeSession()
+session.seconds = 0.01
+scheduler = Scheduler()
+futures = [scheduler.submit(plain(number), [make(session)]) for number in range(30)]
+futures[0].result(30)
+print("left")
+"""
+
+
+def test_a_program_that_forgets_to_close_ends():
+    found = subprocess.run(
+        [sys.executable, "-c", FORGETS.format(paths=sys.path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "left\n", "")
