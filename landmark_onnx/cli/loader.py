@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from landmark_onnx.cli.options import Downloads, ExecutionOptions, Images
+from landmark_onnx.cli.options import BatchReading, Downloads, ExecutionOptions
 from landmark_onnx.cli.progress import Reporter
 
 if TYPE_CHECKING:
@@ -23,20 +24,15 @@ class Loader:
     """Where models come from, what runs them, and who hears of it."""
 
     engine: ExecutionOptions
-    batch: Images
+    batch: BatchReading
     report: Reporter
     source: Downloads = NO_CARD
 
     def load(self, kind: "type[M]", name: str, **own: Any) -> "M":
         """The model `name` as a `kind`, and a note on the provider that "auto" took. own: arguments of that kind."""
-        from landmark_onnx.hub.pull import ensure
-
         card = self.source.read_card()
-        with self.report.lengthy(f"{name} is not in the store yet: pulling it"):
-            progress = pull_progress(name, self.report)
-            path = ensure(name, self.engine.precision.value, offline=self.source.offline, progress=progress)
         model = kind(
-            path,
+            self.find(name),
             provider=self.engine.request(),
             threads=self.engine.threads,
             batch_size=self.batch.batch_size,
@@ -49,6 +45,14 @@ class Loader:
         if model.session.note:
             self.report.note(f"{model.session.path.name}: {model.session.note}")
         return model
+
+    def find(self, name: str) -> Path:
+        """The file of the model `name`, pulled first if the store has it not."""
+        from landmark_onnx.hub.pull import ensure
+
+        with self.report.lengthy(f"{name} is not in the store yet: pulling it"):
+            progress = pull_progress(name, self.report)
+            return ensure(name, self.engine.precision.value, offline=self.source.offline, progress=progress)
 
     def retrievers(self, names: Sequence[str]) -> "list[Retriever]":
         """One for each name, in their order."""

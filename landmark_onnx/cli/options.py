@@ -164,8 +164,8 @@ FollowLinks = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """How images go through a model."""
+class BatchReading:
+    """How images are read, and how many run together."""
 
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images of one shape that run together.", rich_help_panel=IMAGES)
@@ -181,13 +181,18 @@ class Images:
         ),
     ] = DamagedImages.REFUSE
 
-    follow_links: FollowLinks = False
-
     def reading(self) -> "ReadOptions":
         """The same, as images are read."""
         from landmark_onnx.images.decode import ReadOptions
 
         return ReadOptions(max_pixels=self.max_pixels, damaged=self.damaged.value)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Images(BatchReading):
+    """How images go from folders through a model."""
+
+    follow_links: FollowLinks = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ NEIGHBOURS = 3
 """As `landmark_onnx.recognition.votes.NEIGHBOURS`. Help need import neither."""
 
 
-def _check_labels(given: str | None) -> str | None:
+def check_labels(given: str | None) -> str | None:
     """The word, or a file that is there; as text, since a path would forget the ./ that tells them apart."""
     if given is None or given == FOLDERS:
         return given
@@ -48,7 +48,7 @@ class Labels:
         str | None,
         typer.Option(
             metavar=f"CSV|{FOLDERS}",
-            callback=_check_labels,
+            callback=check_labels,
             help="Landmarks of the index's images: train.csv, train_clean.csv, index_image_to_landmark.csv, or columns "
             f"id,label; or the word {FOLDERS}: each image shows what the folder that holds it is called (a file of "
             f"that name is ./{FOLDERS}). Without it recognize takes each image as a landmark of its own, called by "
@@ -146,7 +146,7 @@ class Voting:
             classifier = loader.load(Classifier, name, top=self.cls_top, names=names)
             if not classifier.names:
                 raise ModelFileError(f"{name}: does not say which landmarks its classes are: give --cls-labels FILE")
-            voters.append(Voter(name=classifier.card.name, classifier=classifier, weight=weight))
+            voters.append(Voter(name=classifier.card.name, classifier=classifier, weight=weight, top=self.cls_top))
         return voters
 
     def _each(self, given: Sequence[T]) -> Sequence[T]:

@@ -1,6 +1,7 @@
 """Which model a loaded retriever is."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -16,12 +17,7 @@ def identify(retriever: Retriever) -> ModelIdentity:
 
     Raises: ModelFileError if the file is not what was sealed; SessionError.
     """
-    path = retriever.session.path
-    if read_seal(path):
-        sha256 = check_seal(path).sha256
-    else:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_sha256(retriever.session.path)
     answer = retriever(np.full((_SIDE, _SIDE, 3), 128, np.uint8))
     return ModelIdentity(
         name=retriever.card.name,
@@ -30,3 +26,11 @@ def identify(retriever: Retriever) -> ModelIdentity:
         preprocess=card_digest(retriever.card),
         precision=retriever.precision,
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Of a model file: of what was sealed, or of all of it. Raises: ModelFileError if it is not what was sealed."""
+    if read_seal(path):
+        return check_seal(path).sha256
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

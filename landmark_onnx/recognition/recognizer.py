@@ -84,11 +84,12 @@ class FramingDetector(Detector):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Voter:
-    """A classifier and the weight of its votes."""
+    """A classifier and the weight of its votes. top: how many of its best classes vote, by default all it answers."""
 
     name: str
     classifier: Classifier
     weight: float = 1.0
+    top: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +153,7 @@ class Recognizer:
         classes = [
             (vote, voter.weight)
             for voter, answer in zip(self.voters, answers, strict=True)
-            for vote in class_votes(voter.name, answer)
+            for vote in class_votes(voter.name, answer)[: voter.top]
         ]
         candidates = combine(neighbours, classes, neighbour_weight=self.neighbour_weight)
         hits = apply_rules(self.rules, row[-1], *row[-1].frame) if self.detector else ()

@@ -1,0 +1,23 @@
+"""The application: all routes of a service, its errors as problems, its description."""
+
+import functools
+
+from fastapi import FastAPI
+
+from landmark_onnx.serving import problems, routes_info, routes_models
+from landmark_onnx.serving.openapi import describe
+from landmark_onnx.serving.service import Service
+
+ROUTERS = (routes_info.router, routes_models.router)
+"""What makes the routes of a service."""
+
+
+def build_app(service: Service) -> FastAPI:
+    """The application of a service."""
+    # FastAPI's own pages about the description are loaded from elsewhere.
+    app = FastAPI(title="landmark-onnx", docs_url=None, redoc_url=None, openapi_url=None)
+    for make in ROUTERS:
+        app.include_router(make(service))
+    app.openapi = functools.cache(functools.partial(describe, app))  # type: ignore[method-assign]
+    problems.install(app)
+    return app

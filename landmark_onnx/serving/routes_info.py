@@ -1,0 +1,66 @@
+"""What a service says of itself: whether it lives and is ready, what it has, its metrics, its description."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from landmark_onnx.serving.answering import JsonObject, state_of
+from landmark_onnx.serving.metrics import MEDIA_TYPE
+from landmark_onnx.serving.openapi import problems
+from landmark_onnx.serving.schema import Alive, Information, Readiness, Status
+from landmark_onnx.serving.service import Service
+
+
+def router(service: Service) -> APIRouter:
+    """The routes that say it."""
+    routes = APIRouter(tags=["service"], default_response_class=JSONResponse)
+    general = problems()
+
+    @routes.get("/healthz", summary="Whether the process answers: no model is asked", responses=general)
+    async def healthz() -> Status:
+        return Status()
+
+    @routes.get("/v2/health/live", summary="Whether the process answers", responses=general)
+    async def live() -> Alive:
+        return Alive()
+
+    @routes.get(
+        "/v2/health/ready",
+        summary="Whether requests are answered: models have answered once, and the end is not near",
+        responses=general | {503: {"model": Readiness, "description": "Not now"}},
+    )
+    async def ready(response: Response) -> Readiness:
+        is_ready = service.lifecycle.ready and not service.lifecycle.draining
+        response.status_code = 200 if is_ready else 503
+        return Readiness(ready=is_ready)
+
+    @routes.get("/metrics", summary="Counts and times, as Prometheus reads them", responses=general)
+    async def metrics() -> Response:
+        return Response(service.metrics.render(), media_type=MEDIA_TYPE)
+
+    @routes.get("/openapi.json", summary="This description", responses=general)
+    async def openapi(request: Request) -> JSONResponse:
+        return JSONResponse(request.app.openapi())
+
+    @routes.get(
+        "/v1/info",
+        summary="What is served, within which limits, and what this key may do",
+        responses=general | {200: {"model": Information, "description": "All that a page needs"}},
+    )
+    async def info(request: Request) -> JSONResponse:
+        return JSONResponse(information(service) | {"may": sorted(state_of(request).get("may", ()))})
+
+    return routes
+
+
+def information(service: Service) -> JsonObject:
+    """What is served, whoever asks, as JSON-ready data."""
+    scheduler = service.scheduler
+    return {
+        "version": version("landmark-onnx"),
+        "models": [hosted.to_json() for hosted in service.models.models],
+        "limits": service.limits.to_json(),
+        "key_required": service.key_required,
+        "queue": {"images": scheduler.waiting, "seconds": scheduler.retry_after()},
+    }

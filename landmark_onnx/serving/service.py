@@ -1,0 +1,53 @@
+"""What the routes of a service need: models, indexes, limits, schedulers, and what is counted."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from landmark_onnx.inference.scheduler import Scheduler
+from landmark_onnx.recognition.recognizer import FramingDetector, Voter
+from landmark_onnx.recognition.rules import Rule
+from landmark_onnx.recognition.votes import NEIGHBOURS
+from landmark_onnx.serving.body import BodyMemory
+from landmark_onnx.serving.lifecycle import Lifecycle
+from landmark_onnx.serving.live_index import LiveIndex
+from landmark_onnx.serving.metrics import Metrics
+from landmark_onnx.serving.models import HostedModels
+from landmark_onnx.serving.settings import Limits
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RecognitionRules:
+    """What decides on a landmark beside an index, as `Recognizer` has it."""
+
+    voters: tuple[Voter, ...] = ()
+    detector: FramingDetector | None = None
+    rules: tuple[Rule, ...] = ()
+    neighbours: int = NEIGHBOURS
+    neighbour_weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A running service.
+
+    scheduler: of the models' device. searches: of searches; the same one where models run on the CPU. memory: for
+    bodies that are being read or answered. key_required: whether a client without a key may ask nothing.
+    """
+
+    models: HostedModels
+    limits: Limits
+    scheduler: Scheduler
+    searches: Scheduler
+    metrics: Metrics
+    lifecycle: Lifecycle
+    memory: BodyMemory
+    indexes: Mapping[str, LiveIndex] = dataclasses.field(default_factory=dict)
+    recognition: RecognitionRules = RecognitionRules()
+    key_required: bool = False
+
+    def close(self) -> None:
+        """End the threads of indexes and schedulers; images that wait get no answer."""
+        for index in self.indexes.values():
+            index.close()
+        for scheduler in (self.scheduler, self.searches):
+            scheduler.close()

@@ -1,0 +1,72 @@
+"""A service of tiny models, and requests to its application without a server."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+
+import fakes
+from landmark_onnx.inference.scheduler import Scheduler
+from landmark_onnx.model import Classifier, Model, Retriever
+from landmark_onnx.recognition.recognizer import FramingDetector
+from landmark_onnx.serving.app import build_app
+from landmark_onnx.serving.body import BodyMemory
+from landmark_onnx.serving.lifecycle import Lifecycle
+from landmark_onnx.serving.metrics import Metrics
+from landmark_onnx.serving.models import HostedModels
+from landmark_onnx.serving.service import Service
+from landmark_onnx.serving.settings import Limits
+
+JPEG, PNG = {"Content-Type": "image/jpeg"}, {"Content-Type": "image/png"}
+LABELS = {0: "arch", 2: "dome"}
+DEFAULTS = Limits()
+
+
+def models_in(folder) -> list[Model[Any]]:
+    """A retriever, a classifier of 7 classes and a detector, one image at a time."""
+    options = {"provider": "cpu", "threads": 1, "batch_size": 1}
+    return [
+        Retriever(fakes.make_retrieval(folder / "retrieval.onnx"), **options),
+        Classifier(fakes.make_cls(folder / "cls.onnx", labels=LABELS), top=1000, **options),
+        FramingDetector(fakes.make_det(folder / "det.onnx", labels={1: "Person"}), **options),
+    ]
+
+
+@contextlib.contextmanager
+def service_of(models, *, limits: Limits = DEFAULTS, events=None, **more) -> Iterator[Service]:
+    """A service that is ready. more: its other fields."""
+    lifecycle = Lifecycle()
+    lifecycle.ready = True
+    with Scheduler(events=events) as scheduler:
+        fields = {"searches": scheduler, "metrics": Metrics(lifecycle), "memory": BodyMemory(limits.body_memory)} | more
+        yield Service(models=HostedModels.of(models), limits=limits, scheduler=scheduler, lifecycle=lifecycle, **fields)
+
+
+class Client:
+    """Asks an application, each request on a loop of its own."""
+
+    def __init__(self, service: Service) -> None:
+        self.app = build_app(service)
+
+    def __call__(self, method: str, path: str, **request: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                return await client.request(method, path, **request)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **request: Any) -> httpx.Response:
+        return self("GET", path, **request)
+
+    def post(self, path: str, **request: Any) -> httpx.Response:
+        return self("POST", path, **request)
+
+
+def png(image: np.ndarray) -> bytes:
+    """A file that keeps the image to the bit."""
+    return cv2.imencode(".png", image)[1].tobytes()
