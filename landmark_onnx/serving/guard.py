@@ -37,7 +37,6 @@ EXPOSED = b"ETag, Failed-Images, Retry-After, X-Request-Id"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
-_UNTOLD = "the server's log has more under this request's id"
 
 logger = logging.getLogger(__name__)
 

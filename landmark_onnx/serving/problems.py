@@ -21,6 +21,7 @@ from landmark_onnx.errors import ImageError, LandmarkError, StepError, UnknownMo
 MEDIA_TYPE = "application/problem+json"
 CLIENT_LEFT = 499
 """The status in the log of a request whose client has gone; nobody gets it."""
+UNTOLD = "the server's log has more under this request's id"
 LONGEST_KEY = 100
 """Characters of a key that somebody sent, as an answer repeats them."""
 SOONEST, LATEST, SPREAD = 1, 60, 0.2
@@ -157,7 +158,7 @@ def problem_of(error: BaseException) -> ProblemError:
         return ProblemError("invalid", str(error))
     if isinstance(error, UnknownModelError):
         return ProblemError("not-found", str(error))
-    return ProblemError("internal", "the server's log has more under this request's id")
+    return ProblemError("internal", UNTOLD)
 
 
 def invalid(error: RequestValidationError | ValidationError, *within: str) -> ProblemError:
@@ -179,7 +180,11 @@ def pointer(*keys: str | int) -> str:
 
 def _of_framework(error: HTTPException) -> ProblemError:
     kind = _KIND_OF_STATUS.get(error.status_code, "bad-request" if error.status_code < 500 else "internal")
-    said = {"not-found": "no such address", "method-not-allowed": "this address has other methods: see Allow"}
+    said = {
+        "not-found": "no such address",
+        "method-not-allowed": "this address has other methods: see Allow",
+        "internal": UNTOLD,
+    }
     return ProblemError(kind, said.get(kind, str(error.detail)), headers=error.headers)
 
 
