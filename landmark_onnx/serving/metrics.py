@@ -15,6 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from landmark_onnx.inference.requests import Ending, Place
 from landmark_onnx.results import Timing
 from landmark_onnx.serving.lifecycle import Lifecycle
 
@@ -115,8 +116,8 @@ class Metrics:
     def ended(
         self,
         stages: Sequence[str],
-        outcome: Literal["ok", "failed", "cancelled", "expired"],
-        place: Literal["queue", "decode", "batch", "run", "answer"],
+        outcome: Ending,
+        place: Place,
         waited: float,
     ) -> None:
         """An image has ended, at `place`, after it waited so many seconds for its decoding."""

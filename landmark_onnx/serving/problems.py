@@ -16,7 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from landmark_onnx.errors import ImageError, LandmarkError, StepError, UnknownModelError
+from landmark_onnx.errors import (
+    AdmissionError,
+    ClientQueueFullError,
+    DeadlineError,
+    ImageError,
+    LandmarkError,
+    QueueFullError,
+    SchedulerClosedError,
+    StepError,
+    TooLateError,
+    UnknownModelError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_LEFT = 499
@@ -78,6 +89,19 @@ _KIND_OF_STATUS = {
     422: "invalid",
 }
 """How the framework's own errors are called."""
+
+
+_TOLD: Mapping[type[LandmarkError], str] = {
+    ImageError: "bad-image",
+    StepError: "invalid",
+    UnknownModelError: "not-found",
+    ClientQueueFullError: "client-queue-full",
+    QueueFullError: "queue-full",
+    TooLateError: "too-late",
+    DeadlineError: "timeout",
+    SchedulerClosedError: "draining",
+}
+"""Errors of this project whose text is for the sender; of all others it may name files."""
 
 
 class ProblemError(Exception):
@@ -152,13 +176,10 @@ def problem_of(error: BaseException) -> ProblemError:
         return invalid(error)
     if isinstance(error, HTTPException):
         return _of_framework(error)
-    if isinstance(error, ImageError):
-        return ProblemError("bad-image", str(error))
-    if isinstance(error, StepError):
-        return ProblemError("invalid", str(error))
-    if isinstance(error, UnknownModelError):
-        return ProblemError("not-found", str(error))
-    return ProblemError("internal", UNTOLD)
+    kind = next((kind for each, kind in _TOLD.items() if isinstance(error, each)), "internal")
+    if isinstance(error, AdmissionError):
+        return ProblemError(kind, str(error), limit=error.limit, retry_after=error.retry_after)
+    return ProblemError(kind, UNTOLD if kind == "internal" else str(error))
 
 
 def invalid(error: RequestValidationError | ValidationError, *within: str) -> ProblemError:

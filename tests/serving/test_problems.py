@@ -8,7 +8,18 @@ from fastapi import FastAPI, HTTPException, Query
 from pydantic import BaseModel, ValidationError
 from starlette.testclient import TestClient
 
-from landmark_onnx.errors import ImageError, LandmarkError, SessionError, StepError, UnknownModelError
+from landmark_onnx.errors import (
+    ClientQueueFullError,
+    DeadlineError,
+    ImageError,
+    LandmarkError,
+    QueueFullError,
+    SchedulerClosedError,
+    SessionError,
+    StepError,
+    TooLateError,
+    UnknownModelError,
+)
 from landmark_onnx.serving.problems import (
     KINDS,
     MEDIA_TYPE,
@@ -101,6 +112,8 @@ def test_the_instance_is_the_requests_id(given, uri):
         (ImageError("a.jpg: truncated"), "bad-image", "a.jpg: truncated"),
         (StepError("no step 'a'"), "invalid", "no step 'a'"),
         (UnknownModelError("no model 'a'"), "not-found", "no model 'a'"),
+        (DeadlineError("60 s have passed"), "timeout", "60 s have passed"),
+        (SchedulerClosedError("it ends"), "draining", "it ends"),
         (HTTPException(404), "not-found", "no such address"),
         (HTTPException(418, "teapot"), "bad-request", "teapot"),
         (HTTPException(413, "big"), "body-too-large", "big"),
@@ -109,6 +122,17 @@ def test_the_instance_is_the_requests_id(given, uri):
 def test_what_the_sender_can_change_is_told(error, kind, detail):
     said = app_that_raises(error).get("/").json()
     assert (said["type"], said["detail"]) == (f"urn:x-landmark-onnx:{kind}", detail)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(QueueFullError, "queue-full"), (ClientQueueFullError, "client-queue-full"), (TooLateError, "too-late")],
+)
+def test_a_scheduler_that_takes_no_more_says_its_limit_and_when_to_come_again(error, kind):
+    answer = app_that_raises(error("no more", limit=3, retry_after=10)).get("/")
+    said = answer.json()
+    assert (said["type"], said["detail"], said["limit"]) == (f"urn:x-landmark-onnx:{kind}", "no more", 3)
+    assert 10 <= said["retry_after"] == int(answer.headers["retry-after"]) <= 12
 
 
 @pytest.mark.parametrize(
