@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from landmark_onnx.embedding.item import Item
+from landmark_onnx.embedding.item import Item, ItemFile
 from landmark_onnx.embedding.manifest import FeatureManifest
 from landmark_onnx.embedding.shards import Shard, Vectors
-from landmark_onnx.errors import FeatureError, ImageError, LandmarkError, SessionError
+from landmark_onnx.errors import FeatureError, LandmarkError, SessionError
 from landmark_onnx.images.decode import shared
 from landmark_onnx.images.ids import as_text
 from landmark_onnx.inference.tee import Fan
@@ -61,15 +61,15 @@ class Extractor:
                 done.add(self._row(answers, items[rows.reached[number]]), answers)
                 on_done()
                 if time.monotonic() - done.since >= KEEP_SECONDS:
-                    self._keep(done, items, keep)
+                    self._keep(done, rows, keep)
         except BaseException:
             with contextlib.suppress(LandmarkError, OSError):  # what stopped it is what matters
-                self._keep(done, items, keep)
+                self._keep(done, rows, keep)
             raise
         done.add_failures(rows.errors, len(items))
         if done.broken >= HOPELESS and done.is_hopeless():
             raise FeatureError(f"every image of a shard failed: {done.reason}; put that right and run the same again")
-        return self._shard(items, start, done.rows)
+        return self._shard(rows, start, done.rows)
 
     def _answers(self, rows: "_Rows") -> Iterator[tuple[Embedding | Failure, ...]]:
         """What the models say of each image that could be loaded, in step: none is far ahead of the others."""
@@ -90,22 +90,25 @@ class Extractor:
             return f"a value of its vector is beyond {self.manifest.dtype}"
         return found
 
-    def _keep(self, done: "_Done", items: Sequence[Item], keep: Keep) -> None:
+    def _keep(self, done: "_Done", rows: "_Rows", keep: Keep) -> None:
         """Hand on what is new, unless it is only what the engine failed on: that is not the images' fault."""
         new = done.rows[done.kept :]
         if new and not done.is_hopeless():
-            keep(done.start + done.kept, self._shard(items, done.start + done.kept, new))
+            keep(done.start + done.kept, self._shard(rows, done.start + done.kept, new))
             done.kept += len(new)
         done.since = time.monotonic()
 
-    def _shard(self, items: Sequence[Item], start: int, rows: Sequence[Row]) -> Shard:
-        """The rows of `items` from `start` on, as many as there are."""
-        part = items[start : start + len(rows)]
-        fine = [row for row in rows if not isinstance(row, str)]
+    def _shard(self, rows: "_Rows", start: int, answers: Sequence[Row]) -> Shard:
+        """The rows from `start` on, as many as there are answers."""
+        part = rows.items[start : start + len(answers)]
+        files = [rows.files.get(row) for row in range(start, start + len(answers))]
+        fine = [row for row in answers if not isinstance(row, str)]
         return Shard(
             ids=[item.id for item in part],
             sources=[item.source for item in part],
-            errors=[row if isinstance(row, str) else None for row in rows],
+            errors=[row if isinstance(row, str) else None for row in answers],
+            contents=[file.content if file else None for file in files],
+            stamps=[file.stamp if file else None for file in files],
             vectors={
                 model.name: np.array([row[at] for row in fine], self.manifest.dtype).reshape(-1, model.dim)
                 for at, model in enumerate(self.manifest.models)
@@ -158,7 +161,8 @@ class _Done:
 class _Rows:
     """The images of a shard on their way to the models; what is before `start` is known, and only replayed.
 
-    errors: of rows whose image could not be loaded. reached: the other rows. replayed: how many are before them.
+    errors: of rows that are refused. reached: the other rows. replayed: how many are before them. files: what the
+    rows that are reached are read from.
     """
 
     items: Sequence[Item]
@@ -167,31 +171,28 @@ class _Rows:
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
     reached: list[int] = dataclasses.field(default_factory=list)
     replayed: int = 0
+    files: dict[int, ItemFile] = dataclasses.field(default_factory=dict)
 
     def is_known(self, position: int) -> bool:
         """Whether what went to the models at a position, from 0, is a row that is only replayed."""
         return position < self.replayed
 
-    def reach(self, row: int) -> None:
-        """An image is about to go to the models."""
-        if row < self.start:
-            self.replayed += 1
-        else:
-            self.reached.append(row)
-
     def fail(self, row: int, error: str) -> None:
-        """An image could not be loaded."""
+        """An image is refused."""
         if row >= self.start:
             self.errors[row] = _reason(error, self.items[row])
             self.on_done()
 
     def loaded(self) -> Iterator[ImageSource]:
-        """The images as they are found."""
+        """The images as they are found; who decodes one reads it."""
         for row, item in enumerate(self.items):
-            try:
-                source = item.read()
-            except ImageError as error:
-                self.fail(row, str(error))
+            if item.refusal:
+                self.fail(row, item.refusal)
                 continue
-            self.reach(row)
-            yield Named(source, item.source)
+            file = item.open()
+            if row < self.start:
+                self.replayed += 1
+            else:
+                self.reached.append(row)
+                self.files[row] = file
+            yield Named(file, item.source)

@@ -111,6 +111,8 @@ def embed(
         plan = write_plan(folder, items, request.shard_size, progress.on_found)
         wanted = request.manifest(plan)
         before = _settle(folder, wanted, restart)
+        # A folder that was begun before there were records goes on without them.
+        wanted = dataclasses.replace(wanted, recorded=before.recorded)
         progress.on_duplicates(plan.duplicates)
         job = Job(folder, plan.path, wanted)
         kept = _kept(job, before, progress)

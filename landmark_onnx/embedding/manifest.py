@@ -21,7 +21,12 @@ MAX_SHARDS = 500_000
 MAX_BYTES = 64 << 20
 """Of the manifest: enough for so many shards."""
 ROW_COLUMNS = ("id", "source", "error")
-"""The columns of a shard beside one for each model; no model may be called so."""
+"""The columns of each shard beside one for each model; no model may be called so, nor like the following."""
+RECORDS = ("content", "stamp")
+"""Columns of a shard that was made of images: SHA-256 of an image's bytes, and its file's time and size (`Item.stamp`).
+
+They are null where an image could not be read.
+"""
 
 DType: TypeAlias = Literal["float16", "float32"]
 Dim: TypeAlias = Annotated[int, Within(1, 2**24)]
@@ -55,7 +60,8 @@ class FeatureManifest:
 
     Known once it is complete: failed, of `rows`; shard_sha256, of the contents of each shard (`shards.Footer`).
     base: the folder that sources are relative to, unless they are absolute; not known of older folders. damaged: what
-    becomes of images that are cut or overwritten.
+    becomes of images that are cut or overwritten. recorded: whether its shards have RECORDS; not those of older
+    folders, or of vectors that were there before.
     """
 
     models: tuple[ModelIdentity, ...]
@@ -68,6 +74,7 @@ class FeatureManifest:
     shard_sha256: tuple[Sha256, ...] = ()
     base: str = ""
     damaged: Literal["refuse", "accept"] = "refuse"
+    recorded: bool = False
 
     def __post_init__(self) -> None:
         """Raises: FeatureError for no model, two of one name or one called like another column, and too many shards."""
@@ -77,7 +84,7 @@ class FeatureManifest:
         for name in names:
             if names.count(name) > 1:
                 raise FeatureError(f"two models are called {name!r}, and a folder has one column of each name")
-            if name in ROW_COLUMNS:
+            if name in ROW_COLUMNS + RECORDS:
                 raise FeatureError(f"a model may not be called {name!r}: a column of the folder is; rename its card")
         if self.shards > MAX_SHARDS:
             raise FeatureError(f"{self.shards:,} files, at most {MAX_SHARDS:,}: choose a larger --shard-size")
@@ -86,6 +93,11 @@ class FeatureManifest:
     def shards(self) -> int:
         """How many files the rows are in."""
         return -(-self.rows // self.shard_size)
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The columns of its shards beside one for each model."""
+        return ROW_COLUMNS + (RECORDS if self.recorded else ())
 
     def rows_of(self, shard: int) -> int:
         """The rows of a shard: all have `shard_size` but the last."""

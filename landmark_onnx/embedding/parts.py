@@ -61,6 +61,8 @@ def joined(parts: Sequence[Shard]) -> Shard:
         ids=[name for part in parts for name in part.ids],
         sources=[name for part in parts for name in part.sources],
         errors=[error for part in parts for error in part.errors],
+        contents=[content for part in parts for content in part.contents],
+        stamps=[stamp for part in parts for stamp in part.stamps],
         vectors={name: np.concatenate([part.vectors[name] for part in parts]) for name in parts[0].vectors},
     )
 

@@ -51,4 +51,5 @@ class FeatureRequest:
             rows=plan.rows,
             base=as_text(str(Path.cwd())),
             damaged=self.damaged,
+            recorded=True,
         )

@@ -1,8 +1,8 @@
 """A shard: some rows of a folder of features in one Parquet file, written whole, and checked column by column.
 
-Columns: id, source, error (null where all went well), and of each model a fixed-size list of float16 or float32, null
-where there is an error. The file's metadata hold the SHA-256 of each column's contents. The same rows give the same
-bytes.
+Columns: id, source, error (null where all went well), content and stamp if they are recorded (`manifest.RECORDS`), and
+of each model a fixed-size list of float16 or float32, null where there is an error. The file's metadata hold the
+SHA-256 of each column's contents. The same rows give the same bytes.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.embedding.manifest import ROW_COLUMNS, FeatureManifest
+from landmark_onnx.embedding.manifest import RECORDS, ROW_COLUMNS, FeatureManifest
 from landmark_onnx.errors import FeatureError, reason_of
 from landmark_onnx.extras import extra
 from landmark_onnx.files.atomic import atomic_write
@@ -35,14 +35,17 @@ REMEDY = "run the same landmark-onnx embed again: it rebuilds what is wrong"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """n rows. errors: None where a row is fine. vectors: model -> (rows that are fine, D), in row order.
+    """n rows. errors: None where a row is fine. contents, stamps: of the images, as `manifest.RECORDS` says.
 
+    vectors: model -> (rows that are fine, D), in row order.
     What was not asked of a file is empty. sha256: of the file it was read from, as its `Footer` has it.
     """
 
     ids: Sequence[str] = ()
     sources: Sequence[str] = ()
     errors: Sequence[str | None] = ()
+    contents: Sequence[str | None] = ()
+    stamps: Sequence[str | None] = ()
     vectors: Mapping[str, Vectors] = dataclasses.field(default_factory=dict)
     sha256: str = ""
 
@@ -69,9 +72,9 @@ def write_shard(path: Path, shard: Shard, manifest: FeatureManifest) -> str:
     """Write a shard of `manifest`'s models and dtype; its SHA-256. Raises: OSError if the disk does not take it."""
     pa, pq = arrow()
     failed = np.array([error is not None for error in shard.errors], bool)
-    columns = {"id": pa.array(shard.ids, pa.string()), "source": pa.array(shard.sources, pa.string())}
-    columns["error"] = pa.array(shard.errors, pa.string())
-    digests = {name: _digest(values) for name, values in zip(ROW_COLUMNS, _texts(shard), strict=True)}
+    texts = {name: _texts(shard)[name] for name in manifest.row_columns}
+    columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    digests = {name: _digest(values) for name, values in texts.items()}
     for model in manifest.models:
         vectors = np.zeros((len(failed), model.dim), manifest.dtype)
         vectors[~failed] = shard.vectors[model.name]
@@ -103,7 +106,7 @@ def read_shard(path: Path, manifest: FeatureManifest, columns: Collection[str] |
     Raises: FeatureError that names the file, if it is missing, or not to the last value what was written.
     """
     dims = {model.name: model.dim for model in manifest.models}
-    wanted = [name for name in (*ROW_COLUMNS, *dims) if columns is None or name in columns or name == "error"]
+    wanted = [name for name in (*manifest.row_columns, *dims) if columns is None or name in columns or name == "error"]
     with _opened(path) as file:
         footer = _footer(file, manifest)
         table = file.read(wanted, use_threads=False)
@@ -117,6 +120,8 @@ def read_shard(path: Path, manifest: FeatureManifest, columns: Collection[str] |
         ids=values.get("id", ()),
         sources=values.get("source", ()),
         errors=values["error"],
+        contents=values.get("content", ()),
+        stamps=values.get("stamp", ()),
         vectors={name: values[name] for name in wanted if name in dims},
         sha256=footer.sha256,
     )
@@ -159,7 +164,7 @@ def _kinds(manifest: FeatureManifest) -> dict[str, Any]:
     pa, _ = arrow()
     value = pa.float16() if manifest.dtype == "float16" else pa.float32()
     vectors = {model.name: pa.list_(pa.field("element", value), model.dim) for model in manifest.models}
-    return dict.fromkeys(ROW_COLUMNS, pa.string()) | vectors
+    return dict.fromkeys(manifest.row_columns, pa.string()) | vectors
 
 
 def is_shard(path: Path) -> bool:
@@ -180,8 +185,9 @@ def arrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def _texts(shard: Shard) -> tuple[Sequence[str | None], ...]:
-    return shard.ids, shard.sources, shard.errors
+def _texts(shard: Shard) -> dict[str, Sequence[str | None]]:
+    columns = (shard.ids, shard.sources, shard.errors, shard.contents, shard.stamps)
+    return dict(zip(ROW_COLUMNS + RECORDS, columns, strict=True))
 
 
 def _values(column: Any, dim: int | None, dtype: str) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import json
 import os
 import random
 import re
@@ -28,7 +29,7 @@ from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.embedding.manifest import FeatureManifest, ModelIdentity
 from landmark_onnx.embedding.parts import PARTS
 from landmark_onnx.embedding.request import FeatureRequest
-from landmark_onnx.errors import FeatureError, ImageError, SearchError, SessionError
+from landmark_onnx.errors import FeatureError, SearchError, SessionError
 from landmark_onnx.images import decode
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.ids import IdRule, image_id
@@ -132,7 +133,7 @@ def test_two_models_share_one_pass(run, photos, monkeypatch):
     assert [(model.name, model.dim) for model in features.models] == [(MODEL, 512), ("other", 7)]
     assert [error for *_, error in features.failures()] == [
         "not an image: no JPEG, PNG, WebP, BMP, TIFF, GIF, PNM, JPEG 2000, AVIF or HEIC header",
-        "No such file or directory",
+        "cannot be read: No such file or directory",
     ]
     expected(features, MODEL, exported_path(MODEL))
     expected(features, "other", other)
@@ -348,10 +349,50 @@ def test_tars_that_are_cut_or_garbled_or_compressed(photos):
 def test_a_tar_that_went_away_fails_its_rows(photos):
     make_tar(photos / "x.tar", {"a.png": png(0)})
     (item,) = list_items(["x.tar"])
-    assert item.read() == png(0)
+    assert item.open().read() == png(0)
     (photos / "x.tar").unlink()
-    with pytest.raises(ImageError, match=r"^No such file"):
-        item.read()
+    with pytest.raises(OSError, match=r"^No such file"):
+        item.open().read()
+
+
+def test_what_tells_later_whether_an_image_has_changed(run, photos):
+    tar = make_tar(photos / "x.tar", {"a.png": png(0), "bad.png": b"no"})
+    (photos / "photos/9.png").unlink()
+    run("photos/8.png", "x.tar", "photos/9.png", "-m", MODEL, "-o", "features")
+    shard = shards.read_shard(photos / "features/part-00000.parquet", open_features(photos / "features").manifest)
+    data = [(photos / "photos/8.png").read_bytes(), png(0), b"no"]
+    assert list(shard.contents) == [*(hashlib.sha256(each).hexdigest() for each in data), None]
+    file, whole = (path.stat() for path in (photos / "photos/8.png", tar))
+    assert list(shard.stamps) == [
+        f"{file.st_mtime_ns}:{file.st_size}",
+        f"{whole.st_mtime_ns}:{whole.st_size}:512:{len(png(0))}",
+        f"{whole.st_mtime_ns}:{whole.st_size}:{1024 + -(-len(png(0)) // 512) * 512}:2",
+        None,
+    ]
+
+
+def test_a_folder_that_was_begun_without_records_goes_on_without_them(run, photos, monkeypatch):
+    with monkeypatch.context() as patch:
+        real = FeatureRequest.manifest
+        patch.setattr(FeatureRequest, "manifest", lambda *a: dataclasses.replace(real(*a), recorded=False))
+        stopped_after(patch, 1)
+        assert run("photos", "-m", MODEL, "-o", "features", "--shard-size", 4).code == 1
+    data = json.loads((photos / "features/features.json").read_text())
+    del data["recorded"]
+    (photos / "features/features.json").write_text(json.dumps(data))
+    assert "going on: 4 images" in run("photos", "-m", MODEL, "-o", "features", "--shard-size", 4).err
+    features = open_features(photos / "features")
+    assert not features.manifest.recorded
+    assert features.count == 10
+    assert read_columns(photos / "features") == ["id", "source", "error", MODEL]
+    run("photos", "-m", MODEL, "-o", "features", "--restart")
+    assert read_columns(photos / "features") == ["id", "source", "error", "content", "stamp", MODEL]
+
+
+def read_columns(folder: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(folder / "part-00000.parquet").names
 
 
 # --- Stopped and started again ---
