@@ -6,6 +6,7 @@ Each picture is in it once, as a rule of its stylesheet, however many answers sh
 import base64
 import contextlib
 import html
+import importlib.resources
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,26 +33,23 @@ HEAD = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; font: 14px/1.35 system-ui, sans-serif; --line: light-dark(#ddd, #444) }}
-:root {{ --plate: light-dark(#f4f4f4, #222); print-color-adjust: exact; -webkit-print-color-adjust: exact }}
-body {{ margin: 1.5rem; overflow-wrap: anywhere }}
-h1 {{ font-size: 1.2rem }}
-section {{ display: flex; gap: 1.5rem; border-top: 1px solid var(--line); padding: 1rem 0 }}
+{cards}
+:root {{ print-color-adjust: exact; -webkit-print-color-adjust: exact }}
+body {{ padding: 1.5rem clamp(1rem, 3vw, 2rem) }}
+h1 {{ margin: 0 0 1.2rem; font-size: 1.3rem; font-weight: 600; letter-spacing: -.01em }}
+section {{ display: flex; gap: 2rem; border-top: 1px solid var(--line); padding: 1.4rem 0 }}
 section > * {{ min-width: 0 }}
-.query {{ flex: 0 0 200px; position: sticky; top: 0; align-self: flex-start }}
-.hits {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(150px, 100%), 1fr)); gap: .8rem; flex: 1 }}
-figure {{ margin: 0; min-width: 0; break-inside: avoid }}
-figure > div {{ height: 130px; background: var(--plate) center / contain no-repeat }}
-.missing, .failed {{ display: grid; place-items: center; font-style: italic; opacity: .7 }}
-figcaption {{ font-size: .85em }}
-b {{ font-variant-numeric: tabular-nums }}
+.query {{ flex: 0 0 220px; position: sticky; top: 0; align-self: flex-start }}
+.query figure > div {{ height: 165px }}
+.hits {{ flex: 1 }}
 @media (max-width: 600px) {{
-body {{ margin: .8rem }}
-section {{ flex-direction: column; gap: .8rem }}
-.query {{ flex: none; position: static; align-self: stretch }}
-.hits {{ flex: none; grid-template-columns: repeat(auto-fill, minmax(min(105px, 100%), 1fr)) }}
+section {{ flex-direction: column; gap: 1rem }}
+.query {{ flex: none; width: 220px; max-width: 100%; position: static }}
+.hits {{ flex: none }}
 }}
 """
+CARDS = "cards.css"
+"""Beside this file: what the page of the service shows its cards by, too."""
 
 
 class ContactSheet:
@@ -123,7 +121,7 @@ def contact_sheet(path: Path, title: str, moved: Sequence[tuple[str, str]] = ())
     moved: folders of pictures that are elsewhere now, old and new.
     """
     with streaming_write(path) as file, tempfile.TemporaryFile() as body:
-        file.write(HEAD.format(title=_text(title)).encode())
+        file.write(HEAD.format(title=_text(title), cards=_cards()).encode())
         sheet = ContactSheet(file, body, moved)
         yield sheet
         file.write(f"</style>\n<h1>{_text(title)}</h1>\n".encode())
@@ -131,6 +129,10 @@ def contact_sheet(path: Path, title: str, moved: Sequence[tuple[str, str]] = ())
         shutil.copyfileobj(body, file)
         if sheet.left_out:
             file.write(f"<p>{sheet.left_out:,} more queries are not shown.</p>\n".encode())
+
+
+def _cards() -> str:
+    return importlib.resources.files(__package__).joinpath(CARDS).read_text(encoding="utf-8")
 
 
 def _caption(hit: Hit) -> str:
