@@ -75,9 +75,11 @@ async def respond(
     tell: Tell,
     *,
     seconds: dict[str, float] | None = None,
+    weight: int = 0,
 ) -> Response:
     """The response that tells of each image. head: of the answer as a whole. seconds: of stages that no model has.
 
+    weight: bytes of what there is to tell beside the arrays of answers, about.
     Raises: ProblemError if not one image has an answer: a single image's own.
     """
     request_id = str(state_of(request).get("request_id", ""))
@@ -88,7 +90,7 @@ async def respond(
         failed = sum("problem" in result for result in results)
         return json.dumps(answer, allow_nan=False, separators=(",", ":")).encode(), failed
 
-    body, failed = await lightly(EXPANSION * sum(map(_weight, images)), render)
+    body, failed = await lightly(weight + EXPANSION * sum(map(_weight, images)), render)
     headers = {"Failed-Images": str(failed)} if failed else {}
     return Response(body, media_type="application/json", headers=headers)
 

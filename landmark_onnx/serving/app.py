@@ -4,11 +4,11 @@ import functools
 
 from fastapi import FastAPI
 
-from landmark_onnx.serving import problems, routes_info, routes_models
+from landmark_onnx.serving import problems, routes_indexes, routes_info, routes_models, routes_search
 from landmark_onnx.serving.openapi import describe
 from landmark_onnx.serving.service import Service
 
-ROUTERS = (routes_info.router, routes_models.router)
+ROUTERS = (routes_info.router, routes_models.router, routes_search.router, routes_indexes.router)
 """What makes the routes of a service."""
 
 

@@ -106,7 +106,7 @@ def _source(service: Service, upload: Upload) -> ImageSource | ProblemError:
     """What is to be read of an image of a request, or why it is refused unread."""
     try:
         if upload.id is not None:
-            raise ProblemError("not-found", f"no index {upload.index!r} is served")
+            raise ProblemError("invalid", "an image of an index is searched for and recognized, and nothing else")
         check_image(upload, service.limits)
     except ProblemError as problem:
         return problem

@@ -6,9 +6,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from landmark_onnx.embedding.manifest import ModelIdentity
 from landmark_onnx.errors import LandmarkError
@@ -27,7 +27,6 @@ INTERVAL = 1.0
 RETRY = 30.0
 """Seconds until a state that was refused is tried again."""
 
-Reloaded: TypeAlias = Literal["loaded", "refused"]
 Stamp: TypeAlias = tuple[tuple[int, ...] | None, ...]
 """What the files that matter look like from outside; None: there is no such file."""
 
@@ -40,7 +39,8 @@ class Snapshot:
 
     name: of the index. rows: as many as there are. generation: of its files, which adding rows keeps, and removing does
     not; 0 of an index in Qdrant. digest: another one for whatever else is in the index, "" of one in Qdrant. table:
-    where ids are, None of one in Qdrant, which knows. labels: landmarks, None if nobody gave any.
+    where ids are, None of one in Qdrant, which knows. labels: landmarks, None if nobody gave any. labelled: which state
+    of their file.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Snapshot:
     digest: str = ""
     table: IdTable | None = None
     labels: LandmarkLabels | None = None
+    labelled: Stamp = ()
 
     @property
     def ensemble(self) -> Ensemble:
@@ -59,6 +60,11 @@ class Snapshot:
     def landmark(self, name: str) -> str | None:
         """The landmark of an image; without labels each is a landmark of its own, called by its id."""
         return self.labels.landmark(name) if self.labels else name
+
+    @property
+    def labels_name(self) -> str | None:
+        """Where landmarks are from: a file without its folder, or a word for it; None without labels."""
+        return os.path.basename(self.labels.labels) if self.labels else None  # noqa: PTH119  # of a word too
 
     def find(self, name: str) -> StoredRow | None:
         """The row of the image with this id, None if there is none. Raises: SearchError if a server does not answer."""
@@ -78,7 +84,7 @@ class Snapshot:
             **self.ensemble.facts(),
             "models": [model.name for model in self.ensemble.models],
             "approximate": graph.describe() if graph else None,
-            "labels": os.path.basename(self.labels.labels) if self.labels else None,  # noqa: PTH119  # of a word too
+            "labels": self.labels_name,
         }
 
 
@@ -90,6 +96,16 @@ class LabelSource:
     rule: IdRule | None = None
 
 
+class IndexEvents(Protocol):
+    """Who wants to know of an index's states; called by its thread, and once by who opens it."""
+
+    def index_opened(self, index: str, rows: int, generation: int) -> None:
+        """A state is served from now on."""
+
+    def index_reloaded(self, index: str, outcome: Literal["ok", "refused"]) -> None:
+        """A new state was found."""
+
+
 class LiveIndex:
     """An index as it is now. `start` has a thread look for a new state each second, which `close` ends.
 
@@ -98,29 +114,21 @@ class LiveIndex:
     """
 
     def __init__(
-        self,
-        name: str,
-        folder: Path,
-        *,
-        labels: LabelSource | None = None,
-        on_reload: Callable[[str, Reloaded], None] = lambda name, outcome: None,
+        self, name: str, folder: Path, *, labels: LabelSource | None = None, events: IndexEvents | None = None
     ) -> None:
-        """Open it. on_reload: of each new state the index's name and what became of it; called by that thread.
-
-        Raises: SearchError, TableError, MissingExtraError.
-        """
+        """Open it. Raises: SearchError, TableError, MissingExtraError."""
         self.name = name
         self._folder = folder
         self._source = labels
-        self._on_reload = on_reload
+        self._events = events
         self._models: Sequence[ModelIdentity] | None = None
         self._wake = threading.Condition()
         self._asked = self._closed = False
         self._retry = float("inf")
         self._thread: threading.Thread | None = None
         self._stamp = self._look()
-        self._labels = LandmarkLabels.read(labels.labels, labels.rule) if labels else None
-        self._current = self._opened(open_index(folder), self._labels)
+        read = LandmarkLabels.read(labels.labels, labels.rule) if labels else None
+        self._serve(self._opened(open_index(folder), read, self._stamp[1:]))
 
     @property
     def current(self) -> Snapshot:
@@ -162,7 +170,7 @@ class LiveIndex:
         if stamp == self._stamp and not force and time.monotonic() < self._retry:
             return
         try:
-            fresh = self._fresh(force or stamp[1:] != self._stamp[1:])
+            fresh = self._fresh(stamp[1:])
         except (LandmarkError, OSError) as error:
             logger.warning("index %s: its new state is refused, and the former served on: %s", self.name, error)
             self._refuse(stamp)
@@ -172,9 +180,8 @@ class LiveIndex:
         else:
             self._stamp, self._retry = stamp, float("inf")
             if fresh is not None:
-                self._current = fresh
-                logger.info("index %s: %s", self.name, fresh.index.describe())
-                self._on_reload(self.name, "loaded")
+                self._serve(fresh)
+                self._tell("ok")
 
     def _watch(self) -> None:
         while True:
@@ -188,40 +195,47 @@ class LiveIndex:
 
     def _refuse(self, stamp: Stamp) -> None:
         self._stamp, self._retry = stamp, time.monotonic() + RETRY
-        self._on_reload(self.name, "refused")
+        self._tell("refused")
+
+    def _serve(self, fresh: Snapshot) -> None:
+        self._current = fresh
+        logger.info("index %s: %s", self.name, fresh.index.describe())
+        if self._events:
+            self._events.index_opened(self.name, fresh.rows, fresh.generation)
+
+    def _tell(self, outcome: Literal["ok", "refused"]) -> None:
+        if self._events:
+            self._events.index_reloaded(self.name, outcome)
 
     def _look(self) -> Stamp:
         csv = [Path(self._source.labels)] if self._source and self._source.labels != FOLDERS else []
         return tuple(_stamp(path) for path in (self._folder / FILE, *csv))
 
-    def _fresh(self, relabel: bool) -> Snapshot | None:
+    def _fresh(self, labelled: Stamp) -> Snapshot | None:
         """The state that is there, None if it is the one served. Raises: LandmarkError, OSError."""
-        index = open_index(self._folder)
-        labels = self._labels
-        if relabel and self._source:
+        index, labels = open_index(self._folder), self._current.labels
+        if labelled != self._current.labelled and self._source:
             labels = LandmarkLabels.read(self._source.labels, self._source.rule)
         elif isinstance(index, Index) and digest(index.manifest) == self._current.digest:
             return None
         self._check(index.ensemble, self._models)
-        fresh = self._opened(index, labels)
-        self._labels = labels
-        return fresh
+        return self._opened(index, labels, labelled)
 
     def _check(self, ensemble: Ensemble, models: Sequence[ModelIdentity] | None) -> None:
         if models is not None:
             ensemble.check(models, f"index {self.name}", "the loaded models")
 
-    def _opened(self, index: AnyIndex, labels: LandmarkLabels | None) -> Snapshot:
+    def _opened(self, index: AnyIndex, labels: LandmarkLabels | None, labelled: Stamp) -> Snapshot:
         """Make what requests need. Raises: SearchError, TableError if no id has a landmark, MissingExtraError."""
         index.check()
         if labels and (warning := labels.check(index.ids, f"index {self.name}")):
             logger.warning("%s", warning)
+        fresh = Snapshot(self.name, index, len(index), labels=labels, labelled=labelled)
         if not isinstance(index, Index):
-            return Snapshot(self.name, index, len(index), labels=labels)
+            return fresh
         index.load()
-        manifest = index.manifest
-        table = IdTable(index.ids)
-        return Snapshot(self.name, index, len(index), manifest.generation, digest(manifest), table, labels)
+        generation, state = index.manifest.generation, digest(index.manifest)
+        return dataclasses.replace(fresh, generation=generation, digest=state, table=IdTable(index.ids))
 
 
 def digest(manifest: IndexManifest) -> str:

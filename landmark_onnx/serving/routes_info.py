@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from landmark_onnx.serving.answering import JsonObject, state_of
 from landmark_onnx.serving.metrics import MEDIA_TYPE
 from landmark_onnx.serving.openapi import problems
+from landmark_onnx.serving.query_steps import step_facts
 from landmark_onnx.serving.schema import Alive, Information, Readiness, Status
 from landmark_onnx.serving.service import Service
 
@@ -60,6 +61,11 @@ def information(service: Service) -> JsonObject:
     return {
         "version": version("landmark-onnx"),
         "models": [hosted.to_json() for hosted in service.models.models],
+        "indexes": [live.current.facts() for live in service.indexes.values()],
+        "recognize": bool(service.indexes),
+        "detector": service.recognition.detector and service.recognition.detector.card.name,
+        "rules": [rule.name for rule in service.recognition.rules],
+        "steps": step_facts(),
         "limits": service.limits.to_json(),
         "key_required": service.key_required,
         "queue": {"images": scheduler.waiting, "seconds": scheduler.retry_after()},

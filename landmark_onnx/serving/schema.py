@@ -241,6 +241,42 @@ class ServedModel(ModelFacts):
     provider: str
 
 
+class IndexState(BaseModel):
+    """An index, and which state of it."""
+
+    name: str
+    generation: Annotated[int, Field(description="Of its files: adding rows keeps it, removing some does not")]
+    rows: int
+
+
+class IndexFacts(IndexState):
+    """What there is in an index."""
+
+    dim: Annotated[int, Field(description="Values of a vector")]
+    models: Annotated[list[str], Field(description="Whose embeddings make a vector, in this order")]
+    pca_from: Annotated[int | None, Field(description="Values before whitening, null without")]
+    pca_explained: Annotated[float | None, Field(description="Share of the variance that whitening keeps")]
+    approximate: Annotated[str | None, Field(description="What the approximate index is, null without one")]
+    labels: Annotated[str | None, Field(description="Where landmarks are from, null without")]
+
+
+class StepParameter(BaseModel):
+    """A number of a step, and what a request may ask."""
+
+    name: str
+    kind: Literal["int", "float"]
+    default: float
+    min: float
+    max: float
+
+
+class StepFacts(BaseModel):
+    """A step after the search."""
+
+    name: str
+    parameters: list[StepParameter]
+
+
 class QueueState(BaseModel):
     """What waits now."""
 
@@ -253,6 +289,11 @@ class Information(BaseModel):
 
     version: str
     models: list[ServedModel]
+    indexes: list[IndexFacts]
+    recognize: Annotated[bool, Field(description="Whether there is an index to recognize by")]
+    detector: Annotated[str | None, Field(description="Whose boxes may say that an image shows no landmark")]
+    rules: Annotated[list[str], Field(description="By which they say so")]
+    steps: list[StepFacts]
     limits: dict[str, Any]
     key_required: bool
     queue: QueueState

@@ -35,14 +35,32 @@ def folder(tmp_path):
     return tmp_path / "i"
 
 
-@pytest.fixture
-def outcomes():
-    return []
+class Heard:
+    """What an index tells."""
+
+    def __init__(self):
+        self.outcomes, self.opened = [], []
+
+    def index_opened(self, index, rows, generation):
+        self.opened.append((index, rows, generation))
+
+    def index_reloaded(self, index, outcome):
+        self.outcomes.append((index, outcome))
 
 
 @pytest.fixture
-def live(folder, outcomes):
-    return LiveIndex("places", folder, on_reload=lambda name, outcome: outcomes.append((name, outcome)))
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def outcomes(heard):
+    return heard.outcomes
+
+
+@pytest.fixture
+def live(folder, heard):
+    return LiveIndex("places", folder, events=heard)
 
 
 def until(holds):
@@ -70,7 +88,7 @@ def test_facts_are_without_a_path(live, folder):
     assert str(folder.parent) not in repr(facts)
 
 
-def test_what_is_added_and_removed_is_served_and_requests_under_way_keep_theirs(live, folder, outcomes):
+def test_what_is_added_and_removed_is_served_and_requests_under_way_keep_theirs(live, folder, heard):
     before = live.current
     live.refresh()
     assert live.current is before
@@ -85,7 +103,8 @@ def test_what_is_added_and_removed_is_served_and_requests_under_way_keep_theirs(
     assert (live.current.rows, live.current.generation) == (20, 2)
     assert live.current.find("03") is None
     assert added.find("03").source == "photos/03.jpg"
-    assert outcomes == [("places", "loaded")] * 2
+    assert heard.outcomes == [("places", "ok")] * 2
+    assert heard.opened == [("places", 20, 1), ("places", 21, 1), ("places", 20, 2)]
     assert len({before.digest, added.digest, live.current.digest}) == 3
 
 
@@ -156,7 +175,7 @@ def test_a_state_that_was_refused_is_tried_again_later(live, folder, outcomes, m
     monkeypatch.setattr(live_index.time, "monotonic", lambda: float("inf"))
     live.refresh()
     assert live.current.rows == 21
-    assert [outcome for _, outcome in outcomes] == ["refused", "loaded"]
+    assert [outcome for _, outcome in outcomes] == ["refused", "ok"]
 
 
 class Fails:
@@ -196,11 +215,8 @@ def test_the_thread_looks_when_it_is_called(live, folder, monkeypatch):
 def test_states_that_nobody_has_are_let_go(live, folder):
     """A hundred of them: neither they nor what they have mapped stay."""
     seen = [weakref.ref(live.current)]
-    for _ in range(50):
-        writer.add(folder, indexed.batches(["new"]))
-        live.refresh()
-        seen.append(weakref.ref(live.current))
-        writer.remove(folder, ["new"])
+    for number in range(100):
+        writer.add(folder, indexed.batches([f"new-{number}"]))
         live.refresh()
         seen.append(weakref.ref(live.current))
     gc.collect()
@@ -270,7 +286,7 @@ def test_each_answer_is_that_of_the_state_it_names(live, folder):
     with ThreadPoolExecutor(8) as pool:
         searches = [pool.submit(search, number) for number in range(8)]
         try:
-            for round_ in range(6):
+            for round_ in range(4):
                 change = writer.remove if round_ % 3 == 2 else add
                 change(folder, ["n0", "n1"] if round_ % 3 == 2 else [f"n{round_ % 3}"])
                 states[digest(IndexManifest.read(folder))] = wanted(folder, queries)

@@ -275,4 +275,4 @@ def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(models):
 
 def test_vectors_and_indexed_images_are_no_images_here(client):
     problem(client.post("/v1/embed", json={"vectors": [[1.0]]}), 422, "invalid")
-    problem(client.post("/v1/embed", json={"images": [{"id": "a"}]}), 404, "not-found")
+    problem(client.post("/v1/embed", json={"images": [{"id": "a"}]}), 422, "invalid")

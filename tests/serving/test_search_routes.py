@@ -1,0 +1,478 @@
+"""What an index answers over HTTP is what the command line answers."""
+
+import base64
+import dataclasses
+import io
+import json
+import threading
+from urllib.parse import quote
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import fakes
+import hosted
+from encoded import encode, jpeg_with_exif
+from hosted import Client
+from landmark_onnx.embedding.feature_folder import Batch
+from landmark_onnx.embedding.identity import identify
+from landmark_onnx.images.contact_sheet import write_image
+from landmark_onnx.model import Classifier, Retriever
+from landmark_onnx.recognition.recognizer import FramingDetector, Recognizer, Voter
+from landmark_onnx.recognition.rules import Rule
+from landmark_onnx.search import writer
+from landmark_onnx.search.ensemble import Ensemble, Member
+from landmark_onnx.search.hnsw import GraphOptions
+from landmark_onnx.search.queries import Queries, embedded
+from landmark_onnx.search.rerank.chain import parse_steps
+from landmark_onnx.serving.live_index import LabelSource, LiveIndex
+from landmark_onnx.serving.schema import Information
+from landmark_onnx.serving.service import RecognitionRules
+
+pytest.importorskip("faiss")
+
+A, B = "res152_arcmargin", "res200_arcmargin"
+PLACES = ("arch", "dome", "gate")
+ODD = ("../etc/passwd", "a/b?c=d&e=%41#f+g h", "öß\u200f塔", "\udcff\udcfe.jpg", "..")
+"""Ids of the last five images."""
+ALL = [f"{place}-{number}" for place in PLACES for number in range(4)] + list(ODD)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Photos, of which each differs, an index of two models, and labels of some."""
+    folder = tmp_path_factory.mktemp("place")
+    rng = np.random.default_rng(0)
+    for number in range(len(ALL) + 3):
+        pixels = rng.integers(0, 60, (70, 90, 3))
+        pixels[..., number % 3] += 150
+        write_image(folder / "photos" / f"{number:02d}.png", pixels.astype(np.uint8))
+    (folder / "photos" / "12.png").write_bytes(
+        jpeg_with_exif(encode(".jpg", fakes.photo(1400, 2100)), 6, thumbnail=b"GPS")
+    )
+    for seed, name in enumerate((A, B)):
+        fakes.make_retrieval(folder / f"{name}.onnx", model_card=fakes.small_card(name), dim=32, seed=seed)
+    fakes.make_cls(folder / "cls.onnx", classes=9, labels=dict(enumerate((*PLACES, *"uvwxyz"))))
+    fakes.make_det(folder / "det.onnx", labels={1: "Person", 2: "Tower"})
+    labels = "".join(f"{name},{name.partition('-')[0]}\n" for name in ALL[:10])
+    (folder / "labels.csv").write_text("id,label\n" + labels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(place):
+    """By what the tests call them; the classifier answers more than votes."""
+    return {
+        "a": Retriever(place / f"{A}.onnx"),
+        "b": Retriever(place / f"{B}.onnx"),
+        "cls": Classifier(place / "cls.onnx", top=9),
+        "det": FramingDetector(place / "det.onnx"),
+    }
+
+
+def photo(place, number):
+    return place / "photos" / f"{number:02d}.png"
+
+
+def build(place, models, name, ids, **how):
+    retrievers = {models[key].card.name: models[key] for key in "ab"}
+    photos = [str(photo(place, ALL.index(each))) for each in ids]
+    vectors = {key: np.stack([answer.vector for answer in retriever(photos)]) for key, retriever in retrievers.items()}
+    ensemble = Ensemble(tuple(Member(identify(each)) for each in retrievers.values()))
+    writer.build(place / name, ensemble, [Batch(list(ids), photos, vectors)], **how)
+
+
+@pytest.fixture(scope="module")
+def indexes(place, models):
+    build(place, models, "places", ALL, graph=GraphOptions())
+    build(place, models, "bare", ALL[:5])
+    found = {
+        "places": LiveIndex("places", place / "places", labels=LabelSource(labels=str(place / "labels.csv"))),
+        "bare": LiveIndex("bare", place / "bare"),
+    }
+    for live in found.values():
+        live.serve_with([identify(models[key]) for key in "ab"])
+    return found
+
+
+RULES = (Rule(name="people", classes=frozenset({"person"}), score=0.01, area=0.01),)
+
+
+@pytest.fixture(scope="module")
+def service(models, indexes):
+    recognition = RecognitionRules(
+        voters=(Voter(name=models["cls"].card.name, classifier=models["cls"], weight=0.5, top=5),),
+        detector=models["det"],
+        rules=RULES,
+        neighbours=3,
+    )
+    with hosted.service_of(models.values(), indexes=indexes, recognition=recognition) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    return Client(service)
+
+
+def posted(client, path, photos, wanted=200, **options):
+    """What is answered to photos in a form."""
+    files = [("image", (each.name, each.read_bytes())) for each in photos]
+    response = client.post(path, files=[*files, ("options", (None, json.dumps(options)))])
+    assert response.status_code == wanted, response.text
+    return response.json()
+
+
+def asked(client, body, path="/v1/search", wanted=200):
+    response = client.post(path, json=body)
+    assert response.status_code == wanted, response.text
+    return response.json()
+
+
+def close(answer):
+    """Without the last bits, which differ with the batch that made a vector."""
+    return json.loads(json.dumps(answer), parse_float=lambda text: pytest.approx(float(text), abs=2e-6))
+
+
+def searched(indexes, models, place, photos, top, name="places", **how):
+    """What `landmark-onnx search` answers: (id, score) of each."""
+    index = indexes[name].current.index
+    retrievers = {models[key].card.name: models[key] for key in "ab"}
+    found = []
+    for part in embedded([str(each) for each in photos], index.ensemble, retrievers):
+        if isinstance(part, Queries):
+            found += index.answer(part, top, **how)
+    return [[(hit.rank, hit.id, pytest.approx(hit.score, abs=2e-6)) for hit in answer.hits] for answer in found]
+
+
+def told(answer):
+    return [[(hit["rank"], hit["id"], hit["score"]) for hit in result["neighbours"]] for result in answer["results"]]
+
+
+QUERIES = range(len(ALL), len(ALL) + 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ({"top": 5}, {}),
+        ({"top": 1000}, {}),
+        ({"top": 7, "approximate": True}, {"approximate": True}),
+        ({"top": 4, "steps": ["alpha-qe:k=3", "k-reciprocal:k1=4,candidates=10"]}, {"steps": True}),
+    ],
+)
+def test_search_answers_as_the_command_line(client, indexes, models, place, options, how):
+    photos = [photo(place, number) for number in QUERIES]
+    if "steps" in how:
+        how = {"steps": parse_steps(options["steps"])}
+    got = posted(client, "/v1/search", photos, index="places", **options)
+    assert told(got) == searched(indexes, models, place, photos, options["top"], **how)
+    assert [result["image"] for result in got["results"]] == [each.name for each in photos]
+    assert [result["position"] for result in got["results"]] == [0, 1, 2]
+    assert got["results"][0]["size"] == [90, 70]
+    assert got["index"] == {"name": "places", "generation": 1, "rows": len(ALL)}
+    assert [model["name"] for model in got["models"]] == [A, B]
+    assert got["took"]["search"] > 0
+
+
+def test_an_image_alone_and_its_options_in_the_query(client, indexes, models, place):
+    data = photo(place, QUERIES[0]).read_bytes()
+    url = "/v1/search?index=places&top=3&steps=alpha-qe:k=2&steps=superglobal:m=5"
+    got = client.post(url, content=data, headers={"Content-Type": "image/png"}).json()
+    steps = parse_steps(["alpha-qe:k=2", "superglobal:m=5"])
+    assert told(got) == searched(indexes, models, place, [photo(place, QUERIES[0])], 3, steps=steps)
+
+
+def test_landmarks_and_votes_are_those_of_recognize(client, indexes, models, place):
+    """Also where fewer neighbours are asked for than vote, and where a step gives other scores."""
+    photos = [photo(place, number) for number in QUERIES]
+    recognizer = Recognizer(
+        index=indexes["places"].current.index,
+        retrievers=[models["a"], models["b"]],
+        landmark_of=indexes["places"].current.landmark,
+    )
+    candidates = [
+        [(each.landmark, pytest.approx(each.score, abs=1e-5)) for each in answer.candidates]
+        for answer in recognizer.stream(list(map(str, photos)))
+    ]
+    for top in (1, 10):
+        got = posted(client, "/v1/search", photos, index="places", top=top)
+        assert [[(each["landmark"], each["score"]) for each in one["votes"]] for one in got["results"]] == candidates
+    hits = got["results"][0]["neighbours"]
+    assert [hit["landmark"] for hit in hits] == [indexes["places"].current.landmark(hit["id"]) for hit in hits]
+    # The step leaves the order as it was, and gives scores that are no cosines.
+    got = posted(client, "/v1/search", photos, index="places", steps=["k-reciprocal:k1=1,k2=1,lambda=1"])
+    assert [[(each["landmark"], each["score"]) for each in one["votes"]] for one in got["results"]] == candidates
+
+
+def test_without_labels_nobody_votes(client, place):
+    got = posted(client, "/v1/search", [photo(place, 1)], index="bare", top=2)
+    assert "votes" not in got["results"][0]
+    assert set(got["results"][0]["neighbours"][0]) == {"rank", "id", "score"}
+
+
+def test_no_answer_names_a_path(client, place):
+    answers = [
+        posted(client, "/v1/search", [photo(place, 1)], index="places"),
+        posted(client, "/v1/recognize", [photo(place, 1)], index="places"),
+        posted(client, "/v1/search", [photo(place, 1)], 422, index="bare", approximate=True),
+        client.get("/v1/indexes").json(),
+        client.get("/v1/indexes/places").json(),
+    ]
+    assert str(place) not in json.dumps(answers)
+    assert ".png" not in json.dumps(answers[0]["results"][0]["neighbours"])
+
+
+# --- Vectors and ids ---
+
+
+def test_vectors_are_searched_for_as_they_are(client, indexes):
+    index = indexes["places"].current.index
+    got = asked(client, {"vectors": index.vectors[:3].tolist(), "options": {"index": "places", "top": 4}})
+    wanted = index.answer(Queries(["", "", ""], ["", "", ""], np.asarray(index.vectors[:3])), 4)
+    assert told(got) == [[(hit.rank, hit.id, hit.score) for hit in answer.hits] for answer in wanted]
+    assert [result["position"] for result in got["results"]] == [0, 1, 2]
+
+
+def test_a_vector_that_cannot_be_is_refused(client, indexes):
+    dim = indexes["places"].current.ensemble.dim
+    one = [1.0] + [0.0] * (dim - 1)
+    for vector in ([1.0], [0.5] * dim, [0.0] * dim, [1.002, *one[1:]], ["1", *one[1:]], [True, *one[1:]], 7, None):
+        for vectors in ([vector], [one, vector]):
+            asked(client, {"vectors": vectors, "options": {"index": "places"}}, wanted=422)
+    asked(client, {"vectors": [[1.0009, *one[1:]]], "options": {"index": "places"}})
+    for vectors in ([], [one] * 33):
+        asked(client, {"vectors": vectors, "options": {"index": "places"}}, wanted=422)
+    asked(client, {"vectors": [one], "options": {"index": "places"}}, "/v1/recognize", wanted=422)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_image_of_the_index_is_found_by_its_id_whatever_it_is(client, indexes, name):
+    response = client.get("/v1/indexes/places/search?top=3&id=" + quoted(name))
+    got = response.json()
+    index = indexes["places"].current.index
+    row = ALL.index(name)
+    (wanted,) = index.answer(Queries([""], [""], np.asarray(index.vectors[row : row + 1])), 3)
+    assert told(got) == [[(hit.rank, hit.id, hit.score) for hit in wanted.hits]]
+    assert got["results"][0]["id"] == got["results"][0]["neighbours"][0]["id"] == name
+
+
+def quoted(name):
+    return quote(name, safe="", errors="surrogateescape")
+
+
+def test_ids_and_images_mix_and_one_that_is_not_there_fails_alone(client, place, indexes, models):
+    data = base64.b64encode(photo(place, QUERIES[0]).read_bytes()).decode()
+    images = [
+        {"id": "arch-1"},
+        {"data": f"data:image/png;base64,{data}", "name": "new"},
+        {"id": "nowhere"},
+        {"id": "arch-1", "index": "bare"},
+        {"id": "arch-1", "index": "elsewhere"},
+    ]
+    response = client.post("/v1/search", json={"images": images, "options": {"index": "places", "top": 2}})
+    assert response.headers["Failed-Images"] == "2"
+    one, new, missing, other, unknown = response.json()["results"]
+    assert one["neighbours"] == other["neighbours"]
+    assert (one["id"], one["neighbours"][0]["id"]) == ("arch-1", "arch-1")
+    assert told({"results": [new]}) == searched(indexes, models, place, [photo(place, QUERIES[0])], 2)
+    assert [each["position"] for each in (one, new, missing, other, unknown)] == [0, 1, 2, 3, 4]
+    assert missing["problem"]["status"] == unknown["problem"]["status"] == 404
+    asked(client, {"images": [{"id": "nowhere"}], "options": {"index": "places"}}, wanted=404)
+    cropped = {"images": [{"id": "arch-1", "crop": [0, 0, 5, 5]}], "options": {"index": "places"}}
+    asked(client, cropped, wanted=422)
+
+
+def test_an_answer_has_an_etag_until_the_index_or_the_question_is_another(client, indexes):
+    url = "/v1/indexes/places/search?id=arch-0"
+    first = client.get(url)
+    tag = first.headers["etag"]
+    assert client.get(url).headers["etag"] == tag
+    known = client.get(url, headers={"If-None-Match": f'"x", {tag}'})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    others = (url + "&top=3", url + "&approximate=true", url + "&steps=alpha-qe", "/v1/indexes/places/search?id=arch-1")
+    assert len({tag, *(client.get(other).headers["etag"] for other in others)}) == 5
+    live = indexes["places"]
+    before = live._current
+    try:
+        live._current = dataclasses.replace(before, digest="another")
+        assert client.get(url, headers={"If-None-Match": tag}).status_code == 200
+    finally:
+        live._current = before
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/indexes/nowhere", 404),
+        ("/v1/indexes/nowhere/search?id=arch-0", 404),
+        ("/v1/indexes/nowhere/image?id=arch-0", 404),
+        ("/v1/indexes/places/search?id=nowhere", 404),
+        ("/v1/indexes/places/image?id=nowhere", 404),
+        ("/v1/indexes/places/search", 422),
+        ("/v1/indexes/places/search?id=arch-0&id=arch-1", 422),
+        ("/v1/indexes/places/search?id=arch-0&top=0", 422),
+        ("/v1/indexes/places/search?id=arch-0&top=1001", 422),
+        ("/v1/indexes/places/search?id=arch-0&color=red", 422),
+        ("/v1/indexes/places/search?id=arch-0&steps=dba", 422),
+        ("/v1/indexes/places/search?id=arch-0&steps=alpha-qe&approximate=true", 422),
+        ("/v1/indexes/bare/search?id=arch-0&approximate=true", 422),
+        ("/v1/indexes/places/image?id=arch-0&side=181", 422),
+        ("/v1/indexes/places/image?id=arch-0&side=x", 422),
+    ],
+)
+def test_what_cannot_be_answered_is_a_problem(client, path, status):
+    response = client.get(path)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({}, 422),  # there are two
+        ({"index": "nowhere"}, 404),
+        ({"index": "places", "top": 0}, 422),
+        ({"index": "places", "top": True}, 422),
+        ({"index": "places", "steps": ["dba:k=2"]}, 422),
+        ({"index": "places", "steps": ["diffusion:graph=database"]}, 422),
+        ({"index": "places", "steps": ["alpha-qe"] * 4}, 422),
+        ({"index": "places", "steps": "alpha-qe"}, 422),
+        ({"index": "places", "steps": ["alpha-qe"], "approximate": True}, 422),
+        ({"index": "places", "colour": "red"}, 422),
+    ],
+)
+def test_options_that_cannot_be_are_refused(client, place, options, status):
+    posted(client, "/v1/search", [photo(place, 1)], status, **options)
+
+
+def test_an_index_alone_needs_no_name(client, service, place):
+    alone = dataclasses.replace(service, indexes={"bare": service.indexes["bare"]})
+    assert posted(Client(alone), "/v1/search", [photo(place, 1)])["index"]["name"] == "bare"
+    none = dataclasses.replace(service, indexes={})
+    posted(Client(none), "/v1/search", [photo(place, 1)], 404)
+
+
+# --- Recognize ---
+
+
+def test_recognize_answers_as_the_command_line(client, indexes, models, place):
+    photos = [photo(place, number) for number in (*QUERIES, 0)]
+    snapshot = indexes["places"].current
+    classifier = Classifier(place / "cls.onnx")  # with as many classes as the command line asks for
+    recognizer = Recognizer(
+        index=snapshot.index,
+        retrievers=[models["a"], models["b"]],
+        landmark_of=snapshot.landmark,
+        voters=[Voter(name=classifier.card.name, classifier=classifier, weight=0.5)],
+        detector=models["det"],
+        rules=RULES,
+        labels="labels.csv",
+    )
+    wanted = [answer.to_json() for answer in recognizer.stream(list(map(str, photos)))]
+    got = posted(client, "/v1/recognize", photos, index="places")
+    members = [{key: result[key] for key in wanted[0] if key != "image"} for result in got["results"]]
+    assert close(members) == [{key: each[key] for key in each if key != "image"} for each in wanted]
+    assert any(result["no_landmark"] for result in got["results"])
+    assert len(got["results"][0]["classes"]) == 5
+    assert [model["name"] for model in got["models"]] == [A, B, fakes.CLS, fakes.DET]
+
+
+def test_an_image_of_the_index_is_recognized_by_its_neighbours_alone(client, indexes):
+    body = {"images": [{"id": "dome-1"}], "options": {"index": "places"}}
+    (got,) = asked(client, body, "/v1/recognize")["results"]
+    (found,) = asked(client, body | {"options": {"index": "places", "top": 3}})["results"]
+    assert got["id"] == "dome-1"
+    assert got["classes"] == got["no_landmark"] == []
+    assert [vote["id"] for vote in got["neighbours"]] == [hit["id"] for hit in found["neighbours"]]
+    assert [{"landmark": each["landmark"], "score": each["score"]} for each in got["candidates"]] == found["votes"]
+    assert got["landmark"] == found["votes"][0]["landmark"]
+
+
+def test_an_indexed_image_cannot_be_embedded(client):
+    for path in ("/v1/embed", "/v1/classify", "/v1/detect"):
+        body = {"images": [{"id": "dome-1"}], "options": {} if path != "/v1/embed" else {"model": A}}
+        asked(client, body, path, wanted=422)
+
+
+# --- Facts and pictures ---
+
+
+def test_the_information_tells_what_a_page_needs_to_search(client):
+    info = Information.model_validate(client.get("/v1/info").json())
+    assert [index.name for index in info.indexes] == ["places", "bare"]
+    assert (info.recognize, info.detector, info.rules) == (True, fakes.DET, ["people"])
+    assert {step.name for step in info.steps} == {"alpha-qe", "k-reciprocal", "superglobal", "diffusion"}
+
+
+def test_all_is_described(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    by_id = paths["/v1/indexes/{name}/search"]["get"]
+    assert {each["name"] for each in by_id["parameters"]} == {"name", "id", "top", "approximate", "steps", "timeout"}
+    assert "vectors" in json.dumps(paths["/v1/search"]["post"]["requestBody"])
+    assert {"/v1/recognize", "/v1/indexes", "/v1/indexes/{name}", "/v1/indexes/{name}/image"} <= set(paths)
+
+
+def test_facts_of_indexes(client, indexes):
+    listed = client.get("/v1/indexes").json()["indexes"]
+    assert [each["name"] for each in listed] == ["places", "bare"]
+    places = client.get("/v1/indexes/places").json()
+    assert places == listed[0]
+    assert places == {
+        "name": "places",
+        "rows": len(ALL),
+        "generation": 1,
+        "dim": 64,
+        "models": [A, B],
+        "pca_from": None,
+        "pca_explained": None,
+        "approximate": indexes["places"].current.index.manifest.graph.describe(),
+        "labels": "labels.csv",
+    }
+
+
+def test_a_picture_is_made_here_and_upright(client):
+    for side in (180, 2048):
+        response = client.get(f"/v1/indexes/places/image?id={quoted(ALL[12])}&side={side}")
+        assert response.headers["content-type"] == "image/jpeg"
+        with PIL.Image.open(io.BytesIO(response.content)) as image:
+            assert not image.getexif()
+            assert max(image.size) == side
+            assert image.size[0] < image.size[1]
+        assert b"GPS" not in response.content
+
+
+@pytest.mark.parametrize("name", ALL[11:])
+def test_pictures_of_odd_ids(client, name):
+    assert client.get("/v1/indexes/places/image?id=" + quoted(name)).status_code == 200
+
+
+def test_a_picture_that_is_gone_is_not_found(client, place):
+    file = photo(place, 11)
+    data = file.read_bytes()
+    file.unlink()
+    response = client.get(f"/v1/indexes/places/image?id={ALL[11]}&side=2048")
+    file.write_bytes(data[:40])
+    broken = client.get(f"/v1/indexes/places/image?id={ALL[11]}&side=2048")
+    file.write_bytes(data)
+    assert response.status_code == broken.status_code == 404
+    assert str(place) not in response.text + broken.text
+
+
+def test_searches_at_once_are_done_together_and_each_is_right(client, indexes):
+    """Of sixteen threads, with different numbers of neighbours."""
+    wrong = []
+
+    def search(number):
+        top = 1 + number % 7
+        got = client.get(f"/v1/indexes/places/search?id={ALL[number % 12]}&top={top}").json()
+        if len(got["results"][0]["neighbours"]) != top or got["results"][0]["neighbours"][0]["id"] != ALL[number % 12]:
+            wrong.append(got)
+
+    threads = [threading.Thread(target=search, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
