@@ -1,5 +1,6 @@
 """A part of an image, by its box."""
 
+import math
 from typing import TypeAlias
 
 from landmark_onnx.errors import ImageError
@@ -15,7 +16,8 @@ def crop(image: Image, box: Corners, name: str) -> Image:
     Raises: ImageError, which begins with `name`, if nothing of the image is in it.
     Source: cirtorch, datahelpers.imcrop; Pillow, Image.crop.
     """
-    left, top, right, bottom = (max(round(side), 0) for side in box)
+    # A box whose sides are no numbers, such as sums that overflowed, has nothing of any image.
+    left, top, right, bottom = (max(round(side), 0) for side in box) if all(map(math.isfinite, box)) else (0, 0, 0, 0)
     part = image[top:bottom, left:right]
     if not part.size:
         raise ImageError(f"{name}: the box {box} is not in an image of {image.shape[1]}x{image.shape[0]} pixels")

@@ -27,7 +27,10 @@ def test_inside_the_image_it_is_what_pillow_cuts():
     np.testing.assert_array_equal(crop(WHOLE, box, "a.jpg"), np.asarray(PillowImage.fromarray(WHOLE).crop(box)))
 
 
-@pytest.mark.parametrize("box", [(120, 0, 130, 10), (10, 10, 10.4, 20), (20, 0, 10, 10), (-9, -9, 0, 0)])
+INFINITE = (float("nan"), 0, float("inf"), 10)
+
+
+@pytest.mark.parametrize("box", [(120, 0, 130, 10), (10, 10, 10.4, 20), (20, 0, 10, 10), (-9, -9, 0, 0), INFINITE])
 def test_a_box_with_nothing_of_the_image_is_an_error(box):
     with pytest.raises(ImageError, match=r"^a\.jpg: the box \(.*\) is not in an image of 120x90 pixels$"):
         crop(WHOLE, box, "a.jpg")

@@ -261,7 +261,7 @@ def test_without_the_first_image_nothing_is_compared(client):
 
 
 def test_a_region_outside_of_the_image_is_its_failure(client):
-    for region in ("500,0,10,10", "0,0,1,50", "0,0,119,1"):
+    for region in ("500,0,10,10", "0,0,1,50", "0,0,119,1", "1e308,0,1e308,9", "-1e308,0,1e308,1,relative"):
         problem(client.post(f"/v1/embed?crop={region}", content=png(PHOTO), headers=PNG), 422, "bad-image")
 
 
