@@ -2,20 +2,24 @@
 
 import collections
 import contextlib
+import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import queue
 import re
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from landmark_onnx.errors import MissingExtraError
 from landmark_onnx.extras import extra
 from landmark_onnx.files.workfolders import temporary_folder
+from landmark_onnx.inference.admission import QueueLimits
+from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx_bench.single_stream import Responder
 from landmark_onnx_bench.statistics import Window
 from landmark_onnx_bench.targets import Scenario, Workload
@@ -51,44 +55,26 @@ class Clock:
         return self.last - self.first
 
 
-class Batcher:
-    """The serving side of scenario "server": one thread that runs together what waits, up to `batch_size` images."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class SampleStage:
+    """A contestant as a server runs it: an item is the index of a sample; that it is answered is all that counts."""
 
-    def __init__(self, answer: Responder, batch_size: int, done: Callable[[list[int]], None]) -> None:
-        """done: gets the queries of each batch when it is answered."""
-        self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        self._answer, self._size, self._done = answer, batch_size, done
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="batcher", daemon=True)
-        self._thread.start()
+    responder: Responder
+    batch_size: int
+    name: str = "contestant"
 
-    def put(self, query: int, sample: int) -> None:
-        """A query of one image."""
-        self._waiting.put((query, sample))
+    def kind(self, item: int) -> Hashable:
+        """All samples are alike: the contestant sorts them itself."""
+        return None
 
-    def finish(self) -> None:
-        """Answer what waits, and stop. Raises: what answering raised."""
-        self._waiting.put(None)
-        self._thread.join()
-        if self._error:
-            raise self._error
+    def room(self, item: int) -> int:
+        """How many run together."""
+        return self.batch_size
 
-    def _serve(self) -> None:
-        open_ = True
-        while open_:
-            batch = [self._waiting.get()]
-            while len(batch) < self._size and batch[-1] is not None and not self._waiting.empty():
-                batch.append(self._waiting.get())
-            open_ = batch[-1] is not None
-            members = [item for item in batch if item is not None]
-            try:
-                if members and not self._error:
-                    collections.deque(self._answer([sample for _, sample in members]), maxlen=0)
-            except Exception as error:  # it goes to the thread that waits in finish()
-                self._error = error
-            self._done(
-                [query for query, _ in members]
-            )  # whatever came of it: the other side counts answers, and would wait for ever
+    def run_batch(self, items: Sequence[int]) -> list[None]:
+        """Raises: what answering raises."""
+        collections.deque(self.responder(items), maxlen=0)
+        return [None] * len(items)
 
 
 def installed() -> bool:
@@ -138,17 +124,10 @@ def _system(
     lg: Any, scenario: Scenario, answer: Responder, batch_size: int, clock: Clock, complete: Callable[[list[int]], None]
 ) -> Iterator[Any]:
     """The system under test. Raises, at its end, what answering raised: an error must not cross the C++ between."""
-    errors: list[Exception] = []
-    batcher = None
-    if scenario is Scenario.SERVER:
-        batcher = Batcher(answer, batch_size, complete)
+    errors: list[BaseException] = []
 
-    def issue(queries: list[Any]) -> None:
+    def offline(queries: list[Any]) -> None:
         clock.query()
-        if batcher:
-            for query in queries:
-                batcher.put(query.id, query.index)
-            return
         waiting = [query.id for query in queries]
         try:
             for number in answer([query.index for query in queries]):
@@ -158,13 +137,24 @@ def _system(
             errors.append(error)
             complete(waiting)
 
-    system = lg.ConstructSUT(issue, lambda: None)
-    try:
-        yield system
-    finally:
-        lg.DestroySUT(system)
-        if batcher:
-            batcher.finish()
+    def serve(queries: list[Any]) -> None:
+        clock.query()
+        for query in queries:
+            scheduler.submit_ready(stage, query.index).add_done_callback(functools.partial(answered, query.id))
+
+    def answered(query: int, future: Future[Any]) -> None:
+        if error := future.exception():
+            errors.append(error)
+        complete([query])  # whatever came of it: the other side counts answers, and would wait for ever
+
+    stage = SampleStage(answer, batch_size)
+    with Scheduler(limits=QueueLimits(images=sys.maxsize, client_share=1)) as scheduler:
+        system = lg.ConstructSUT(serve if scenario is Scenario.SERVER else offline, lambda: None)
+        try:
+            yield system
+        finally:
+            lg.DestroySUT(system)
+            scheduler.drain()
     if errors:
         raise errors[0]
 

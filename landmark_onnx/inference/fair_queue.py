@@ -63,13 +63,14 @@ class FairQueue(Generic[T]):
     def take(self) -> T | None:
         """The item of the lowest number among clients that are not over their share; None if there is none.
 
-        A client's share is the window by the number of clients, but a batch at least.
+        A client's share is the window by the number of clients, but two batches at least: one that runs, and one that
+        gets ready meanwhile.
         """
         if self._inside >= self._window:
             return None
         share = self._window // max(1, len(self._clients))
         heads = (each for each in self._clients.values() if each.waiting)
-        able = [each for each in heads if each.inside < max(share, each.waiting[0][1])]
+        able = [each for each in heads if each.inside < max(share, 2 * each.waiting[0][1])]
         if not able:
             return None
         client = min(able, key=lambda each: each.waiting[0][0])

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx_bench.compare import apart
 from landmark_onnx_bench.interleaved import file_bytes, groups
-from landmark_onnx_bench.loadgen import MODULE, Batcher, generate
+from landmark_onnx_bench.loadgen import MODULE, SampleStage, generate
 from landmark_onnx_bench.single_stream import single_stream
 from landmark_onnx_bench.statistics import Ratio, Window, percentile, settled, stable, summary
 from landmark_onnx_bench.targets import Contestant, Scenario, Workload
@@ -198,21 +199,21 @@ def test_server_asks_at_random_times_and_runs_together_what_waits(loadgen):
 
 
 def test_a_batch_of_waiting_queries_is_no_larger_than_asked():
-    gate, asked, done = threading.Event(), [], []
+    gate, asked = threading.Event(), []
 
     def answer(samples):
         gate.wait(5)
         asked.append(list(samples))
         yield len(samples)
 
-    batcher = Batcher(answer, 3, done.extend)
-    for query in range(8):
-        batcher.put(query, 10 + query)
-    gate.set()
-    batcher.finish()
+    stage = SampleStage(answer, 3)
+    with Scheduler() as scheduler:
+        futures = [scheduler.submit_ready(stage, 10 + query) for query in range(8)]
+        gate.set()
+        assert scheduler.drain(5)
+    assert all(future.done() for future in futures)
     assert max(map(len, asked)) == 3
     assert [sample for batch in asked for sample in batch] == list(range(10, 18))
-    assert done == list(range(8))
 
 
 def broken(samples):

@@ -37,6 +37,43 @@ def test_a_bucket_that_never_fills_goes_after_so_many_others(patience):
     assert buckets.due() == [(0, None)]
 
 
+def test_what_is_over_a_batch_stays_and_the_lowest_positions_go_first():
+    buckets = Buckets()
+    for position in (2.5, 0.5, 7, 1.5, 3):
+        buckets.add("a", 2, position, str(position))
+    buckets.add("b", 2, 2, "b")
+    assert buckets.due() == [(0.5, "0.5"), (1.5, "1.5")]
+    assert buckets.oldest() == [(2, "b")]
+    assert buckets.oldest() == [(2.5, "2.5"), (3, "3")]
+    assert buckets.due() == []
+    assert buckets.oldest() == [(7, "7")]
+    assert not buckets
+
+
+def test_the_newest_room_counts():
+    buckets = Buckets()
+    for position, room in enumerate((4, 4, 2)):
+        buckets.add("a", room, position, object())
+    assert [at for at, _ in buckets.oldest()] == [0, 1]
+
+
+def test_of_equal_positions_who_came_first_goes_first():
+    buckets = Buckets()
+    items = [object() for _ in range(6)]
+    for at, item in enumerate(items):
+        buckets.add("ab"[at % 2], 9, 1, item)
+    assert [item for _, item in buckets.oldest()] == items[::2]
+
+
+def test_what_is_dropped_is_in_no_batch():
+    buckets = Buckets()
+    for position in range(6):
+        buckets.add("ab"[position == 5], 9, position, position)
+    buckets.drop(lambda item: item in (0, 3, 5))
+    assert buckets.oldest() == [(1, 1), (2, 2), (4, 4)]
+    assert not buckets
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99)), unique_by=lambda pair: pair[1]), st.integers(1, 5)
 )

@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import threading
 import time
+import types
 import weakref
 
 import numpy as np
@@ -346,6 +347,110 @@ def test_a_run_that_fails_fails_its_images_and_no_others():
     results = list(make(session).run([plain(0), plain(1, (40, 80)), plain(2, (40, 80)), plain(3)]))
     assert [type(result) for result in results] == [Embedding, Failure, Failure, Embedding]
     assert results[1] == Failure(image="<array 1>", error="<array 1>: too large: (1, 3, 32, 64)", kind=SessionError)
+
+
+class FullSession(FakeSession):
+    """Has memory for so many images at a time."""
+
+    def __init__(self, most, error):
+        super().__init__()
+        self.most, self.error = most, error
+
+    def run(self, feeds):
+        if len(feeds["image"]) > self.most:
+            self.runs.append(feeds["image"].shape)
+            raise self.error
+        return super().run(feeds)
+
+
+def no_memory(words="Failed to allocate memory for requested buffer of size 4096"):
+    error = SessionError("model.onnx: cannot run")
+    error.__cause__ = RuntimeError(words)
+    return error
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that the allowance sees."""
+    now = types.SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now.seconds)
+    return now
+
+
+def batch(pipeline, count):
+    return [pipeline.prepare(plain(number), str(number), 0.0) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        no_memory(),
+        no_memory("CUDA failure 2: out of memory"),
+        no_memory("bad allocation"),
+        no_memory("CL_OUT_OF_RESOURCES"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_without_memory_runs_one_by_one_and_half_of_it_for_a_minute(error, clock):
+    pipeline = make(FullSession(2, error), batch_size=4)
+    items = batch(pipeline, 4)
+    assert pipeline.room(items[0]) == 4
+    assert [number_of(answer) for answer in pipeline.run_batch(items)] == [0, 1, 2, 3]
+    assert [shape[0] for shape in pipeline.session.runs] == [4, 1, 1, 1, 1]
+    assert pipeline.room(items[0]) == 2
+    clock.seconds += module.RELIEF - 1
+    assert pipeline.room(items[0]) == 2
+    clock.seconds += 1
+    assert pipeline.room(items[0]) == 4
+
+
+def test_a_batch_that_fails_for_one_of_its_images_keeps_its_room():
+    class Picky(FakeSession):
+        def run(self, feeds):
+            if feeds["image"].max() > 0:
+                raise SessionError("model.onnx: no such image")
+            return super().run(feeds)
+
+    pipeline = make(Picky(), batch_size=4)
+    items = [pipeline.prepare(plain(number), str(number), 0.0) for number in (1, 255, 3)]
+    answers = pipeline.run_batch(items)
+    assert [type(answer) for answer in answers] == [Embedding, Failure, Embedding]
+    assert answers[1] == Failure(image="255", error="255: model.onnx: no such image", kind=SessionError)
+    assert pipeline.room(items[0]) == 4
+
+
+def test_no_memory_for_one_image_alone_fails_it():
+    pipeline = make(FullSession(0, MemoryError()), batch_size=4)
+    [answer] = pipeline.run_batch(batch(pipeline, 1))
+    assert answer == Failure(image="0", error="0: there is not enough memory to run it", kind=SessionError)
+    assert pipeline.allowance.of(4) == 4
+
+
+@pytest.mark.usefixtures("steady")
+@pytest.mark.parametrize("steady_run", [False, True])
+def test_a_stream_goes_on_with_half_a_batch_and_a_steady_one_with_the_whole(steady_run):
+    session = FullSession(2, no_memory())
+    pipeline = make(session, batch_size=4)
+    assert [number_of(answer) for answer in pipeline.run(map(plain, range(12)), steady=steady_run)] == list(range(12))
+    later = [4, 1, 1, 1, 1] if steady_run else [2, 2]
+    assert [shape[0] for shape in session.runs][-len(later) :] == later
+
+
+@pytest.mark.usefixtures("processors")
+def test_no_memory_for_one_decode_is_that_images_failure(monkeypatch):
+    real = module.read_image
+
+    def read_image(source, **options):
+        if options["name"] == "<array 2>":
+            raise MemoryError
+        return real(source, **options)
+
+    monkeypatch.setattr(module, "read_image", read_image)
+    answers = list(make(FakeSession()).run(map(plain, range(5))))
+    assert answers[2] == Failure(
+        image="<array 2>", error="<array 2>: there is not enough memory to decode it", kind=ImageError
+    )
+    assert [number_of(answers[at]) for at in (0, 1, 3, 4)] == [0, 1, 3, 4]
 
 
 def test_an_answer_that_fails_fails_its_image_alone():

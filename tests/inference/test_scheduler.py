@@ -3,6 +3,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import types
 import weakref
 
 import cv2
@@ -12,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fakes
-from landmark_onnx.errors import DeadlineError, ImageError, SchedulerClosedError, SessionError, TooLateError
+from landmark_onnx.errors import (
+    ClientQueueFullError,
+    DeadlineError,
+    ImageError,
+    QueueFullError,
+    SchedulerClosedError,
+    SessionError,
+    TooLateError,
+)
 from landmark_onnx.inference import admission, requests
 from landmark_onnx.inference import scheduler as module
 from landmark_onnx.inference.admission import QueueLimits
@@ -304,6 +313,175 @@ def test_closed_it_fails_what_waits_and_answers_what_runs(two_decoders, events):
     assert all(isinstance(future.exception(0), SchedulerClosedError) for future in waiting)
     assert not any(thread.is_alive() for thread in scheduler._threads)
     scheduler.close()
+
+
+@pytest.fixture
+def later(monkeypatch, scheduler):
+    """Lets so many seconds pass for the scheduler."""
+    passed, real = [0.0], module.time.monotonic
+    clock = types.SimpleNamespace(monotonic=lambda: real() + passed[0], perf_counter=module.time.perf_counter)
+    monkeypatch.setattr(module, "time", clock)
+
+    def let(seconds):
+        passed[0] += seconds
+        with scheduler._changed:
+            scheduler._sooner.notify_all()
+
+    return let
+
+
+def expired(future):
+    error = future.exception(PATIENCE)
+    assert isinstance(error, DeadlineError)
+    return str(error)
+
+
+def test_a_deadline_holds_at_each_stage(scheduler, events, later):
+    session, slow = SteppedSession(), [SlowFile(png(number)) for number in range(2)]
+    pipeline = make(session)
+    running = scheduler.submit(plain(0), [pipeline], timeout=100, name="running")
+    until(lambda: session.started == 1)
+    waiting = scheduler.submit(plain(1), [pipeline], timeout=200, name="waiting")
+    until(lambda: events.decodes == 2)
+    decoding = [scheduler.submit(each, [pipeline], timeout=300) for each in slow]
+    for each in slow:
+        reached(each.gate.entered)
+    queued = scheduler.submit(plain(2), [pipeline], timeout=400, name="queued")
+    lasting = scheduler.submit(plain(3), [pipeline], timeout=3600)
+    later(101)
+    assert expired(running) == "running: no answer within 100 s"
+    assert not waiting.done()
+    later(100)
+    assert expired(waiting) == "waiting: no answer within 200 s"
+    later(100)
+    assert [expired(future) for future in decoding] == ["slow.png: no answer within 300 s"] * 2
+    later(100)
+    assert expired(queued) == "queued: no answer within 400 s"
+    until(lambda: len(events.ends) == 5)
+    assert events.ends == [("expired", place) for place in ("run", "batch", "decode", "decode", "queue")]
+    for each in slow:
+        each.gate.opened.set()
+    session.step(2)
+    assert number_of(answer_of(lasting)) == 3
+    assert [shape[0] for shape in session.runs] == [1, 1], "what was late did not run"
+    until(lambda: nothing_is_left(scheduler))
+
+
+def test_a_sooner_deadline_than_all_others_is_seen(scheduler):
+    slow = SlowFile(png(1))
+    lasting = scheduler.submit(slow, [make(FakeSession())], timeout=3600)
+    reached(slow.gate.entered)
+    other = SlowFile(png(2))
+    assert "within 0.05 s" in expired(scheduler.submit(other, [make(FakeSession())], timeout=0.05))
+    for each in (slow, other):
+        each.gate.opened.set()
+    assert number_of(answer_of(lasting)) == 1
+
+
+@pytest.mark.parametrize(("budget", "together"), [(10_000, True), (9_000, False), (100, False)])
+def test_no_more_is_decoded_at_once_than_fits(two_decoders, budget, together):
+    """Of 40 x 40 pixels, 4,800 bytes each."""
+    inside, most, lock, meeting = 0, 0, threading.Lock(), threading.Barrier(2)
+
+    def crop(image):
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        if together:
+            meeting.wait(PATIENCE)
+        with lock:
+            inside -= 1
+        return image
+
+    with Scheduler(limits=QueueLimits(decoded_bytes=budget)) as scheduler:
+        pipeline = make(FakeSession())
+        sources = [png(number) if number % 2 else plain(number) for number in range(2 if together else 40)]
+        futures = [scheduler.submit(source, [pipeline], crop=crop) for source in sources]
+        assert numbers_of(futures) == list(range(len(sources)))
+        until(lambda: nothing_is_left(scheduler))
+    assert most == (2 if together else 1)
+
+
+def test_what_is_resized_is_held_and_not_its_photo(scheduler):
+    session, image = SteppedSession(), plain(5, (400, 400))
+    alive = weakref.ref(image)
+    first = scheduler.submit(plain(0), [make(session)])
+    until(lambda: session.started == 1)
+    second = scheduler.submit(image, [make(session)])
+    del image
+    until(lambda: place_of(scheduler, second) == "batch")
+    until(lambda: alive() is None)
+    assert scheduler._memory._used == 2 * (32 * 32 * 3 + 6 * 4), "two small images and where they are"
+    session.step(2)
+    assert numbers_of([first, second]) == [0, 5]
+
+
+def test_a_header_that_claims_more_than_the_limit_waits_for_no_memory(two_decoders):
+    slow, pipeline = threading.Event(), make(FakeSession(), max_pixels=10_000)
+    with Scheduler(limits=QueueLimits(decoded_bytes=10_000)) as scheduler:
+        held = scheduler.submit(plain(1), [pipeline], crop=lambda image: (reached(slow), image)[1])
+        claims = scheduler.submit(png(2, (200, 200)), [pipeline])
+        assert "over the limit of 10,000" in answer_of(claims).error
+        assert not held.done()
+        slow.set()
+        assert number_of(answer_of(held)) == 1
+
+
+def test_limits_are_those_of_all_and_of_a_client(two_decoders):
+    stage = Items()
+    with Scheduler(limits=QueueLimits(images=4)) as scheduler:
+        futures = [scheduler.submit_ready(stage, 1, client="a") for _ in range(2)]
+        with pytest.raises(ClientQueueFullError):
+            scheduler.submit(plain(1), [make(FakeSession())], client="a")
+        futures += [scheduler.submit_ready(stage, 1, client="b") for _ in range(2)]
+        with pytest.raises(QueueFullError):
+            scheduler.submit_ready(stage, 1, client="c")
+        assert (scheduler.waiting, scheduler.retry_after()) == (4, 0)
+        stage.gate.opened.set()
+        assert [future.result(PATIENCE) for future in futures] == [10] * 4
+        until(lambda: scheduler.waiting == 0)
+        scheduler.submit_ready(stage, 1, client="c").result(PATIENCE)
+
+
+def test_what_an_image_takes_is_learnt(scheduler):
+    pipeline = make(FakeSession())
+    assert scheduler.seconds_for([pipeline]) == 0
+    scheduler.submit(plain(1), [pipeline]).result(PATIENCE)
+    assert 0 < scheduler.seconds_for([pipeline]) < PATIENCE
+
+
+def test_drained_it_answers_what_was_admitted_and_takes_nothing_new(two_decoders):
+    session = SteppedSession()
+    scheduler = Scheduler()
+    futures = [scheduler.submit(plain(number), [make(session)]) for number in range(9)]
+    answered = []
+    draining = threading.Thread(target=lambda: answered.append(scheduler.drain(PATIENCE)))
+    draining.start()
+    until(lambda: scheduler._draining)
+    with pytest.raises(SchedulerClosedError):
+        scheduler.submit(plain(1), [make(session)])
+    session.step(9)
+    draining.join(PATIENCE)
+    assert answered == [True]
+    assert numbers_of(futures) == list(range(9))
+    assert not any(thread.is_alive() for thread in scheduler._threads)
+
+
+def test_a_drain_that_takes_too_long_says_so(two_decoders):
+    session = SteppedSession()
+    scheduler = Scheduler()
+    first, second = [scheduler.submit(plain(number), [make(session, batch_size=1)]) for number in range(2)]
+    until(lambda: session.started == 1)
+    answered = []
+    draining = threading.Thread(target=lambda: answered.append(scheduler.drain(0.01)))
+    draining.start()
+    until(lambda: scheduler._closed)
+    session.step()
+    draining.join(PATIENCE)
+    assert answered == [False]
+    assert number_of(answer_of(first)) == 0
+    assert isinstance(second.exception(0), SchedulerClosedError)
 
 
 @settings(max_examples=60, deadline=None)
