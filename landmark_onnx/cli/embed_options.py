@@ -15,9 +15,10 @@ from landmark_onnx.images.ids import IdRule
 from landmark_onnx.images.walk import Walk
 
 if TYPE_CHECKING:
+    from landmark_onnx.embedding.feature_folder import Features
     from landmark_onnx.embedding.item import Item
     from landmark_onnx.embedding.job import Work
-    from landmark_onnx.embedding.request import FeatureRequest
+    from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
     from landmark_onnx.model import Retriever
 
 CLUSTER = "On a cluster"
@@ -55,6 +56,40 @@ class Naming:
         from landmark_onnx.embedding.listing import list_items
 
         return list_items(paths, self.ids, root=str(self.root) if self.root else None, walk=walk, on_stage=on_stage)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What becomes of features that are there."""
+
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Embed what is new or changed since, drop what is gone, and keep the rest and its ids. What has other "
+            "bytes has changed; a file of the same time and size is not read.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Throw away what the folder has, and begin again.", rich_help_panel=OUTPUT),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.update and self.restart:
+            raise typer.BadParameter("--update keeps what --restart throws away: give one of them")
+
+    def embed(
+        self, items: "Iterable[Item]", request: "FeatureRequest", folder: Path, work: "Work", progress: "EmbedProgress"
+    ) -> "Features":
+        """Embed the images."""
+        from landmark_onnx.embedding.job import embed
+        from landmark_onnx.embedding.update import update_features
+
+        if self.update:
+            return update_features(items, request, folder, work, progress=progress)
+        return embed(items, request, folder, work, restart=self.restart, progress=progress)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from landmark_onnx.embedding.listing import list_items
     from landmark_onnx.embedding.manifest import ModelIdentity
     from landmark_onnx.embedding.request import FeatureRequest
+    from landmark_onnx.embedding.update import update_features
 
 __all__ = [
     "Batch",
@@ -23,6 +24,7 @@ __all__ = [
     "identify",
     "list_items",
     "open_features",
+    "update_features",
     "write_features",
 ]
 
@@ -34,6 +36,7 @@ _HOMES = {
     "landmark_onnx.embedding.listing": ("list_items",),
     "landmark_onnx.embedding.manifest": ("ModelIdentity",),
     "landmark_onnx.embedding.request": ("FeatureRequest",),
+    "landmark_onnx.embedding.update": ("update_features",),
 }
 if not TYPE_CHECKING:  # where a module has __getattr__, mypy takes any name to be there
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)

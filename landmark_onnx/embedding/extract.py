@@ -109,6 +109,7 @@ class Extractor:
             errors=[row if isinstance(row, str) else None for row in answers],
             contents=[file.content if file else None for file in files],
             stamps=[file.stamp if file else None for file in files],
+            positions=[item.position for item in part],
             vectors={
                 model.name: np.array([row[at] for row in fine], self.manifest.dtype).reshape(-1, model.dim)
                 for at, model in enumerate(self.manifest.models)

@@ -11,7 +11,8 @@ from landmark_onnx.images.decode import MAX_BYTES
 class Item:
     """An image in a file of its own, or, from byte `offset` on for `size` bytes, in a tar.
 
-    id, source: as in the features. path: of the file, or of the tar. refusal: why it is not even read.
+    id, source: as in the features. path: of the file, or of the tar. refusal: why it is not even read. position: in the
+    whole list, where only a part of it is wanted.
     """
 
     id: str
@@ -20,6 +21,7 @@ class Item:
     offset: int = -1
     size: int = -1
     refusal: str = ""
+    position: int = -1
 
     def open(self) -> "ItemFile":
         """Its bytes, to be read later."""

@@ -8,32 +8,25 @@ hidden files beside, every half minute and when the run was stopped; it goes on 
 import contextlib
 import dataclasses
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import filelock
-
 from landmark_onnx.embedding.extract import Extractor
 from landmark_onnx.embedding.feature_folder import Features
+from landmark_onnx.embedding.folder_lock import alone, writing
 from landmark_onnx.embedding.item import Item
 from landmark_onnx.embedding.manifest import FILE, FeatureManifest, read_manifest
-from landmark_onnx.embedding.parts import PARTS, begun_shards, is_of, joined, kept_parts, part_path, remove_parts
+from landmark_onnx.embedding.parts import begun_shards, is_of, joined, kept_parts, part_path, remove_parts
 from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
 from landmark_onnx.embedding.shards import NAMES, Shard, is_shard, read_shard, shard_path, write_shard
-from landmark_onnx.embedding.worklist import FILE as PLAN
-from landmark_onnx.embedding.worklist import read_items, remove_plan, write_plan
+from landmark_onnx.embedding.swap import finish_swap, remove_staged
+from landmark_onnx.embedding.worklist import Worklist, read_items, remove_plan, write_plan
 from landmark_onnx.errors import FeatureError
-from landmark_onnx.files.atomic import temporaries
 from landmark_onnx.files.documents import read_json
 from landmark_onnx.model import Retriever
 
 logger = logging.getLogger(__name__)
-
-LOCK = ".lock"
-OURS = re.compile(rf"{re.escape(FILE)}|{re.escape(PLAN)}|{NAMES.pattern}|{PARTS.pattern}")
-"""Names of what is written into a folder."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,9 +100,24 @@ def embed(
     Raises: FeatureError if the folder is another job's, another process works in it, or the disk is full.
     """
     progress = progress or EmbedProgress()
-    with writing(folder), _alone(folder):
-        plan = write_plan(folder, items, request.shard_size, progress.on_found)
-        wanted = request.manifest(plan)
+    with writing(folder), alone(folder):
+        if not restart:
+            finish_swap(folder)
+        plan = write_plan(folder, items, request.shard_size, progress.on_found, part=request.part)
+        return embed_plan(plan, request.manifest(plan), folder, work, restart=restart, progress=progress)
+
+
+def embed_plan(
+    plan: Worklist,
+    wanted: FeatureManifest,
+    folder: Path,
+    work: Work,
+    *,
+    restart: bool = False,
+    progress: EmbedProgress,
+) -> Features:
+    """As `embed`, of a list that is written down already, by who is `alone` in the folder."""
+    with writing(folder):
         before = _settle(folder, wanted, restart)
         # A folder that was begun before there were records goes on without them.
         wanted = dataclasses.replace(wanted, recorded=before.recorded)
@@ -153,6 +161,7 @@ def _settle(folder: Path, wanted: FeatureManifest, restart: bool) -> FeatureMani
         wanted.write(folder)
         return wanted
     if restart:
+        remove_staged(folder)
         # The old manifest goes last: until then this is the old job, with fewer shards.
         for path in _old_shards(folder, wanted):
             path.unlink()
@@ -162,9 +171,10 @@ def _settle(folder: Path, wanted: FeatureManifest, restart: bool) -> FeatureMani
     before = read_manifest(folder)
     if differences := before.differences(wanted):
         remove_plan(folder)
+        images = before.recorded and not before.differences(dataclasses.replace(wanted, inputs=before.inputs))
         raise FeatureError(
-            f"{folder}: holds features of another job: {'; '.join(differences)}. "
-            "Name another folder, or throw these away with --restart"
+            f"{folder}: holds features of another job: {'; '.join(differences)}. Name another folder, "
+            f"{'embed what changed with --update, ' if images else ''}or throw these away with --restart"
         )
     return before
 
@@ -241,26 +251,3 @@ def _worked(
         progress.on_stopped(sum(map(job.manifest.rows_of, made)) + sum(_begun(job, made).values()), job.manifest.rows)
         raise
     return [made[number] for number in range(job.manifest.shards)]
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line that says how to go on."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename2 or error.filename or path
-        raise FeatureError(f"{where}: {error.strerror or error}; put that right and run the same again") from error
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Be the only one at work in the folder, and clear away what killed ones left half written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / LOCK, timeout=0):
-            for path in temporaries(folder, OURS):
-                path.unlink(missing_ok=True)
-            yield
-    except filelock.Timeout:
-        raise FeatureError(f"{folder}: another landmark-onnx embed is at work there; wait for it") from None

@@ -27,6 +27,8 @@ RECORDS = ("content", "stamp")
 
 They are null where an image could not be read.
 """
+POSITION = "position"
+"""Column of a shard of a `ListPart`: an image's place in the whole list, from 0."""
 
 DType: TypeAlias = Literal["float16", "float32"]
 Dim: TypeAlias = Annotated[int, Within(1, 2**24)]
@@ -54,14 +56,39 @@ class ModelIdentity:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListPart:
+    """Which part of a list of images: `number`, from 1, of `of`. rows: of the whole list, once it is known.
+
+    An image is in the part that the SHA-256 of its id says, wherever it stands in the list.
+    """
+
+    number: Annotated[int, Within(1, 2**31)]
+    of: Annotated[int, Within(1, 2**31)]
+    rows: Count = 0
+
+    def __post_init__(self) -> None:
+        """Raises: FeatureError for a number beyond that of the parts."""
+        if self.number > self.of:
+            raise FeatureError(f"part {self}: wanted a number from 1 to {self.of}")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def has(self, name: str) -> bool:
+        """Whether the image of this id is in it."""
+        digest = hashlib.sha256(name.encode()).digest()
+        return int.from_bytes(digest[:8]) % self.of == self.number - 1
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureManifest:
-    """The facts of a folder. inputs: SHA-256 of the list of images.
+    """The facts of a folder. inputs: SHA-256 of the list of images, the whole of it.
 
     Known once it is complete: failed, of `rows`; shard_sha256, of the contents of each shard (`shards.Footer`).
     base: the folder that sources are relative to, unless they are absolute; not known of older folders. damaged: what
     becomes of images that are cut or overwritten. recorded: whether its shards have RECORDS; not those of older
-    folders, or of vectors that were there before.
+    folders, or of vectors that were there before. part: of the list, if the rows are not of the whole.
     """
 
     models: tuple[ModelIdentity, ...]
@@ -75,6 +102,7 @@ class FeatureManifest:
     base: str = ""
     damaged: Literal["refuse", "accept"] = "refuse"
     recorded: bool = False
+    part: ListPart | None = None
 
     def __post_init__(self) -> None:
         """Raises: FeatureError for no model, two of one name or one called like another column, and too many shards."""
@@ -84,7 +112,7 @@ class FeatureManifest:
         for name in names:
             if names.count(name) > 1:
                 raise FeatureError(f"two models are called {name!r}, and a folder has one column of each name")
-            if name in ROW_COLUMNS + RECORDS:
+            if name in (*ROW_COLUMNS, *RECORDS, POSITION):
                 raise FeatureError(f"a model may not be called {name!r}: a column of the folder is; rename its card")
         if self.shards > MAX_SHARDS:
             raise FeatureError(f"{self.shards:,} files, at most {MAX_SHARDS:,}: choose a larger --shard-size")
@@ -97,7 +125,7 @@ class FeatureManifest:
     @property
     def row_columns(self) -> tuple[str, ...]:
         """The columns of its shards beside one for each model."""
-        return ROW_COLUMNS + (RECORDS if self.recorded else ())
+        return ROW_COLUMNS + (RECORDS if self.recorded else ()) + ((POSITION,) if self.part else ())
 
     def rows_of(self, shard: int) -> int:
         """The rows of a shard: all have `shard_size` but the last."""
@@ -124,6 +152,9 @@ class FeatureManifest:
         ):
             if was != now:
                 found.append(f"{option} {was}; now {now}")
+        parts = [str(each.part and str(each.part)) for each in (self, other)]
+        if parts[0] != parts[1]:
+            found.append(f"--shard-of {parts[0]}; now {parts[1]}")
         if self.inputs != other.inputs:
             found.append(f"other images or ids: {self.rows:,}; now {other.rows:,}")
         return found

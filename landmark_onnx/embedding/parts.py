@@ -50,6 +50,11 @@ def remove_parts(folder: Path, shard: int | None = None) -> None:
             path.unlink(missing_ok=True)
 
 
+def part_files(folder: Path) -> list[Path]:
+    """The files of kept rows, in order."""
+    return sorted(path for path, _ in _found(folder))
+
+
 def is_of(shard: Shard, items: Sequence[Item]) -> bool:
     """Whether these are the images of its rows."""
     return list(shard.ids) == [item.id for item in items] and list(shard.sources) == [item.source for item in items]
@@ -63,6 +68,7 @@ def joined(parts: Sequence[Shard]) -> Shard:
         errors=[error for part in parts for error in part.errors],
         contents=[content for part in parts for content in part.contents],
         stamps=[stamp for part in parts for stamp in part.stamps],
+        positions=[position for part in parts for position in part.positions],
         vectors={name: np.concatenate([part.vectors[name] for part in parts]) for name in parts[0].vectors},
     )
 

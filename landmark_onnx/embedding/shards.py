@@ -1,8 +1,8 @@
 """A shard: some rows of a folder of features in one Parquet file, written whole, and checked column by column.
 
-Columns: id, source, error (null where all went well), content and stamp if they are recorded (`manifest.RECORDS`), and
-of each model a fixed-size list of float16 or float32, null where there is an error. The file's metadata hold the
-SHA-256 of each column's contents. The same rows give the same bytes.
+Columns: id, source, error (null where all went well), content and stamp if they are recorded (`manifest.RECORDS`),
+position in a part of a list, and of each model a fixed-size list of float16 or float32, null where there is an error.
+The file's metadata hold the SHA-256 of each column's contents. The same rows give the same bytes.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from landmark_onnx.embedding.manifest import RECORDS, ROW_COLUMNS, FeatureManifest
+from landmark_onnx.embedding.manifest import POSITION, RECORDS, ROW_COLUMNS, FeatureManifest
 from landmark_onnx.errors import FeatureError, reason_of
 from landmark_onnx.extras import extra
 from landmark_onnx.files.atomic import atomic_write
@@ -37,8 +37,8 @@ REMEDY = "run the same landmark-onnx embed again: it rebuilds what is wrong"
 class Shard:
     """n rows. errors: None where a row is fine. contents, stamps: of the images, as `manifest.RECORDS` says.
 
-    vectors: model -> (rows that are fine, D), in row order.
-    What was not asked of a file is empty. sha256: of the file it was read from, as its `Footer` has it.
+    positions: in the whole list. vectors: model -> (rows that are fine, D), in row order. What was not asked of a file
+    is empty. sha256: of the file it was read from, as its `Footer` has it.
     """
 
     ids: Sequence[str] = ()
@@ -46,6 +46,7 @@ class Shard:
     errors: Sequence[str | None] = ()
     contents: Sequence[str | None] = ()
     stamps: Sequence[str | None] = ()
+    positions: Sequence[int] = ()
     vectors: Mapping[str, Vectors] = dataclasses.field(default_factory=dict)
     sha256: str = ""
 
@@ -72,23 +73,26 @@ def write_shard(path: Path, shard: Shard, manifest: FeatureManifest) -> str:
     """Write a shard of `manifest`'s models and dtype; its SHA-256. Raises: OSError if the disk does not take it."""
     pa, pq = arrow()
     failed = np.array([error is not None for error in shard.errors], bool)
-    texts = {name: _texts(shard)[name] for name in manifest.row_columns}
-    columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    digests = {name: _digest(values) for name, values in texts.items()}
+    kinds = _kinds(manifest)
+    columns = {name: pa.array(values, kinds[name]) for name, values in _row_values(shard, manifest).items()}
     for model in manifest.models:
         vectors = np.zeros((len(failed), model.dim), manifest.dtype)
         vectors[~failed] = shard.vectors[model.name]
         columns[model.name] = pa.FixedSizeListArray.from_arrays(
             pa.array(vectors.reshape(-1)), model.dim, mask=pa.array(failed)
         )
-        digests[model.name] = _digest(vectors[~failed])
-    said = json.dumps(digests).encode()
+    said = _digests(shard, manifest)
     table = pa.table(columns).replace_schema_metadata({DIGESTS: said})
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
     return hashlib.sha256(said).hexdigest()
+
+
+def shard_sha256(shard: Shard, manifest: FeatureManifest) -> str:
+    """The SHA-256 that `write_shard` would answer."""
+    return hashlib.sha256(_digests(shard, manifest)).hexdigest()
 
 
 def read_footer(path: Path, manifest: FeatureManifest) -> Footer:
@@ -122,6 +126,7 @@ def read_shard(path: Path, manifest: FeatureManifest, columns: Collection[str] |
         errors=values["error"],
         contents=values.get("content", ()),
         stamps=values.get("stamp", ()),
+        positions=values.get("position", ()),
         vectors={name: values[name] for name in wanted if name in dims},
         sha256=footer.sha256,
     )
@@ -164,7 +169,8 @@ def _kinds(manifest: FeatureManifest) -> dict[str, Any]:
     pa, _ = arrow()
     value = pa.float16() if manifest.dtype == "float16" else pa.float32()
     vectors = {model.name: pa.list_(pa.field("element", value), model.dim) for model in manifest.models}
-    return dict.fromkeys(manifest.row_columns, pa.string()) | vectors
+    rows = {name: pa.int64() if name == POSITION else pa.string() for name in manifest.row_columns}
+    return rows | vectors
 
 
 def is_shard(path: Path) -> bool:
@@ -185,9 +191,19 @@ def arrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def _texts(shard: Shard) -> dict[str, Sequence[str | None]]:
-    columns = (shard.ids, shard.sources, shard.errors, shard.contents, shard.stamps)
-    return dict(zip(ROW_COLUMNS + RECORDS, columns, strict=True))
+def _row_values(shard: Shard, manifest: FeatureManifest) -> dict[str, Sequence[str | int | None]]:
+    """The columns beside those of the models."""
+    columns = (shard.ids, shard.sources, shard.errors, shard.contents, shard.stamps, shard.positions)
+    known: dict[str, Sequence[str | int | None]]
+    known = dict(zip((*ROW_COLUMNS, *RECORDS, POSITION), columns, strict=True))
+    return {name: known[name] for name in manifest.row_columns}
+
+
+def _digests(shard: Shard, manifest: FeatureManifest) -> bytes:
+    """The SHA-256 of each column, as the file says it."""
+    columns: dict[str, Any] = dict(_row_values(shard, manifest))
+    columns |= {model.name: shard.vectors[model.name].astype(manifest.dtype) for model in manifest.models}
+    return json.dumps({name: _digest(values) for name, values in columns.items()}).encode()
 
 
 def _values(column: Any, dim: int | None, dtype: str) -> Any:

@@ -10,52 +10,87 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from landmark_onnx.embedding.duplicates import IdHashes, SharedIds, shared_ids
 from landmark_onnx.embedding.item import Item
+from landmark_onnx.embedding.manifest import ListPart
 from landmark_onnx.embedding.shards import arrow
 from landmark_onnx.errors import FeatureError, reason_of
 from landmark_onnx.files.atomic import atomic_write
 
 FILE = ".inputs.parquet"
 
-_Row: TypeAlias = tuple[str, str, bytes, int, int, str]
+_Row: TypeAlias = tuple[str, str, bytes, int, int, str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Worklist:
-    """path: of the file. rows: images. sha256: of the list. duplicates: the ids that several of them have."""
+    """path: of the file. rows: images. sha256: of the whole list. part: of it, if these are not all.
+
+    duplicates: the ids that several of them have.
+    """
 
     path: Path
     rows: int
     sha256: str
+    part: ListPart | None
     duplicates: SharedIds
 
 
 def write_plan(
-    folder: Path, items: Iterable[Item], shard_size: int, on_found: Callable[[int], None] = lambda count: None
+    folder: Path,
+    items: Iterable[Item],
+    shard_size: int,
+    on_found: Callable[[int], None] = lambda count: None,
+    *,
+    part: ListPart | None = None,
 ) -> Worklist:
-    """Write the list down. Memory does not grow with it. on_found: how many there are, a shard at a time.
+    """Write the list down, or a part of it. Memory does not grow with it. on_found: rows, a shard at a time.
 
-    Raises: FeatureError for no image at all.
+    Raises: FeatureError for no image at all; a part may be empty.
     """
     path = folder / FILE
-    digest = hashlib.sha256()
-    rest = iter(items)
+    whole = _WholeList(items, part)
+    rest = iter(whole)
     with IdHashes(folder) as hashes:
         with _writer(path) as write:
-            while rows := [_row(item) for item in itertools.islice(rest, shard_size)]:
-                digest.update("".join(f"{json.dumps(row[:2] + row[3:])}\n" for row in rows).encode())
+            while rows := list(itertools.islice(rest, shard_size)):
                 hashes.add([row[0] for row in rows])
                 write(rows)
                 on_found(hashes.count)
-            if not hashes.count:
+            if not whole.rows:
                 raise FeatureError("no image was given")
         duplicates = shared_ids(_names(path), hashes.repeated())
-        return Worklist(path=path, rows=hashes.count, sha256=digest.hexdigest(), duplicates=duplicates)
+        return Worklist(
+            path=path,
+            rows=hashes.count,
+            sha256=whole.digest.hexdigest(),
+            part=part and dataclasses.replace(part, rows=whole.rows),
+            duplicates=duplicates,
+        )
+
+
+class _WholeList:
+    """The rows of a list, or of a part of it. rows, digest: of the whole, when all of it was read."""
+
+    def __init__(self, items: Iterable[Item], part: ListPart | None) -> None:
+        self._items = items
+        self._part = part
+        self.rows = 0
+        self.digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[_Row]:
+        for item in self._items:
+            told = (item.id, item.source, item.offset, item.size, item.refusal)
+            self.digest.update(f"{json.dumps(told)}\n".encode())
+            self.rows += 1
+            if self._part is None:
+                yield _row(item)
+            elif self._part.has(item.id):
+                yield _row(dataclasses.replace(item, position=self.rows - 1))
 
 
 def read_items(path: Path, shard: int) -> list[Item]:
@@ -64,9 +99,17 @@ def read_items(path: Path, shard: int) -> list[Item]:
     try:
         with pq.ParquetFile(path) as file:
             rows = file.read_row_group(shard, use_threads=False).to_pylist()
-        return [Item(**(row | {"path": os.fsdecode(row["path"])})) for row in rows]
+        return [_item(row) for row in rows]
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         raise FeatureError(f"{path}: {reason_of(error)}; run the same landmark-onnx embed again") from error
+
+
+def items_of_shards(path: Path) -> Iterator[list[Item]]:
+    """The images of each shard of a list that was just written."""
+    _, pq = arrow()
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield [_item(row) for row in file.read_row_group(number, use_threads=False).to_pylist()]
 
 
 def remove_plan(folder: Path) -> None:
@@ -76,12 +119,16 @@ def remove_plan(folder: Path) -> None:
 
 
 def _row(item: Item) -> _Row:
-    return item.id, item.source, os.fsencode(item.path), item.offset, item.size, item.refusal
+    return item.id, item.source, os.fsencode(item.path), item.offset, item.size, item.refusal, item.position
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    return Item(**{**row, "path": os.fsdecode(row["path"])})
 
 
 def _schema() -> Any:
     pa, _ = arrow()
-    kinds = (pa.string(), pa.string(), pa.binary(), pa.int64(), pa.int64(), pa.string())
+    kinds = (pa.string(), pa.string(), pa.binary(), pa.int64(), pa.int64(), pa.string(), pa.int64())
     return pa.schema([(field.name, kind) for field, kind in zip(dataclasses.fields(Item), kinds, strict=True)])
 
 

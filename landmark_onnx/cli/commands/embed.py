@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landmark_onnx.cli.embed_options import Cluster, Naming, ShardOptions
+from landmark_onnx.cli.embed_options import Cluster, Course, Naming, ShardOptions
 from landmark_onnx.cli.inputs import matches
 from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import MODEL_HELP, model_option
@@ -16,7 +16,7 @@ from landmark_onnx.images.walk import Walk
 if TYPE_CHECKING:
     from landmark_onnx.embedding.duplicates import SharedIds
     from landmark_onnx.embedding.feature_folder import Features
-    from landmark_onnx.embedding.request import EmbedProgress
+    from landmark_onnx.embedding.request import EmbedProgress, UpdateCounts
 
 SHOWN = 20
 """Failures and duplicates that are listed one by one; the folder has all of them."""
@@ -44,10 +44,6 @@ Folder = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Restart = Annotated[
-    bool,
-    typer.Option("--restart", help="Throw away what the folder has, and begin again.", rich_help_panel=OUTPUT),
-]
 
 
 @unfolded
@@ -61,14 +57,13 @@ def embed_images(
     stored: ShardOptions,
     cluster: Cluster,
     naming: Naming,
-    restart: Restart = False,
+    course: Course,
     quiet: Quiet = False,
 ) -> None:
     """Embed images into a folder of features; stopped at any moment, the same command goes on.
 
     A bad image is a row with an error: it is listed at the end, and makes the exit code 1.
     """
-    from landmark_onnx.embedding.job import embed
     from landmark_onnx.embedding.shards import arrow
 
     if source.card and len(model) > 1:
@@ -83,8 +78,10 @@ def embed_images(
         items = naming.items(paths, walk, lambda path: report.stage(f"{path}: checking its md5"))
         request = stored.request(retrievers, batch)
         work = cluster.work(model, retrievers, loader)
-        features = embed(items, request, output, work, restart=restart, progress=_embed_progress(report))
+        features = course.embed(items, request, output, work, _embed_progress(report))
         _conclude(features, report)
+        if course.update:
+            report.note(f"an index does not follow by itself: landmark-onnx index build {output} -o INDEX --replace")
         if words := walk.words():
             report.note(words)
     if report.failures:
@@ -110,9 +107,14 @@ def _embed_progress(report: Reporter) -> "EmbedProgress":
         if shared.count > SHOWN:
             report.note(f"{shared.count - SHOWN:,} more ids are those of several images")
 
+    def update(counts: "UpdateCounts") -> None:
+        report.note(f"update: {counts.fresh:,} images to embed, {counts.kept:,} kept, {counts.gone:,} gone")
+
     return EmbedProgress(
         on_found=lambda count: report.progress(f"listing: {count:,} images", count),
         on_duplicates=duplicates,
+        on_compared=lambda count, total: report.progress(f"comparing: {count:,} of {total:,} images", count, total),
+        on_update=update,
         on_kept=kept,
         on_done=lambda count, total: report.progress(pace.words(count, total), count, total),
         on_bad=report.note,
