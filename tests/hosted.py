@@ -46,11 +46,19 @@ def service_of(models, *, limits: Limits = DEFAULTS, events=None, **more) -> Ite
         yield Service(models=HostedModels.of(models), limits=limits, scheduler=scheduler, lifecycle=lifecycle, **fields)
 
 
+@contextlib.contextmanager
+def counted_service_of(models, **more) -> Iterator[Service]:
+    """The same, whose metrics hear of what its scheduler does."""
+    metrics = Metrics(Lifecycle(), [model.card.name for model in models])
+    with service_of(models, events=metrics, metrics=metrics, **more) as service:
+        yield service
+
+
 class Client:
     """Asks an application, each request on a loop of its own."""
 
-    def __init__(self, service: Service) -> None:
-        self.app = build_app(service)
+    def __init__(self, service: Service, *, page: bool = False) -> None:
+        self.app = build_app(service, page=page)
 
     def __call__(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def ask() -> httpx.Response:

@@ -4,7 +4,7 @@ import functools
 
 from fastapi import FastAPI
 
-from landmark_onnx.serving import problems, routes_indexes, routes_info, routes_models, routes_search
+from landmark_onnx.serving import problems, routes_indexes, routes_info, routes_models, routes_page, routes_search
 from landmark_onnx.serving.openapi import describe
 from landmark_onnx.serving.service import Service
 
@@ -12,12 +12,14 @@ ROUTERS = (routes_info.router, routes_models.router, routes_search.router, route
 """What makes the routes of a service."""
 
 
-def build_app(service: Service) -> FastAPI:
-    """The application of a service."""
+def build_app(service: Service, *, page: bool) -> FastAPI:
+    """The application of a service. page: whether it has the page too, at /."""
     # FastAPI's own pages about the description are loaded from elsewhere.
     app = FastAPI(title="landmark-onnx", docs_url=None, redoc_url=None, openapi_url=None)
     for make in ROUTERS:
         app.include_router(make(service))
+    if page:
+        app.include_router(routes_page.router())
     app.openapi = functools.cache(functools.partial(describe, app))  # type: ignore[method-assign]
     problems.install(app)
     return app

@@ -144,7 +144,8 @@ class Metrics:
         self._held.set_function(held)
 
     def model_loaded(self, model: str, seconds: float) -> None:
-        """A model is in memory, which took so long."""
+        """A model is in memory, which took so long; from now on what its stage tells is kept."""
+        self._models |= {model}
         self._loaded.labels(model).set(1)
         self._loading.labels(model).set(seconds)
 

@@ -69,6 +69,11 @@ COMMANDS = {
         "Name the landmark of each image by its nearest neighbours in an index, classifiers, and a detector's veto.",
         ("retrieval", "cls", "det"),
     ),
+    "serve": CommandEntry(
+        "serve:serve_models",
+        "Answer over HTTP what models, indexes and recognition answer here, with a page to search by photos.",
+        ("retrieval", "cls", "det"),
+    ),
     "models": CommandEntry("models:app", "What models there are, and the store: list, pull, add, verify, remove."),
     "index": CommandEntry("index:app", "Make, change and describe an index to search."),
     "evaluate": CommandEntry(

@@ -1,0 +1,81 @@
+"""`landmark-onnx serve`: models, searches and recognition over HTTP, with a page."""
+
+import contextlib
+import os
+from typing import Annotated
+
+import typer
+
+from landmark_onnx.cli.model_names import model_option
+from landmark_onnx.cli.options import ExecutionOptions, Quiet, unfolded
+from landmark_onnx.cli.progress import Reporter
+from landmark_onnx.cli.serve_access import Access, Listening
+from landmark_onnx.cli.serve_loader import ServingLoader
+from landmark_onnx.cli.serve_options import Bounds, ServedIndexes, ServedReading
+from landmark_onnx.cli.serve_service import Served
+from landmark_onnx.cli.votes import Veto, Voting
+from landmark_onnx.extras import extra
+
+EXAMPLE = "landmark-onnx serve --model res152_arcmargin --index places"
+
+Models = Annotated[
+    list[str] | None,
+    model_option(
+        "--model",
+        "-m",
+        text="A model of any task, by its name in the store or its .onnx file, beside those of indexes and votes. "
+        "Repeat for more.",
+    ),
+]
+
+
+@unfolded
+def serve_models(
+    indexes: ServedIndexes,
+    engine: ExecutionOptions,
+    reading: ServedReading,
+    voting: Voting,
+    veto: Veto,
+    listening: Listening,
+    access: Access,
+    bounds: Bounds,
+    model: Models = None,
+    quiet: Quiet = False,
+) -> None:
+    """Answer over HTTP what models, indexes and recognition answer here, with a page to search by photos.
+
+    Nothing is downloaded or exported. The address is printed when all is ready; after SIGTERM, what was accepted is
+    answered first. GET /openapi.json describes the API.
+    """
+    # OpenCV reads it when it is imported.
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(reading.max_pixels)
+    with extra("serve"):
+        from landmark_onnx.serving.access_log import ServiceLog
+        from landmark_onnx.serving.app import build_app
+        from landmark_onnx.serving.guard import Guard
+        from landmark_onnx.serving.server import listening as bound
+        from landmark_onnx.serving.server import serve
+    if access.make_key:
+        return _print_key(access.make_key)
+    served = Served(models=model or [], indexes=indexes, voting=voting, veto=veto)
+    if served.is_empty:
+        raise typer.BadParameter(f"nothing to serve: name a model or an index, as in {EXAMPLE}")
+    rules = access.rules(listening, bounds.limits(reading))
+    binding = listening.binding()
+    bound(binding).close()  # a port that is taken is told before models are loaded
+    with Reporter(quiet=quiet) as report:
+        service = served.start(ServingLoader(engine, reading, report), rules.limits, key_required=bool(rules.keys))
+    with contextlib.closing(service):
+        if rules.keys:
+            service.lifecycle.on_hangup.append(rules.keys.reload)
+        app, log = build_app(service, page=listening.page), ServiceLog(listening.log.value)
+        raise typer.Exit(serve(Guard(app, rules, service.lifecycle, log, service.metrics), binding))
+
+
+def _print_key(name: str) -> None:
+    """The key for its client, and the line for the server's file."""
+    from landmark_onnx.serving.keys import make_key
+
+    key, line = make_key(name)
+    typer.echo(key)
+    typer.echo(line)
