@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from landmark_onnx.serving.access_log import LogForm, ServiceLog
 from landmark_onnx.serving.guard import AccessRules, Guard
@@ -137,6 +137,16 @@ def until(happens: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def _without_lifespan(app: ASGIApp) -> ASGIApp:
+    """The application for requests alone, which is all that a small one of a test's answers."""
+
+    async def requests(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await app(scope, receive, send)
+
+    return requests
+
+
 @contextlib.contextmanager
 def running(
     app: ASGIApp,
@@ -152,10 +162,11 @@ def running(
     log = io.StringIO()
     codes: list[int] = []
     reader, writer = os.pipe()
-    guard = Guard(app, rules, lifecycle, ServiceLog(form, log), metrics)
+    guard = Guard(_without_lifespan(app), rules, lifecycle, ServiceLog(form, log), metrics)
     thread = threading.Thread(target=lambda: codes.append(serve(guard, Binding("127.0.0.1", 0, writer))))
     thread.start()
     try:
+        assert select.select([reader], [], [], PATIENCE)[0]
         assert os.read(reader, 1) == b"1"
         assert lifecycle.url
         yield Served(int(lifecycle.url.rstrip("/").rpartition(":")[2]), lifecycle, metrics, log, codes)

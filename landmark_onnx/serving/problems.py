@@ -179,7 +179,8 @@ def problem_of(error: BaseException) -> ProblemError:
     kind = next((kind for each, kind in _TOLD.items() if isinstance(error, each)), "internal")
     if isinstance(error, AdmissionError):
         return ProblemError(kind, str(error), limit=error.limit, retry_after=error.retry_after)
-    return ProblemError(kind, UNTOLD if kind == "internal" else str(error))
+    told = UNTOLD if kind == "internal" else str(error)
+    return ProblemError(kind, told, retry_after=SOONEST if kind == "draining" else None)
 
 
 def invalid(error: RequestValidationError | ValidationError, *within: str) -> ProblemError:
