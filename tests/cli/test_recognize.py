@@ -13,11 +13,14 @@ import PIL.Image
 import pytest
 
 import fakes
+from landmark_onnx.cli import votes
 from landmark_onnx.images import decode
 from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.images.decode import read_image
 from landmark_onnx.model import Classifier, Retriever
+from landmark_onnx.recognition import landmark_labels
 from landmark_onnx.recognition.recognizer import Recognizer, Voter
+from landmark_onnx.recognition.votes import NEIGHBOURS
 from landmark_onnx.results import Failure
 from landmark_onnx.search.open import open_index
 from landmark_onnx.store.catalogue import exported_path
@@ -456,6 +459,11 @@ def test_ids_that_do_not_match_are_refused_with_counts(tmp_path, run):
     assert out == ""
     assert "2 of 2 ids are not among the 1 of" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_what_help_need_not_import_is_said_twice_alike():
+    assert votes.FOLDERS == landmark_labels.FOLDERS
+    assert votes.NEIGHBOURS == NEIGHBOURS
 
 
 def test_answers_of_a_search_are_scored(place, run):

@@ -534,6 +534,33 @@ def test_heic_is_read_upright(orientation):
     assert np.abs(image - wanted).mean() < 8
 
 
+# --- At a smaller scale ---
+
+
+@pytest.mark.parametrize(
+    ("side", "wide"), [(0, 120), (121, 120), (120, 120), (61, 120), (60, 60), (31, 60), (30, 30), (15, 15), (1, 15)]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_is_decoded_at_the_least_scale_that_has_as_many_pixels_as_are_needed(side, wide, orientation):
+    data = jpeg_with_exif(encoded()["jpeg"], orientation)
+    image, whole = read_image(data, options=ReadOptions(side=side)), read_image(data)
+    assert max(image.shape) == wide
+    assert (image.shape[0] > image.shape[1]) == (whole.shape[0] > whole.shape[1])
+    small = cv2.resize(whole, image.shape[1::-1], interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(small - image).mean() < np.abs(small - image[::-1, ::-1]).mean() / 2
+
+
+def test_what_is_no_jpeg_is_decoded_whole():
+    assert read_image(encoded()["png"], options=ReadOptions(side=15)).shape == PICTURE.shape
+
+
+def test_a_damaged_jpeg_is_one_at_any_scale(caplog):
+    data = encoded()["jpeg"][:-900]
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(data, options=ReadOptions(side=15))
+    assert max(read_image(data, options=ReadOptions(side=15, damaged="accept")).shape) == 15
+
+
 @pytest.mark.parametrize("brand", [b"heic", b"mif1", b"heix"])
 def test_heic_of_any_brand_is_measured_before_it_is_decoded(brand, monkeypatch):
     data = heic()

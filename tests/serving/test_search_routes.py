@@ -45,8 +45,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     rng = np.random.default_rng(0)
     for number in range(len(ALL) + 3):
-        pixels = rng.integers(0, 60, (70, 90, 3))
-        pixels[..., number % 3] += 150
+        pixels = rng.integers(0, 20, (70, 90, 3)) + rng.integers(0, 236, 3)
         write_image(folder / "photos" / f"{number:02d}.png", pixels.astype(np.uint8))
     (folder / "photos" / "12.png").write_bytes(
         jpeg_with_exif(encode(".jpg", fakes.photo(1400, 2100)), 6, thumbnail=b"GPS")
@@ -75,8 +74,8 @@ def photo(place, number):
     return place / "photos" / f"{number:02d}.png"
 
 
-def build(place, models, name, ids, **how):
-    retrievers = {models[key].card.name: models[key] for key in "ab"}
+def build(place, models, name, ids, keys="ab", **how):
+    retrievers = {models[key].card.name: models[key] for key in keys}
     photos = [str(photo(place, ALL.index(each))) for each in ids]
     vectors = {key: np.stack([answer.vector for answer in retriever(photos)]) for key, retriever in retrievers.items()}
     ensemble = Ensemble(tuple(Member(identify(each)) for each in retrievers.values()))
@@ -87,9 +86,11 @@ def build(place, models, name, ids, **how):
 def indexes(place, models):
     build(place, models, "places", ALL, graph=GraphOptions())
     build(place, models, "bare", ALL[:5])
+    build(place, models, "other", ALL[:5], keys="a")
     found = {
         "places": LiveIndex("places", place / "places", labels=LabelSource(labels=str(place / "labels.csv"))),
         "bare": LiveIndex("bare", place / "bare"),
+        "other": LiveIndex("other", place / "other"),
     }
     for live in found.values():
         live.serve_with([identify(models[key]) for key in "ab"])
@@ -196,6 +197,7 @@ def test_landmarks_and_votes_are_those_of_recognize(client, indexes, models, pla
         [(each.landmark, pytest.approx(each.score, abs=1e-5)) for each in answer.candidates]
         for answer in recognizer.stream(list(map(str, photos)))
     ]
+    assert all(candidates)
     for top in (1, 10):
         got = posted(client, "/v1/search", photos, index="places", top=top)
         assert [[(each["landmark"], each["score"]) for each in one["votes"]] for one in got["results"]] == candidates
@@ -203,6 +205,8 @@ def test_landmarks_and_votes_are_those_of_recognize(client, indexes, models, pla
     assert [hit["landmark"] for hit in hits] == [indexes["places"].current.landmark(hit["id"]) for hit in hits]
     # The step leaves the order as it was, and gives scores that are no cosines.
     got = posted(client, "/v1/search", photos, index="places", steps=["k-reciprocal:k1=1,k2=1,lambda=1"])
+    pairs = zip(hits[1:3], got["results"][0]["neighbours"][1:3], strict=True)
+    assert all(abs(one["score"] - other["score"]) > 1e-4 for one, other in pairs)
     assert [[(each["landmark"], each["score"]) for each in one["votes"]] for one in got["results"]] == candidates
 
 
@@ -282,6 +286,14 @@ def test_ids_and_images_mix_and_one_that_is_not_there_fails_alone(client, place,
     asked(client, {"images": [{"id": "nowhere"}], "options": {"index": "places"}}, wanted=404)
     cropped = {"images": [{"id": "arch-1", "crop": [0, 0, 5, 5]}], "options": {"index": "places"}}
     asked(client, cropped, wanted=422)
+
+
+def test_a_row_is_searched_for_only_among_vectors_that_are_made_as_it_was(client, place):
+    """Of an index of one of the two models."""
+    body = {"images": [{"id": "arch-1", "index": "other"}], "options": {"index": "places"}}
+    assert "other models" in asked(client, body, wanted=422)["detail"]
+    body["options"]["index"] = "other"
+    assert asked(client, body)["results"][0]["neighbours"][0]["id"] == "arch-1"
 
 
 def test_an_answer_has_an_etag_until_the_index_or_the_question_is_another(client, indexes):
@@ -401,7 +413,7 @@ def test_an_indexed_image_cannot_be_embedded(client):
 
 def test_the_information_tells_what_a_page_needs_to_search(client):
     info = Information.model_validate(client.get("/v1/info").json())
-    assert [index.name for index in info.indexes] == ["places", "bare"]
+    assert [index.name for index in info.indexes] == ["places", "bare", "other"]
     assert (info.recognize, info.detector, info.rules) == (True, fakes.DET, ["people"])
     assert {step.name for step in info.steps} == {"alpha-qe", "k-reciprocal", "superglobal", "diffusion"}
 
@@ -416,7 +428,7 @@ def test_all_is_described(client):
 
 def test_facts_of_indexes(client, indexes):
     listed = client.get("/v1/indexes").json()["indexes"]
-    assert [each["name"] for each in listed] == ["places", "bare"]
+    assert [each["name"] for each in listed] == ["places", "bare", "other"]
     places = client.get("/v1/indexes/places").json()
     assert places == listed[0]
     assert places == {
