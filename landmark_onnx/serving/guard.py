@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from landmark_onnx.serving.access_log import ServiceLog
-from landmark_onnx.serving.body import declared_length
+from landmark_onnx.serving.body import CLOSE, declared_length
 from landmark_onnx.serving.exchange import Exchange
 from landmark_onnx.serving.keys import ALL, Keys, Permission
 from landmark_onnx.serving.lifecycle import Lifecycle
@@ -32,6 +32,9 @@ OPEN = frozenset({"/", "/healthz", "/v2/health/live", "/v2/health/ready"})
 OPEN_FOLDER = "/assets/"
 NEEDS: Mapping[str, Permission] = {"/metrics": "metrics"}
 """What a key must permit; everything else, the API's description too, is `read`."""
+
+HEADER_BYTES = 16 << 10
+"""Of a target and all header fields; h11 has the same limit, but not for a header that comes in one piece."""
 
 EXPOSED = b"ETag, Failed-Images, Retry-After, X-Request-Id"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -107,6 +110,7 @@ class Guard:
     def _admit(self, scope: Scope) -> Response | None:
         """The answer to a browser that asks whether its page may ask. Raises: ProblemError."""
         headers = Headers(scope=scope)
+        _check_form(scope, headers)
         self._check_host(scope, headers)
         self._check_site(scope["method"], headers)
         if scope["method"] == "OPTIONS" and "access-control-request-method" in headers and self._cors(headers):
@@ -187,7 +191,7 @@ class Guard:
 
     def _ended(self, scope: Scope, exchange: Exchange, address: str) -> None:
         state = scope["state"]
-        if exchange.complete:
+        if exchange.complete and not exchange.gone:
             self.lifecycle.answered += 1
         else:
             self.lifecycle.abandoned += 1
@@ -224,6 +228,19 @@ class Guard:
         )
         self._metrics.rejected(problem.kind)
         return request_id
+
+
+def _check_form(scope: Scope, headers: Headers) -> None:
+    """Raises: ProblemError for what h11 lets pass: other versions, long headers, two ways to say where a body ends."""
+    size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(each) for pair in headers.raw for each in pair)
+    if scope["http_version"] not in ("1.0", "1.1"):
+        raise ProblemError("bad-request", "wanted HTTP/1.1", headers=CLOSE)
+    if size > HEADER_BYTES:
+        detail = f"a request's header has at most {HEADER_BYTES:,} bytes"
+        raise ProblemError("bad-request", detail, limit=HEADER_BYTES, got=size, headers=CLOSE)
+    if "transfer-encoding" in headers and "content-length" in headers:
+        # A proxy before us may have believed the other one (RFC 9112, 6.3).
+        raise ProblemError("bad-request", "Content-Length together with Transfer-Encoding", headers=CLOSE)
 
 
 def _request_id(headers: Headers) -> str:

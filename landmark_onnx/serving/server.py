@@ -29,6 +29,7 @@ LAST = 1.0
 SAME = 0.2
 """Seconds in which another signal is the first one again: `timeout` sends it to the process and to its group."""
 TICK = 0.02
+MAX_PORT = 65535
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ def serve(guard: Guard, binding: Binding) -> int:
 def listening(binding: Binding) -> socket.socket:
     """A socket bound to the address. Raises: AddressError."""
     where = f"{binding.host} port {binding.port}"
+    if not 0 <= binding.port <= MAX_PORT:
+        raise AddressError(f"{where}: a port is a number up to {MAX_PORT}")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             binding.host, binding.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -75,11 +78,11 @@ def listening(binding: Binding) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        reason = "taken by another program: choose another --port" if taken else getattr(error, "strerror", None)
-        raise AddressError(f"{where}: {reason or error}") from error
+        taken = error.errno == errno.EADDRINUSE
+        reason = "taken by another program: choose another --port" if taken else error.strerror or error
+        raise AddressError(f"{where}: {reason}") from error
     return listener
 
 
