@@ -84,12 +84,14 @@ async def chunks(headers: Headers, receive: Receive, limits: Limits, lease: Leas
     """
     length = declared_length(headers, limits)
     lease.hold(length or 0)
-    loop = asyncio.get_running_loop()
-    begin = loop.time() + limits.body_grace_seconds
+    clock = asyncio.get_running_loop().time
+    # Bytes that came quickly buy no more than the grace: who sends much and falls silent holds memory too.
+    patience = limits.body_grace_seconds
     size, more = 0, True
     while more:
+        begun = clock()
         try:
-            async with asyncio.timeout_at(begin + size / limits.body_rate):
+            async with asyncio.timeout(patience):
                 message = await receive()
         except TimeoutError:
             detail = f"a body comes at {limits.body_rate:,} bytes a second at least; {size:,} bytes have come"
@@ -99,6 +101,7 @@ async def chunks(headers: Headers, receive: Receive, limits: Limits, lease: Leas
         chunk: bytes = message.get("body", b"")
         more = message.get("more_body", False)
         size += len(chunk)
+        patience = min(patience - clock() + begun + len(chunk) / limits.body_rate, limits.body_grace_seconds)
         if size > limits.request_bytes:
             raise _too_large(limits)
         if size > lease.held:

@@ -20,9 +20,9 @@ class Limits:
     queued_images: images that wait, of everybody. client_share: what part of them may be one client's.
 
     connections: open at once. header_seconds: until a request's header is complete, from when its connection is
-    opened or idle. body_grace_seconds, body_rate: after so many seconds a body must have come at so many bytes a
-    second. answer_seconds: until a client has taken its answer. timeout: seconds from a request's acceptance to
-    its answer.
+    opened or idle. body_rate, body_grace_seconds: a body comes at so many bytes a second, and may at no time be more
+    than so many seconds behind. answer_seconds: until a client has taken its answer. timeout: seconds from a request's
+    acceptance to its answer.
 
     drain_delay: seconds in which new requests are still accepted after the signal to end; None is 5, or 0 where only
     this machine can connect. drain_timeout: seconds until everything that was accepted is answered.

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -164,11 +165,14 @@ def test_a_length_that_is_no_number_is_refused():
         assert refused(b"a", "image/png", headers={"content-length": length}).kind == "bad-request"
 
 
-def test_a_body_that_comes_too_slowly_is_given_up():
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_a_body_that_comes_too_slowly_is_given_up_however_much_came_quickly(size):
     limits = Limits(body_grace_seconds=0.05, body_rate=1000)
-    problem = refused([b"a" * 10, ...], "image/png", limits=limits)
+    begun = time.monotonic()
+    problem = refused([b"a" * size, ...], "image/png", limits=limits)
+    assert time.monotonic() - begun < 10
     assert (problem.kind, problem.headers["Connection"]) == ("too-slow", "close")
-    assert "10 bytes have come" in problem.detail
+    assert f"{size:,} bytes have come" in problem.detail
 
 
 def test_the_memory_for_bodies_is_shared_and_given_back():
