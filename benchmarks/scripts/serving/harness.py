@@ -1,0 +1,207 @@
+"""What the load runs on: a network with random weights, made photos, a server process, and reports of what it did."""
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+from wire import HOST
+
+from landmark_onnx.cards.catalogue import card
+from landmark_onnx.extras import versions
+from landmark_onnx.files.atomic import atomic_write
+from landmark_onnx.store.catalogue import HOME_VARIABLE
+from landmark_onnx_bench.environment import load_average, machine
+from landmark_onnx_bench.report import markdown_table
+from landmark_onnx_export.convert import export_model
+from landmark_onnx_export.synthetic.release import write_release
+
+MODEL = "res152_arcmargin"
+SERVING = ("fastapi", "starlette", "uvicorn", "h11", "python-multipart", "prometheus-client")
+WORK = Path("out/serving")
+SEED = 2019
+
+
+def network(work: Path, width: float) -> Path:
+    """The model at `width` times its channels, with random weights; made once."""
+    folder = work.resolve() / f"width{width:g}"
+    path = folder / f"{MODEL}.onnx"
+    if not path.is_file():
+        say(f"{path}: made")
+        export_model(card(MODEL), write_release(card(MODEL), folder, width=width), path, check_parity=False)
+    return path
+
+
+def photos(count: int, shapes: int = 1) -> list[bytes]:
+    """JPEG files with waves, squares and noise, of 480 x 720 pixels or of `shapes` other sizes, half of them upright.
+
+    Each size gives the network another shape of input.
+    """
+    made = []
+    for number in range(count):
+        step, turned = divmod(number % shapes, 2)
+        width = 720 if shapes == 1 else 532 + 34 * step
+        y, x = np.mgrid[:480, :width]
+        waves = [100 + 90 * np.sin((x * a + y * b) / (17 + number % 50)) for a, b in ((1, 2), (3, -1), (-2, 1))]
+        noise = np.random.default_rng(number).normal(0, 8, (480, width, 3))
+        photo = np.stack(waves, axis=-1) + noise + 40 * ((x // 40 + y // 40) % 2)[..., None]
+        pixels = np.clip(photo, 0, 255).astype(np.uint8)
+        made.append(cv2.imencode(".jpg", np.rot90(pixels) if turned else pixels)[1].tobytes())
+    return made
+
+
+class Server:
+    """A server process on a free port, from its readiness to its end; a context manager.
+
+    command: what is run, before the options that every one has. ticks: a file for what its event loop was held by.
+    """
+
+    def __init__(self, work: Path, *options: str, command: Sequence[str] = (), ticks: Path | None = None) -> None:
+        self.port = free_port()
+        program = [str(Path(__file__).with_name("held_loop.py")), str(ticks)] if ticks else ["-m", "landmark_onnx"]
+        self._ready, ready = os.pipe()
+        own = [sys.executable, *program, "serve", "--ready-fd", str(ready), "--log", "off", *options]
+        self._words = (work.resolve() / f"server-{self.port}.log").open("w+b")
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            [*(command or own), "--port", str(self.port)],
+            stdout=self._words,
+            stderr=self._words,
+            pass_fds=[ready],
+            start_new_session=True,
+            env={**os.environ, HOME_VARIABLE: str(work.resolve() / "store")},
+        )
+        os.close(ready)
+        self._await_ready(wait_for_port=bool(command))
+        self.start_seconds = time.perf_counter() - started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self, patience: float = 60) -> int:
+        """End it with SIGTERM, its children by themselves; its exit code, -9 if it had to be killed."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # a rival's workers
+                os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.close(self._ready)
+            self._ready = -1
+
+    def words(self) -> str:
+        """What it has said."""
+        self._words.seek(0)
+        return self._words.read().decode(errors="replace")
+
+    def facts(self) -> dict[str, int]:
+        """Resident bytes, threads and descriptors."""
+        folder = Path(f"/proc/{self.process.pid}")
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        resident, most = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+        descriptors = len(list((folder / "fd").iterdir()))
+        return {"rss": resident, "peak": most, "threads": int(status["Threads"]), "descriptors": descriptors}
+
+    def _await_ready(self, *, wait_for_port: bool, patience: float = 300) -> None:
+        limit = time.monotonic() + patience
+        while time.monotonic() < limit and self.process.poll() is None:
+            if wait_for_port:
+                with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 1):
+                    return
+                time.sleep(0.2)
+            elif select.select([self._ready], [], [], 0.2)[0]:
+                if os.read(self._ready, 1):
+                    return
+                break
+        self.stop(5)
+        raise SystemExit(f"the server did not start: {self.words()[-2000:]}")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server((HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Report:
+    """NAME.json and NAME.md of a run in a folder, with what it ran on."""
+
+    def __init__(self, folder: Path, name: str, title: str) -> None:
+        self._path, self._title = folder / name, title
+        self._begun, self._load = datetime.now(UTC), load_average()
+
+    def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Sequence[str] = ()) -> None:
+        """Rows as a table and as objects; facts: one line each."""
+        host = machine() | {"versions": machine()["versions"] | versions(*SERVING)}
+        taken = {
+            "command": ["python", *sys.argv],
+            "begun": self._begun.isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "load_before": self._load,
+            "machine": host,
+            "facts": list(facts),
+            "rows": [dict(zip(columns, row, strict=True)) for row in rows],
+        }
+        words = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
+        lines = [
+            f"# {self._title}",
+            "",
+            f"    {' '.join(taken['command'])}",
+            "",
+            f"- {taken['begun']} to {taken['ended']}; load average before: {self._load}",
+            f"- {host['cpu']}, {host['usable_cores']} cores; {host['system']}; Python {host['python']}, {words}",
+            *(f"- {fact}" for fact in facts),
+            "",
+            *markdown_table(columns, [[str(cell) for cell in row] for row in rows]),
+            "",
+        ]
+        for suffix, text in ((".json", json.dumps(taken, indent=1) + "\n"), (".md", "\n".join(lines))):
+            with atomic_write(self._path.with_suffix(suffix)) as file:
+                file.write(text.encode())
+        print("\n".join(lines))
+
+
+def loop_facts(path: Path) -> str:
+    """What `held_loop.py` has written, in one line."""
+    ticks = json.loads(path.read_text())
+    counts = sorted((int(most), count) for most, count in ticks["counts"].items())
+    total = sum(count for _, count in counts)
+    reached = itertools.accumulate(count for _, count in counts)
+    p999 = next(most for (most, _), seen in zip(counts, reached, strict=True) if seen >= 0.999 * total)
+    over = sum(count for most, count in counts if most > 50_000_000)
+    longest = (
+        "; ".join(
+            f"{spent / 1e6:.0f} ms ({used / 1e6:.0f} of the processor) {name}"
+            for spent, used, name in ticks["longest"][:3]
+        )
+        or "below 5 ms"
+    )
+    return f"event loop: {total} callbacks, p99.9 {p999 / 1e6:.2f} ms, {over} over 50 ms; longest: {longest}"
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(text, file=sys.stderr, flush=True)
