@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Query, Request, Response
 
 from landmark_onnx.errors import ImageError
+from landmark_onnx.serving.asking import note
 from landmark_onnx.serving.live_index import Snapshot
 from landmark_onnx.serving.openapi import problems
 from landmark_onnx.serving.pictures import SIDES, Pictures
@@ -56,7 +57,7 @@ def router(service: Service) -> APIRouter:
     @routes.get("/{name}/search", **_SEARCH)
     async def search(request: Request, name: str, options: Annotated[ByIdOptions, Query()]) -> Response:
         plan, wanted = plan_of(service, request, name, options), exact_id(request)
-        headers = {"ETag": _etag(plan, wanted), "Cache-Control": "no-cache"} if plan.snapshot.digest else {}
+        headers = {"ETag": _etag(plan, wanted), "Cache-Control": "private, no-cache"} if plan.snapshot.digest else {}
         if headers and headers["ETag"] in _known(request):
             return Response(status_code=304, headers=headers)
         query = await asyncio.to_thread(stored_query, plan.snapshot, wanted)
@@ -68,6 +69,7 @@ def router(service: Service) -> APIRouter:
     async def image(request: Request, name: str, options: Annotated[PictureOptions, Query()]) -> Response:
         if options.side not in SIDES:
             raise ProblemError("invalid", f"side: wanted {' or '.join(map(str, SIDES))}, got {options.side}")
+        note(request, index=name)
         picture = await _picture(pictures, chosen(service, name), exact_id(request), options.side)
         headers = {"Cache-Control": f"private, max-age={PICTURE_SECONDS}"}
         return Response(picture, media_type="image/jpeg", headers=headers)

@@ -90,6 +90,18 @@ def test_one_that_fails_costs_the_others_nothing(snapshot, vectors):
     assert last == alone(snapshot, vectors[1], 5)
 
 
+@pytest.mark.parametrize("steps", [[], *([each["name"]] for each in step_facts())])
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_an_index_of_few_rows_or_none(tmp_path, vectors, rows, steps):
+    folder = tmp_path / "i"
+    writer.build(folder, indexed.ensemble(), indexed.batches(["a", "b", "c"]))
+    writer.remove(folder, ["a", "b", "c"][rows:])
+    items = [Wanted(LiveIndex("few", folder).current, vectors[0], 20, steps=query_steps(steps))]
+    (hits,) = STAGE.run_batch(items)
+    assert sorted(hit.id for hit in hits) == ["a", "b"][:rows]
+    assert np.isfinite([hit.score for hit in hits]).all()
+
+
 # --- Steps of a request ---
 
 

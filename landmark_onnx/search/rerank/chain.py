@@ -77,6 +77,8 @@ class Chain:
 
         A step that re-ranks looks at its own number of candidates, whatever `top`.
         """
+        if not len(self._database):
+            return self._search(self._database, np.asarray(queries, np.float32), top)
         width = min(len(self._database), max([top, *(step.reach for step in self._steps)]))
         state = State(np.asarray(queries, np.float32), self._database, self._search, width, kept=self._kept)
         for step in self._steps:
