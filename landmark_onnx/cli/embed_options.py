@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from landmark_onnx.embedding.feature_folder import Features
     from landmark_onnx.embedding.item import Item
     from landmark_onnx.embedding.job import Work
+    from landmark_onnx.embedding.manifest import ListPart
     from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
     from landmark_onnx.model import Retriever
 
@@ -60,7 +62,7 @@ class Naming:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What becomes of features that are there."""
+    """What becomes of features that are there, and which part of the list is embedded."""
 
     update: Annotated[
         bool,
@@ -75,10 +77,41 @@ class Course:
         bool,
         typer.Option("--restart", help="Throw away what the folder has, and begin again.", rich_help_panel=OUTPUT),
     ] = False
+    shard_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Embed the I-th of N parts of the list, into a folder of its own, with any scheduler: an image's part "
+            "depends on its id. --join puts them together.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None
+    join: Annotated[
+        bool,
+        typer.Option(
+            "--join",
+            help="IMAGES are the folders of all parts: make of them what one run would have made. No model is needed.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         if self.update and self.restart:
             raise typer.BadParameter("--update keeps what --restart throws away: give one of them")
+        if self.join and (self.update or self.shard_of):
+            raise typer.BadParameter("parts are joined as they are: no --update, no --shard-of", param_hint="--join")
+        self.part()
+
+    def part(self) -> "ListPart | None":
+        """Of the list, unless all of it is wanted."""
+        if self.shard_of is None:
+            return None
+        from landmark_onnx.embedding.manifest import ListPart
+
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.shard_of, re.ASCII)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise typer.BadParameter("wanted I/N, such as 1/8 to 8/8", param_hint="--shard-of")
+        return ListPart(int(found[1]), int(found[2]))
 
     def embed(
         self, items: "Iterable[Item]", request: "FeatureRequest", folder: Path, work: "Work", progress: "EmbedProgress"
@@ -87,9 +120,18 @@ class Course:
         from landmark_onnx.embedding.job import embed
         from landmark_onnx.embedding.update import update_features
 
+        wanted = dataclasses.replace(request, part=self.part())
         if self.update:
-            return update_features(items, request, folder, work, progress=progress)
-        return embed(items, request, folder, work, restart=self.restart, progress=progress)
+            return update_features(items, wanted, folder, work, progress=progress)
+        return embed(items, wanted, folder, work, restart=self.restart, progress=progress)
+
+    def next_step(self, folder: Path) -> str:
+        """What to do with the features now, where that is not obvious."""
+        if self.shard_of:
+            return f"part {self.shard_of} of the list; when all are there: landmark-onnx embed --join PARTS -o FOLDER"
+        if self.update:
+            return f"an index does not follow by itself: landmark-onnx index build {folder} -o INDEX --replace"
+        return ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from landmark_onnx.embedding.identity import identify
     from landmark_onnx.embedding.item import Item
     from landmark_onnx.embedding.job import embed, here
+    from landmark_onnx.embedding.join import join_features
     from landmark_onnx.embedding.listing import list_items
-    from landmark_onnx.embedding.manifest import ModelIdentity
+    from landmark_onnx.embedding.manifest import ListPart, ModelIdentity
     from landmark_onnx.embedding.request import FeatureRequest
     from landmark_onnx.embedding.update import update_features
 
@@ -18,10 +19,12 @@ __all__ = [
     "FeatureRequest",
     "Features",
     "Item",
+    "ListPart",
     "ModelIdentity",
     "embed",
     "here",
     "identify",
+    "join_features",
     "list_items",
     "open_features",
     "update_features",
@@ -33,8 +36,9 @@ _HOMES = {
     "landmark_onnx.embedding.identity": ("identify",),
     "landmark_onnx.embedding.item": ("Item",),
     "landmark_onnx.embedding.job": ("embed", "here"),
+    "landmark_onnx.embedding.join": ("join_features",),
     "landmark_onnx.embedding.listing": ("list_items",),
-    "landmark_onnx.embedding.manifest": ("ModelIdentity",),
+    "landmark_onnx.embedding.manifest": ("ListPart", "ModelIdentity"),
     "landmark_onnx.embedding.request": ("FeatureRequest",),
     "landmark_onnx.embedding.update": ("update_features",),
 }

@@ -118,7 +118,7 @@ def embed_plan(
 ) -> Features:
     """As `embed`, of a list that is written down already, by who is `alone` in the folder."""
     with writing(folder):
-        before = _settle(folder, wanted, restart)
+        before = settle(folder, wanted, restart)
         # A folder that was begun before there were records goes on without them.
         wanted = dataclasses.replace(wanted, recorded=before.recorded)
         progress.on_duplicates(plan.duplicates)
@@ -151,7 +151,7 @@ def here(retrievers: Sequence[Retriever]) -> Work:
     return work
 
 
-def _settle(folder: Path, wanted: FeatureManifest, restart: bool) -> FeatureManifest:
+def settle(folder: Path, wanted: FeatureManifest, restart: bool) -> FeatureManifest:
     """Leave the folder with a manifest that agrees with `wanted`; that. Raises: FeatureError if it is another job's."""
     shards = sorted(folder.glob("part-*.parquet"))
     if not (folder / FILE).exists():

@@ -17,7 +17,7 @@ from landmark_onnx.embedding.known import known_rows
 from landmark_onnx.embedding.manifest import FILE, FeatureManifest, read_manifest
 from landmark_onnx.embedding.matching import Matched, Matcher
 from landmark_onnx.embedding.request import EmbedProgress, FeatureRequest
-from landmark_onnx.embedding.shards import Shard, shard_path
+from landmark_onnx.embedding.shards import Shard, is_shard, shard_path
 from landmark_onnx.embedding.swap import finish_swap, remove_staged, stage, workplace
 from landmark_onnx.embedding.worklist import Worklist, items_of_shards, write_plan
 from landmark_onnx.errors import FeatureError
@@ -69,6 +69,10 @@ def _checked(folder: Path, wanted: FeatureManifest) -> FeatureManifest:
             f"{folder}: cannot be updated: it was made before embed wrote down what its images were. Embed all of them "
             "again with --restart, or name another folder"
         )
+    for number in range(before.shards, wanted.shards):
+        path = shard_path(folder, number)
+        if path.exists() and not is_shard(path):
+            raise FeatureError(f"{path}: is no shard of these features, and would be replaced; name another folder")
     return before
 
 

@@ -144,7 +144,7 @@ def state() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in Path("photos").rglob("*.png")}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(STEPS, min_size=1, max_size=4))
 def test_after_any_changes_it_is_a_fresh_folder(tmp_path_factory, monkeypatch, retriever, wanted, rounds):
     monkeypatch.chdir(tmp_path_factory.mktemp("update"))
@@ -363,6 +363,16 @@ def test_a_folder_that_does_not_say_what_its_images_were_is_refused(photos, retr
     assert open_features(Path("features")).count == 8
     with pytest.raises(FeatureError, match=r"made before embed wrote down what its images were.*--restart"):
         updates.update()
+
+
+def test_a_file_of_others_is_not_replaced(updates):
+    Path("features/part-00003.parquet").write_bytes(b"mine")
+    before = contents("features")
+    for number in range(20, 23):
+        photo(f"{number}.png", number)
+    with pytest.raises(FeatureError, match=r"part-00003.parquet: is no shard of these features"):
+        updates.update()
+    assert contents("features") == before
 
 
 def test_no_image_any_more_is_an_error_and_changes_nothing(updates):

@@ -31,7 +31,8 @@ What = Annotated[
     ),
 ]
 Models = Annotated[
-    list[str], model_option("--model", "-m", text=f"{MODEL_HELP} Repeat for more: images are read once for all.")
+    list[str] | None,
+    model_option("--model", "-m", text=f"{MODEL_HELP} Repeat for more: images are read once for all. Needed to embed."),
 ]
 Folder = Annotated[
     Path,
@@ -49,7 +50,6 @@ Folder = Annotated[
 @unfolded
 def embed_images(
     images: What,
-    model: Models,
     output: Folder,
     source: ModelSource,
     engine: ExecutionOptions,
@@ -58,6 +58,7 @@ def embed_images(
     cluster: Cluster,
     naming: Naming,
     course: Course,
+    model: Models = None,
     quiet: Quiet = False,
 ) -> None:
     """Embed images into a folder of features; stopped at any moment, the same command goes on.
@@ -66,26 +67,50 @@ def embed_images(
     """
     from landmark_onnx.embedding.shards import arrow
 
-    if source.card and len(model) > 1:
-        raise typer.BadParameter("a card is one model's, and several are given", param_hint="--card")
+    _check_models(model, source, course)
+    if course.join:
+        _join(images, output, course, quiet)
+        return
     walk = Walk(follow_links=batch.follow_links)
     with Reporter(quiet=quiet) as report:
         cluster.check()
         arrow()  # what is missing is said before a model is pulled
         loader = Loader(engine, batch, report, source)
-        retrievers = loader.retrievers(model)
+        retrievers = loader.retrievers(model or [])
         paths = (path for argument in images for path in matches(argument))
         items = naming.items(paths, walk, lambda path: report.stage(f"{path}: checking its md5"))
         request = stored.request(retrievers, batch)
-        work = cluster.work(model, retrievers, loader)
+        work = cluster.work(model or [], retrievers, loader)
         features = course.embed(items, request, output, work, _embed_progress(report))
         _conclude(features, report)
-        if course.update:
-            report.note(f"an index does not follow by itself: landmark-onnx index build {output} -o INDEX --replace")
-        if words := walk.words():
+        for words in filter(None, (walk.words(), course.next_step(output))):
             report.note(words)
     if report.failures:
         raise typer.Exit(1)
+
+
+def _check_models(model: list[str] | None, source: ModelSource, course: Course) -> None:
+    """Refuse what does not go together, as a usage error."""
+    if course.join and model:
+        raise typer.BadParameter("the parts have their vectors already", param_hint="--model")
+    if not course.join and not model:
+        raise typer.BadParameter("name at least one model", param_hint="--model")
+    if source.card and model and len(model) > 1:
+        raise typer.BadParameter("a card is one model's, and several are given", param_hint="--card")
+
+
+def _join(folders: list[str], output: Path, course: Course, quiet: bool) -> None:
+    """Put parts together. What had failed in a part was told there, and is no failure of this."""
+    from landmark_onnx.embedding.join import join_features
+
+    with Reporter(quiet=quiet) as report:
+        features = join_features(
+            [Path(path) for folder in folders for path in matches(folder)],
+            output,
+            restart=course.restart,
+            on_done=lambda count, total: report.progress(f"joining: {count:,} of {total:,} images", count, total),
+        )
+        report.note(f"{output}: {features.count:,} of {features.manifest.rows:,} images embedded")
 
 
 def _embed_progress(report: Reporter) -> "EmbedProgress":
