@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,12 +11,17 @@ import httpx
 import numpy as np
 
 import fakes
+from landmark_onnx.embedding.feature_folder import Batch
+from landmark_onnx.embedding.identity import identify
 from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx.model import Classifier, Model, Retriever
 from landmark_onnx.recognition.recognizer import FramingDetector
+from landmark_onnx.search import writer
+from landmark_onnx.search.ensemble import Ensemble, Member
 from landmark_onnx.serving.app import build_app
 from landmark_onnx.serving.body import BodyMemory
 from landmark_onnx.serving.lifecycle import Lifecycle
+from landmark_onnx.serving.live_index import LiveIndex
 from landmark_onnx.serving.metrics import Metrics
 from landmark_onnx.serving.models import HostedModels
 from landmark_onnx.serving.service import Service
@@ -42,8 +48,9 @@ def service_of(models, *, limits: Limits = DEFAULTS, events=None, **more) -> Ite
     lifecycle = Lifecycle()
     lifecycle.ready = True
     with Scheduler(events=events) as scheduler:
-        fields = {"searches": scheduler, "metrics": Metrics(lifecycle), "memory": BodyMemory(limits.body_memory)} | more
-        yield Service(models=HostedModels.of(models), limits=limits, scheduler=scheduler, lifecycle=lifecycle, **fields)
+        fields = {"scheduler": scheduler, "searches": scheduler, "metrics": Metrics(lifecycle)} | more
+        memory = BodyMemory(limits.body_memory)
+        yield Service(models=HostedModels.of(models), limits=limits, lifecycle=lifecycle, memory=memory, **fields)
 
 
 @contextlib.contextmanager
@@ -52,6 +59,17 @@ def counted_service_of(models, **more) -> Iterator[Service]:
     metrics = Metrics(Lifecycle(), [model.card.name for model in models])
     with service_of(models, events=metrics, metrics=metrics, **more) as service:
         yield service
+
+
+def index_of(folder, retriever: Retriever, photos: Sequence[np.ndarray]) -> LiveIndex:
+    """An index of photos, which are in files beside it, by the ids 0, 1 .."""
+    ids = [str(number) for number in range(len(photos))]
+    sources = [str(folder.parent / f"{name}.png") for name in ids]
+    for source, image in zip(sources, photos, strict=True):
+        Path(source).write_bytes(png(image))
+    vectors = {retriever.card.name: np.stack([retriever(image).vector for image in photos])}
+    writer.build(folder, Ensemble((Member(identify(retriever)),)), [Batch(ids, sources, vectors)])
+    return LiveIndex(folder.name, folder)
 
 
 class Client:

@@ -19,6 +19,7 @@ GENERAL = ("bad-request", "unauthorized", "forbidden", "foreign-host", "foreign-
 _TEMPLATE = "#/components/schemas/{model}"
 _BINARY = {"type": "string", "format": "binary"}
 _FAILED = {"description": "How many of several images have a problem", "schema": {"type": "integer"}}
+_RETRY = {"description": "Seconds", "schema": {"type": "integer"}}
 _SHARED = (IndexedImage, ProblemDetails, SentImage)
 
 
@@ -43,8 +44,12 @@ def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
     titles: dict[int, list[str]] = defaultdict(list)
     for name in dict.fromkeys((*kinds, *GENERAL)):
         titles[KINDS[name].status].append(f"{name}: {KINDS[name].title}.")
-    content = {MEDIA_TYPE: {"schema": _reference(ProblemDetails)}}
-    return {status: {"description": " ".join(said), "content": content} for status, said in sorted(titles.items())}
+    return {status: _problem(status, " ".join(said)) for status, said in sorted(titles.items())}
+
+
+def _problem(status: int, description: str) -> dict[str, Any]:
+    said = {"description": description, "content": {MEDIA_TYPE: {"schema": _reference(ProblemDetails)}}}
+    return said | ({"headers": {"Retry-After": _RETRY}} if status in (429, 503) else {})
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -75,10 +80,10 @@ def _parameters(options: type[RequestOptions]) -> list[dict[str, Any]]:
     """The options as a query has them, beside a body that is one image."""
     found = []
     for name, schema in _schema(options)["properties"].items():
-        said = schema.pop("description", "")
+        said = schema.pop("description", "").rstrip(".")
         if name == "crop":
-            schema, said = {"type": "string"}, f"{said} Here with commas between them."
-        text = f"{said} Only beside a body that is an image.".strip()
+            schema, said = {"type": "string"}, f"{said}. Here with commas between them"
+        text = f"{said}. Only beside a body that is an image."
         found.append({"name": name, "in": "query", "required": False, "schema": schema, "description": text})
     return found
 

@@ -50,7 +50,7 @@ def router(service: Service) -> APIRouter:
     async def indexes() -> IndexList:
         return IndexList.model_validate({"indexes": [live.current.facts() for live in service.indexes.values()]})
 
-    @routes.get("/{name}", summary="An index", responses=problems("not-found"))
+    @routes.get("/{name}", summary="An index", responses=problems("not-found", "invalid"))
     async def index(name: str) -> IndexFacts:
         return IndexFacts.model_validate(chosen(service, name).facts())
 

@@ -16,43 +16,50 @@ from landmark_onnx.serving.service import Service
 def router(service: Service) -> APIRouter:
     """The routes that say it."""
     routes = APIRouter(tags=["service"], default_response_class=JSONResponse)
-    general = problems()
-
-    @routes.get("/healthz", summary="Whether the process answers: no model is asked", responses=general)
-    async def healthz() -> Status:
-        return Status()
-
-    @routes.get("/v2/health/live", summary="Whether the process answers", responses=general)
-    async def live() -> Alive:
-        return Alive()
+    _add_health(routes, service)
 
     @routes.get(
-        "/v2/health/ready",
-        summary="Whether requests are answered: models have answered once, and the end is not near",
-        responses=general | {503: {"model": Readiness, "description": "Not now"}},
+        "/metrics",
+        summary="Counts and times, as Prometheus reads them",
+        responses=problems() | {200: {"description": "All of them", "content": {"text/plain": {}}}},
+        response_class=Response,
     )
-    async def ready(response: Response) -> Readiness:
-        is_ready = service.lifecycle.ready and not service.lifecycle.draining
-        response.status_code = 200 if is_ready else 503
-        return Readiness(ready=is_ready)
-
-    @routes.get("/metrics", summary="Counts and times, as Prometheus reads them", responses=general)
     async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=MEDIA_TYPE)
 
-    @routes.get("/openapi.json", summary="This description", responses=general)
+    @routes.get("/openapi.json", summary="This description", responses=problems())
     async def openapi(request: Request) -> JSONResponse:
         return JSONResponse(request.app.openapi())
 
     @routes.get(
         "/v1/info",
         summary="What is served, within which limits, and what this key may do",
-        responses=general | {200: {"model": Information, "description": "All that a page needs"}},
+        responses=problems() | {200: {"model": Information, "description": "All that a page needs"}},
     )
     async def info(request: Request) -> JSONResponse:
         return JSONResponse(information(service) | {"may": sorted(state_of(request).get("may", ()))})
 
     return routes
+
+
+def _add_health(routes: APIRouter, service: Service) -> None:
+    @routes.get("/healthz", summary="Whether the process answers: no model is asked", responses=problems())
+    async def healthz() -> Status:
+        return Status()
+
+    @routes.get("/v2/health/live", summary="Whether the process answers", responses=problems())
+    async def live() -> Alive:
+        return Alive()
+
+    @routes.get(
+        "/v2/health/ready",
+        summary="Whether requests are answered: models have answered once, and the end is not near",
+        responses=problems() | {503: {"model": Readiness, "description": "Not now"}},
+    )
+    async def ready(response: Response) -> Readiness:
+        is_ready = service.lifecycle.ready and not service.lifecycle.draining
+        response.status_code = 200 if is_ready else 503
+        return Readiness(ready=is_ready)
 
 
 def information(service: Service) -> JsonObject:
