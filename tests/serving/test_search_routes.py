@@ -21,9 +21,10 @@ from landmark_onnx.images.contact_sheet import write_image
 from landmark_onnx.model import Classifier, Retriever
 from landmark_onnx.recognition.recognizer import FramingDetector, Recognizer, Voter
 from landmark_onnx.recognition.rules import Rule
-from landmark_onnx.search import writer
+from landmark_onnx.search import qdrant, writer
 from landmark_onnx.search.ensemble import Ensemble, Member
 from landmark_onnx.search.hnsw import GraphOptions
+from landmark_onnx.search.qdrant_place import Place
 from landmark_onnx.search.queries import Queries, embedded
 from landmark_onnx.search.rerank.chain import parse_steps
 from landmark_onnx.serving.live_index import LabelSource, LiveIndex
@@ -364,6 +365,29 @@ def test_an_index_alone_needs_no_name(client, service, place):
     assert posted(Client(alone), "/v1/search", [photo(place, 1)])["index"]["name"] == "bare"
     none = dataclasses.replace(service, indexes={})
     posted(Client(none), "/v1/search", [photo(place, 1)], 404)
+
+
+def test_an_index_in_qdrant_answers_too_but_for_steps(client, service, place, models, indexes, tmp_path):
+    pytest.importorskip("qdrant_client")
+    local = indexes["other"].current
+    batch = Batch(ALL[:5], local.index.sources[:], {A: np.asarray(local.index.vectors)})
+    at = Place(url=f"file://{tmp_path}/q", collection="c", following=0, ensemble=local.ensemble)
+    qdrant.build(tmp_path / "i", at, [batch]).close()
+    live = LiveIndex("q", tmp_path / "i")
+    there = Client(dataclasses.replace(service, indexes={"q": live, "other": indexes["other"]}))
+    for name in ("q", "other"):
+        body = {"images": [{"id": "arch-1"}], "options": {"index": name, "top": 3}}
+        (found,) = asked(there, body)["results"]
+        assert found["neighbours"][0]["id"] == "arch-1"
+    (other,) = asked(there, body)["results"]
+    by_id = there.get("/v1/indexes/q/search?id=arch-1&top=3")
+    assert "etag" not in by_id.headers
+    assert by_id.json()["results"][0]["neighbours"] == close(other)["neighbours"]
+    assert there.get("/v1/indexes/q/image?id=arch-1").status_code == 200
+    refused = there.get("/v1/indexes/q/search?id=arch-1&steps=alpha-qe")
+    assert (refused.status_code, "are in Qdrant" in refused.text) == (422, True)
+    assert str(tmp_path) not in refused.text + there.get("/v1/indexes").text
+    live.close()
 
 
 # --- Recognize ---
