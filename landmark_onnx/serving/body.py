@@ -77,13 +77,13 @@ def _too_large(limits: Limits, got: int | None = None) -> ProblemError:
 
 
 async def chunks(headers: Headers, receive: Receive, limits: Limits, lease: Lease) -> AsyncIterator[bytes]:
-    """A body as it comes; what has come of it is held in `lease`, all of it from the start where its length is known.
+    """A body as it comes; what has come of it is held in `lease`.
 
     Raises: ProblemError if it is too large, too slow, or more than there is memory for, before a byte is read where
     Content-Length says so; ClientDisconnect.
     """
-    length = declared_length(headers, limits)
-    lease.hold(length or 0)
+    lease.hold(declared_length(headers, limits) or 0)
+    lease.hold(0)  # who declares much and sends little keeps nobody out
     clock = asyncio.get_running_loop().time
     # Bytes that came quickly buy no more than the grace: who sends much and falls silent holds memory too.
     patience = limits.body_grace_seconds

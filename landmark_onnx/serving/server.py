@@ -29,6 +29,8 @@ LAST = 1.0
 SAME = 0.2
 """Seconds in which another signal is the first one again: `timeout` sends it to the process and to its group."""
 TICK = 0.02
+ROUNDS = 5
+"""Of the event loop, from when a connection is accepted until what it has sent is read, and some more."""
 MAX_PORT = 65535
 
 logger = logging.getLogger(__name__)
@@ -144,11 +146,15 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take what has come already, listen no more, and wait until all of it is answered."""
-        await asyncio.sleep(0)  # connections that wait in the listener's queue
+        await asyncio.sleep(0)  # who waits in the listener's queue
+        for each in sockets or ():
+            with contextlib.suppress(NotImplementedError):  # another kind of loop, on Windows
+                asyncio.get_running_loop().remove_reader(each)
+        # Whoever is being accepted gets a connection and is read: asyncio loses them if the server is closed before.
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
-        for _ in range(3):  # and what those, and the others, have sent
-            await asyncio.sleep(0)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if not await self._emptied(self._limits.drain_timeout):

@@ -1,5 +1,6 @@
 """What a request asks about: the three ways to write it, and their limits."""
 
+import asyncio
 import base64
 import itertools
 import json
@@ -13,11 +14,11 @@ from starlette.requests import ClientDisconnect
 
 from encoded import encoded
 from landmark_onnx.serving import payload
-from landmark_onnx.serving.body import BodyMemory
+from landmark_onnx.serving.body import BodyMemory, Lease, chunks
 from landmark_onnx.serving.payload import Crop, Payload, Upload, check_image, file_name
 from landmark_onnx.serving.problems import ProblemError
 from landmark_onnx.serving.settings import Limits
-from served import FORM, form, options, part, payload_of
+from served import FORM, form, options, part, payload_of, request_of
 
 JSON = "application/json"
 DATA = "data:image/jpeg;base64," + base64.b64encode(b"\xff\xd8\xff").decode()
@@ -186,6 +187,22 @@ def test_the_memory_for_bodies_is_shared_and_given_back():
         assert payload_of(b"a" * 40, "image/png", limits=limits, memory=memory)
     assert memory.used == 0
     assert payload_of(b"a" * 100, "image/png", limits=limits, memory=memory)
+
+
+def test_a_body_that_does_not_come_holds_no_memory():
+    memory, seen = BodyMemory(100), []
+
+    class Watching(Lease):
+        def hold(self, size):
+            super().hold(size)
+            seen.append(memory.used)
+
+    async def read():
+        request = request_of([b"a" * 10, b"b" * 80], {"content-length": "90"})
+        return [each async for each in chunks(request.headers, request.receive, Limits(), Watching(memory))]
+
+    assert asyncio.run(read()) == [b"a" * 10, b"b" * 80]
+    assert seen == [90, 0, 10, 90]
 
 
 def test_json_counts_for_what_it_takes_while_it_is_read():
