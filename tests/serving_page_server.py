@@ -48,7 +48,7 @@ INFO: Json = {
     "recognize": True,
     "detector": "boxer",
     "rules": ["person"],
-    "limits": {"image_bytes": 32 << 20, "pixels": 50_000_000, "formats": ["jpeg", "png", "webp"]},
+    "limits": {"image_bytes": 32 << 20, "pixels": 50_000_000, "formats": ["JPEG", "PNG", "WebP"]},
     "steps": [
         {
             "name": "alpha-qe",
@@ -99,6 +99,7 @@ class Ask:
     image: bytes | None = None
     name: str = ""
     id: str | None = None
+    index: str = ""
     key: str = ""
     body: bytes = b""
 
@@ -155,6 +156,8 @@ class World:
             )
         if parts[2] == "indexes":
             return self._found(ask, parts[3])
+        if ask.id is not None and (parts[2] not in ("search", "recognize") or "crop" in ask.options):
+            raise problem(422, "invalid", "A value is not as it must be", "an image of an index is searched for")
         result: Json = {"position": 0, "image": ask.name, "size": self._size(ask)}
         if parts[2] == "search":
             return self._found(ask, ask.options["index"])
@@ -248,6 +251,7 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == b"application/json":
             said = json.loads(body)
             ask.options, ask.id = said["options"], said["images"][0]["id"]
+            ask.index = said["images"][0]["index"]
         return ask
 
     def send(self, answer: Answer) -> None:

@@ -6,14 +6,24 @@ import { $, el, icon, percent, plural, score, show } from "./dom.js";
 export const PAGE = 20; // cards at first, and with each "more"
 const SHOWN_VOTES = 5;
 
-// hits: in rank order. votes: id -> vote. pick(hit): searches by it. addressOf(hit): where that search is.
-export function renderHits(hits, { index, votes, pick, addressOf }) {
+// hits: in rank order. pick(hit): searches by it. addressOf(hit): where that search is.
+export function renderHits(hits, how) {
   const list = $("hits");
   releasePictures(list);
-  list.replaceChildren(...hits.map((hit) => card(hit, { index, vote: votes.get(hit.id), pick, addressOf })));
+  list.replaceChildren(...hits.map((hit) => card(hit, how)));
 }
 
-function card(hit, { index, vote, pick, addressOf }) {
+// Onto the cards that are there: a reader may be among them.
+export function renderVotes(neighbours) {
+  const votes = new Map(neighbours.map(({ id, vote }) => [id, vote]));
+  for (const caption of $("hits").querySelectorAll("figcaption")) {
+    const id = caption.querySelector(".id").textContent;
+    caption.querySelector(".vote")?.remove();
+    if (votes.has(id)) caption.append(el("span", { class: "vote" }, `vote ${score(votes.get(id))}`));
+  }
+}
+
+function card(hit, { index, pick, addressOf }) {
   const picked = (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
@@ -22,10 +32,10 @@ function card(hit, { index, vote, pick, addressOf }) {
   const caption = el(
     "figcaption",
     {},
-    el("span", { class: "line" }, el("span", { class: "rank" }, `${hit.rank}.`), " ", el("b", {}, score(hit.score))),
+    `${hit.rank}. `,
+    el("b", {}, score(hit.score)),
     hit.landmark ? el("i", {}, hit.landmark) : null,
     el("span", { class: "id" }, hit.id),
-    vote === undefined ? null : el("span", { class: "vote" }, `vote ${score(vote)}`),
   );
   const figure = el("figure", {}, el("div", {}, thumbnail(index, hit.id)), caption);
   const link = el("a", { class: "pick", href: addressOf(hit), title: "Search by this image", onclick: picked }, figure);
@@ -65,7 +75,8 @@ export function renderLandmark(recognition, votes, ranks) {
   const best = recognition ? recognition.landmark : votes?.[0]?.landmark;
   const sure = recognition ? recognition.score : votes?.[0]?.score;
   const vetoes = recognition?.no_landmark ?? [];
-  show($("landmark"), Boolean(recognition || votes?.length));
+  const voted = recognition ? recognition.labels || recognition.candidates.length || vetoes.length : votes?.length;
+  show($("landmark"), Boolean(voted));
   if ($("landmark").hidden) return;
   $("landmark").classList.toggle("none", !best);
   $("landmark-kind").textContent = recognition ? "Landmark" : "Most votes of the neighbours";

@@ -117,9 +117,9 @@ export async function loadPicture(image, index, id, side) {
   }
 }
 
-export async function pictureBlob(address) {
-  return URL.createObjectURL(await (await fetched(address)).blob());
-}
+export const pictureData = async (address, signal) => (await fetched(address, { signal })).blob();
+
+export const pictureBlob = async (address) => URL.createObjectURL(await pictureData(address));
 
 // Gives the memory of fetched pictures back when what showed them goes.
 export function releasePictures(node) {

@@ -75,10 +75,10 @@ function copyFromField(text) {
 }
 
 export function copyButton(words, text) {
-  const button = el("button", { type: "button", class: "small" }, icon("copy"), words);
+  const button = el("button", { type: "button", class: "small" }, words);
   button.addEventListener("click", async () => {
-    button.lastChild.textContent = (await copy(text)) ? "Copied" : "Not copied";
-    setTimeout(() => (button.lastChild.textContent = words), 2000);
+    button.textContent = (await copy(text)) ? "Copied" : "Not copied";
+    setTimeout(() => (button.textContent = words), 2000);
   });
   return button;
 }

@@ -2,22 +2,23 @@
 
 import { loadPicture, releasePictures } from "./api.js";
 import { readAddress, writeAddress } from "./address.js";
-import { PAGE, large, renderBoxes, renderClasses, renderHits, renderLandmark } from "./answers.js";
+import { PAGE, large, renderBoxes, renderClasses, renderHits, renderLandmark, renderVotes } from "./answers.js";
 import { $, bytes, copy, count, el, plural, seconds, show } from "./dom.js";
 import { csv, save } from "./export.js";
 import { listen } from "./keys.js";
 import { button, dismiss, mention, report } from "./notices.js";
 import { Options, optionsInWords } from "./options.js";
-import { written } from "./region.js";
-import { classify, cropOf, detect, findNeighbours, formatsOf, info, recognise, regionOf, unfit } from "./search.js";
+import { between, ofShares, shares, written } from "./region.js";
+import { classify, detect, findNeighbours, formatsOf, info, recognise, unfit } from "./search.js";
 import { Stage } from "./stage.js";
 
 const PATIENCE = 2000; // ms until the queue is looked at
 const REMEMBERED = 20; // searches that "back" shows without asking again
 
-let server = { indexes: [], models: [], steps: [], limits: {}, recognize: false, detector: null };
+let server = { indexes: [], models: [], steps: [] };
 let state = { query: null, region: null, options: null, answer: null, recognition: null, classes: [], detected: null };
 let shown = PAGE;
+let drawn = {}; // what of the state is on the page
 let running = null; // AbortController of the search
 let looking = null; // AbortController of the detection
 const entries = new Map(); // number of a history entry -> state
@@ -30,6 +31,7 @@ const stage = new Stage({ tell, changed: regionChanged, released: () => search()
 // --- what the server has ---
 
 async function begin() {
+  tell("Asking the server what it has …");
   try {
     server = await info();
   } catch (error) {
@@ -45,7 +47,6 @@ async function begin() {
     $("answers").append($("objects"));
     $("objects").open = true;
   }
-  show($("results-head"), server.indexes.length > 0);
   fromAddress();
 }
 
@@ -60,10 +61,9 @@ function welcome() {
   show($("drop"), canAnswer());
   show($("by-id"), Boolean(facts?.rows));
   $("welcome-heading").textContent = server.indexes.length ? "Find a place by a photo" : "Ask what is on a photo";
-  const { image_bytes: most, pixels } = server.limits;
-  const formats = formatsOf(server.limits).map((name) => (name === "webp" ? "WebP" : name.toUpperCase()));
-  const limits = [formats.join(", "), most && `up to ${bytes(most)}`, pixels && `${Math.round(pixels / 1e6)} megapixels`];
-  $("accepted").textContent = `${limits.filter(Boolean).join(" · ")}. The photo goes to this server as it is.`;
+  const { formats, image_bytes: most, pixels } = server.limits;
+  const limits = `${formats.join(", ")} · up to ${bytes(most)} · ${Math.round(pixels / 1e6)} megapixels`;
+  $("accepted").textContent = `${limits}. The photo goes to this server as it is.`;
   $("has").replaceChildren(...inventory());
   if (!canAnswer()) tell("This server has no index, no classifier and no detector: there is nothing to ask it by this page.");
   else if (facts && !facts.rows) tell(`The index ${facts.name} is empty.`);
@@ -88,7 +88,7 @@ function inventory() {
 // --- a photo comes ---
 
 async function bring(file) {
-  if (!file) return;
+  if (!file || !server.version) return;
   const name = file.name || "photo";
   const refused = unfit(file, server.limits);
   if (refused) {
@@ -100,24 +100,20 @@ async function bring(file) {
   enter(query, { push: true });
   if (!(await place(query, null))) return;
   const { width, height } = query.size;
-  if (server.limits.pixels && width * height > server.limits.pixels) {
+  if (width * height > server.limits.pixels) {
     const detail = `${name} has ${count(width * height)} pixels; the server takes ${count(server.limits.pixels)}.`;
     report({ title: "This photo is too large", detail });
     return;
   }
   search({ focus: true });
-  look(query);
 }
 
 async function bringIndexed({ index, id, crop }, { push = true } = {}) {
   const query = { index, id, name: id, size: null };
   enter(query, { push });
-  const placed = place(query, crop);
-  query.placed = placed;
-  if (crop) await placed;
-  if (state.query !== query) return;
-  search({ focus: true });
-  if (await placed) look(query);
+  query.placed = place(query, crop);
+  if (crop) await query.placed;
+  if (state.query === query) search({ focus: true });
 }
 
 function enter(query, { push }) {
@@ -142,7 +138,7 @@ function open(push) {
 function address() {
   const { query, region, options: asked } = state;
   if (!query || query.file || query.index !== asked.index) return null;
-  return writeAddress({ ...asked, id: query.id, crop: cropOf(query, region)?.slice(0, 4) });
+  return writeAddress({ ...asked, id: query.id, crop: region && shares(region, query.size) });
 }
 
 function keep() {
@@ -173,7 +169,7 @@ async function place(query, crop) {
   }
   if (state.query !== query) return false;
   query.size = { width: image.naturalWidth, height: image.naturalHeight };
-  stage.show(query.size, crop ? regionOf(crop, query.size) : state.region);
+  stage.show(query.size, crop ? ofShares(crop, query.size) : state.region);
   name();
   return true;
 }
@@ -209,6 +205,7 @@ async function search({ focus = false } = {}) {
     await query.placed;
     await reasons(asked, signal);
     if (!server.indexes.length) tell("Done.");
+    look(query);
   } catch (error) {
     if (signal.aborted) return;
     tell("");
@@ -249,17 +246,18 @@ function update(news, signal) {
   render();
 }
 
+// The boxes of a photo do not depend on its region: they are asked for once, after what is more urgent.
 async function look(query) {
   const model = detector();
-  if (!model) return;
+  if (!model || !query.size || query.looked) return;
+  query.looked = true;
   looking = new AbortController();
   const { signal } = looking;
   try {
-    const { detections, size } = (await detect(query, model, signal)).results[0];
-    const scale = query.size.width / size[0];
-    const boxes = detections.map((each) => ({ ...each, bbox: each.bbox.map((value) => value * scale) }));
-    update({ detected: boxes.sort((one, other) => other.score - one.score) }, signal);
+    const { detections } = (await detect(query, model, signal)).results[0];
+    update({ detected: detections.sort((one, other) => other.score - one.score) }, signal);
   } catch (error) {
+    query.looked = false;
     if (!signal.aborted) report(error, () => look(query));
   }
 }
@@ -287,10 +285,12 @@ function render() {
   show($("work"), true);
   name();
   const hits = answer?.results[0].neighbours ?? [];
-  renderResults(hits);
+  if (answer !== drawn.answer || shown !== drawn.shown) renderResults(hits);
+  renderVotes(recognition?.neighbours ?? []);
   renderLandmark(recognition, answer?.results[0].votes, new Map(hits.map((hit) => [hit.id, hit.rank])));
   renderClasses(classes, server.indexes.length ? 3 : 10);
-  boxes();
+  if (state.detected !== drawn.detected) boxes();
+  drawn = { answer, shown, detected: state.detected };
   document.title = `${query.name} · landmark-onnx`;
 }
 
@@ -307,11 +307,11 @@ function name() {
 
 function renderResults(hits) {
   const { answer } = state;
-  const votes = new Map((state.recognition?.neighbours ?? []).map(({ id, vote }) => [id, vote]));
   const index = answer?.index.name;
   const addressOf = ({ id }) => writeAddress({ ...answer.asked.options, index, id });
-  renderHits(hits.slice(0, shown), { index, votes, pick: ({ id }) => bringIndexed({ index, id }), addressOf });
-  $("results").textContent = answer ? plural(hits.length, "neighbour") : "Results";
+  renderHits(hits.slice(0, shown), { index, pick: ({ id }) => bringIndexed({ index, id }), addressOf });
+  show($("results-head"), Boolean(answer));
+  if (answer) $("results").textContent = plural(hits.length, "neighbour");
   $("asked").textContent = answer ? askedInWords(answer) : "";
   show($("results-actions"), hits.length > 0);
   show($("share"), address() !== null);
@@ -332,6 +332,7 @@ function askedInWords({ asked, index, took: _, ...answer }) {
 function boxes() {
   const { detected, query } = state;
   show($("objects"), detected !== null);
+  stage.setBoxes([]);
   if (!detected) return;
   const least = Number($("boxes-score").value);
   const sure = detected.filter((box) => box.score >= least);
@@ -383,18 +384,21 @@ async function returnTo(event) {
   dismiss();
   entry = event.state?.entry ?? null;
   const found = entries.get(entry);
-  if (!found?.answer) {
+  if (!found?.query) {
     fromAddress();
     if (event.state?.entry && !location.search) mention("This photo is gone", "An uploaded photo has no address: choose it again.");
     return;
   }
   state = found;
   options.set(state.options);
+  shown = PAGE;
   render();
+  await place(found.query, null);
+  if (state !== found) return;
+  boxes();
+  if (!found.answer && !found.classes.length) return search();
   tell("As it was found before.");
-  await place(state.query, null);
-  render();
-  await compareGeneration();
+  compareGeneration();
 }
 
 // Says so if the index is not what it was when the results came.
@@ -442,13 +446,9 @@ const choose = () => $("file").click();
 function numbersGiven(event) {
   event.preventDefault();
   if (!stage.size || !$("region-form").reportValidity()) return;
-  takeNumbers();
-  search();
-}
-
-function takeNumbers() {
   const [x, y, width, height] = ["x", "y", "width", "height"].map((side) => Number($(`region-${side}`).value));
-  stage.setRegion({ x, y, width, height });
+  stage.setRegion(between({ x, y }, { x: x + width, y: y + height }, stage.size));
+  search();
 }
 
 function listenToFiles() {
@@ -479,6 +479,10 @@ function listenToFiles() {
 
 function listenToButtons() {
   const clicked = (id, act) => ($(id).onclick = act);
+  clicked("skip", (event) => {
+    event.preventDefault();
+    $(state.answer ? "results" : "status").focus();
+  });
   clicked("options-button", toggleOptions);
   clicked("keys-button", () => $("keys").showModal());
   clicked("whole", () => stage.clear());
@@ -497,7 +501,6 @@ function listenToButtons() {
     bringIndexed({ index: options.index, id: $("id").value });
   };
   $("region-form").onsubmit = numbersGiven;
-  $("region-form").onchange = () => stage.size && $("region-form").checkValidity() && takeNumbers();
   $("boxes-on").onchange = $("boxes-score").onchange = boxes;
 }
 

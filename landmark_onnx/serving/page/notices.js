@@ -3,7 +3,6 @@
 import { $, copyButton, el, plural, show } from "./dom.js";
 import { useKey } from "./api.js";
 
-const SOON = new Set([429, 503]);
 let counting = 0;
 
 export function dismiss() {
@@ -26,10 +25,10 @@ export function report(problem, again) {
   $("notice").className = "notice bad";
   if (problem.status === 401) actions.before(keyForm(again));
   else if (again) actions.append(retry(problem, again));
+  actions.append(dismissButton());
   if (problem.instance) {
     actions.append(el("code", {}, problem.instance), copyButton("Copy request id", problem.instance));
   }
-  actions.append(dismissButton());
   show($("notice"), true);
 }
 
@@ -54,7 +53,7 @@ const dismissButton = () => button("Dismiss", () => $("status").focus());
 
 // A busy server says when to come back; the page then does so by itself, once a second counted down.
 function retry(problem, again) {
-  if (!SOON.has(problem.status) || !problem.retryAfter) return button("Try again", again);
+  if (![429, 503].includes(problem.status) || !problem.retryAfter) return button("Try again", again);
   let left = Math.ceil(problem.retryAfter);
   const clock = el("span", { class: "clock" });
   const tick = () => (clock.textContent = `Trying again in ${plural(left, "second")}. `);

@@ -7,7 +7,6 @@ const EXPANSION = "alpha-qe";
 const WORDS = {
   k: "neighbours (k)",
   alpha: "exponent (alpha)",
-  candidates: "candidates",
   lambda: "share of the first distance (lambda)",
 };
 const ID = (step, parameter) => `step-${step}-${parameter}`;

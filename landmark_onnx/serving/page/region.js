@@ -54,4 +54,15 @@ export function scaled(box, factor) {
 export const inside = (box, point) =>
   point.x >= box.x && point.x <= box.x + box.width && point.y >= box.y && point.y <= box.y + box.height;
 
+// Shares of the photo's sides, as an address has them, and back.
+export const shares = ({ x, y, width, height }, size) =>
+  [x / size.width, y / size.height, width / size.width, height / size.height].map((share) => Number(share.toFixed(4)));
+
+export const ofShares = ([x, y, width, height], size) => ({
+  x: x * size.width,
+  y: y * size.height,
+  width: width * size.width,
+  height: height * size.height,
+});
+
 export const written = (box) => `${box.x}, ${box.y}, ${box.width} × ${box.height} px`;

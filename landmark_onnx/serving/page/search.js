@@ -1,49 +1,37 @@
 // What the page asks about a photo. A query is {file} or {index, id}, with {name, size} once its picture is there.
 
-import { ask } from "./api.js";
+import { ask, pictureAddress, pictureData } from "./api.js";
 
-// [x, y, width, height] of the photo as uploaded; of an indexed one, whose size only the server knows, shares of it.
-export function cropOf(query, region) {
-  if (!region) return undefined;
-  const { x, y, width, height } = region;
-  if (query.file) return [x, y, width, height];
-  const share = (value, side) => Number((value / side).toFixed(4));
-  const { size } = query;
-  return [share(x, size.width), share(y, size.height), share(width, size.width), share(height, size.height), "relative"];
-}
+const cropOf = (region) => (region ? [region.x, region.y, region.width, region.height] : undefined);
 
-export function regionOf(crop, size) {
-  const [x, y, width, height] = crop;
-  return { x: x * size.width, y: y * size.height, width: width * size.width, height: height * size.height };
-}
-
-function post(path, query, options, signal) {
-  if (!query.file) {
-    return ask(path, { body: { images: [{ id: query.id, index: query.index }], options }, signal });
-  }
+// What an image of an index is asked about beside its neighbours, its picture is sent for.
+async function sent(query, options, signal, path) {
+  query.data ??= query.file ?? (await pictureData(pictureAddress(query.index, query.id, 2048), signal));
   const body = new FormData();
-  body.append("image", query.file, query.name);
+  body.append("image", query.data, query.name);
   body.append("options", JSON.stringify(options));
   return ask(path, { body, signal });
 }
 
+const byId = ({ id, index }, options, signal, path) => ask(path, { body: { images: [{ id, index }], options }, signal });
+
 export function findNeighbours({ query, region, options }, signal) {
   const { index, top, steps, approximate } = options;
   const given = { top, ...(steps.length && { steps }), ...(approximate && { approximate }) };
-  if (!query.file && !region && query.index === index) {
-    const path = `v1/indexes/${encodeURIComponent(index)}/search`;
-    return ask(path, { query: { id: query.id, ...given }, signal });
-  }
-  return post("v1/search", query, { index, ...given, crop: cropOf(query, region) }, signal);
+  if (query.file || region) return sent(query, { index, ...given, crop: cropOf(region) }, signal, "v1/search");
+  if (query.index !== index) return byId(query, { index, ...given }, signal, "v1/search");
+  return ask(`v1/indexes/${encodeURIComponent(index)}/search`, { query: { id: query.id, ...given }, signal });
 }
 
-export const recognise = ({ query, region, options }, signal) =>
-  post("v1/recognize", query, { index: options.index, crop: cropOf(query, region) }, signal);
+export function recognise({ query, region, options: { index } }, signal) {
+  const how = query.file || region ? sent : byId;
+  return how(query, { index, crop: cropOf(region) }, signal, "v1/recognize");
+}
 
 export const classify = ({ query, region }, model, signal) =>
-  post("v1/classify", query, { model, crop: cropOf(query, region) }, signal);
+  sent(query, { model, crop: cropOf(region) }, signal, "v1/classify");
 
-export const detect = (query, model, signal) => post("v1/detect", query, { model }, signal);
+export const detect = (query, model, signal) => sent(query, { model }, signal, "v1/detect");
 
 export const info = () => ask("v1/info");
 
@@ -55,14 +43,11 @@ export function unfit(file, limits) {
     const detail = `${file.name} is ${file.type}; wanted ${formats.join(", ")}.`;
     return { title: "This is no photo that the server reads", detail };
   }
-  if (limits.image_bytes && file.size > limits.image_bytes) {
+  if (file.size > limits.image_bytes) {
     const detail = `${file.name} has ${file.size} bytes; the server takes ${limits.image_bytes}.`;
     return { title: "This photo is too large", detail };
   }
   return null;
 }
 
-export function formatsOf(limits) {
-  const formats = (limits.formats ?? ["jpeg", "png", "webp"]).map((name) => String(name).toLowerCase());
-  return formats.map((name) => (name === "jpg" ? "jpeg" : name));
-}
+export const formatsOf = (limits) => limits.formats.map((name) => name.toLowerCase());

@@ -40,7 +40,6 @@ export class Stage {
     this.stage.style.setProperty("--ratio", size.width / size.height);
     this.layer.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
     this.corner = null;
-    this.setBoxes([]);
     this.setRegion(region);
     this.#rescale();
   }
@@ -48,7 +47,7 @@ export class Stage {
   // No photo, for now.
   reset() {
     this.size = this.region = this.corner = this.drag = null;
-    $("boxes").replaceChildren();
+    this.setBoxes([]);
     $("dim").setAttribute("d", "");
     this.frame.classList.remove("cut");
     $("corner").hidden = true;

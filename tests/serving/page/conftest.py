@@ -90,6 +90,8 @@ def page_of(context_of) -> Iterator[Callable[..., Any]]:
 
     def make(**options: Any) -> Any:
         page = context_of(**options).new_page()
+        # From now on, not from the moment that one is expected: that would be a race.
+        page.on("filechooser", lambda chooser: None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.append(said.text) if "Security Policy" in said.text else None)
         return page
