@@ -11,7 +11,6 @@ class MemoryBudget:
     def __init__(self, total: int) -> None:
         self._total = total
         self._used = 0
-        self._closed = False
         self._turn = threading.Lock()
         self._changed = threading.Condition()
 
@@ -19,7 +18,7 @@ class MemoryBudget:
     def reserved(self, size: int) -> Iterator[None]:
         """Wait until `size` bytes are there, or until nothing else is held, and hold them."""
         with self._turn, self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._used or self._used + size <= self._total)
+            self._changed.wait_for(lambda: not self._used or self._used + size <= self._total)
             self._used += size
         try:
             yield
@@ -35,10 +34,4 @@ class MemoryBudget:
         """Give bytes back."""
         with self._changed:
             self._used -= size
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Nobody waits any more."""
-        with self._changed:
-            self._closed = True
             self._changed.notify_all()

@@ -138,7 +138,6 @@ class Scheduler:
             self._closed = True
             self._changed.notify_all()
             self._sooner.notify_all()
-        self._memory.close()
         atexit.unregister(self.close)
         end = time.monotonic() + (threading.TIMEOUT_MAX / 2 if timeout is None else timeout)
         for thread in self._threads:
@@ -277,7 +276,6 @@ class Scheduler:
             place = request.place
             if not self._open.end(request):
                 return False
-            request.picture = None
             self._memory.release(request.held)
             if not request.complete:
                 self._buckets.drop(lambda part: part.request is request)

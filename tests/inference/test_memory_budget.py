@@ -82,13 +82,3 @@ def test_what_is_added_counts_until_it_is_released(held):
     assert not gate.entered.is_set()
     budget.release(6)
     reached(gate.entered)
-
-
-def test_closed_it_holds_nobody_up(held):
-    budget = MemoryBudget(10)
-    budget.add(10)
-    gate = held(budget, 10)
-    until(budget._turn.locked)
-    budget.close()
-    reached(gate.entered)
-    gate.opened.set()

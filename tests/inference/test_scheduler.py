@@ -24,7 +24,7 @@ from landmark_onnx.errors import (
 )
 from landmark_onnx.inference import admission, requests
 from landmark_onnx.inference import scheduler as module
-from landmark_onnx.inference.admission import QueueLimits
+from landmark_onnx.inference.admission import UNKNOWN_COST, QueueLimits
 from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx.model import Classifier, Detector, Retriever
 from landmark_onnx.results import Embedding, Failure
@@ -243,6 +243,17 @@ def test_who_sends_one_waits_for_two_batches_of_who_sends_many(scheduler, events
     assert batches <= 3, "the one that ran, one more, its own"
     session.step(20)
     assert numbers_of(greedy) == list(range(40))
+
+
+def test_a_newcomer_is_numbered_by_the_first_of_what_runs(scheduler):
+    stage = Items()
+    first = scheduler.submit_ready(stage, 1)
+    reached(stage.gate.entered)
+    futures = [scheduler.submit_ready(stage, 1) for _ in range(4)]
+    stage.gate.opened.set()
+    assert [future.result(PATIENCE) for future in [first, *futures]] == [10] * 5
+    assert stage.batches == [[1], [1] * 4]
+    assert scheduler._queue.number("new", 0) == pytest.approx(2 * UNKNOWN_COST), "and not by the last of its batch"
 
 
 def test_cancelled_in_the_queue_it_is_gone_with_its_bytes(scheduler, events):
@@ -561,10 +572,11 @@ sys.path[:0] = {paths!r}
 from landmark_onnx.inference.scheduler import Scheduler
 from pipelines import FakeSession, make, plain
 session = FakeSession()
-session.seconds = 0.01
+session.seconds = 0.2
 scheduler = Scheduler()
-futures = [scheduler.submit(plain(number), [make(session)]) for number in range(30)]
+futures = [scheduler.submit(plain(number), [make(session, batch_size=1)]) for number in range(60)]
 futures[0].result(30)
+futures[-1].add_done_callback(lambda future: print(type(future.exception()).__name__))
 print("left")
 """
 
@@ -573,4 +585,4 @@ def test_a_program_that_forgets_to_close_ends():
     found = subprocess.run(
         [sys.executable, "-c", FORGETS.format(paths=sys.path)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert (found.returncode, found.stdout, found.stderr) == (0, "left\n", "")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "left\nSchedulerClosedError\n", "")
