@@ -70,6 +70,7 @@ def show(
         report.result()
         report.result(f"Real: {folder / 'answers.jpg'}, {folder / 'search.html'}. Made up: {folder / 'detections'}")
         report.result(f"To go on: landmark-onnx search PHOTO -i {folder / 'index'}")
+        report.result(f"In a browser: landmark-onnx serve -i {folder / 'index'} --cls {CLASSIFIER}")
 
 
 def _photos(folder: Path) -> Iterator[str]:
