@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landmark_onnx.cli.model_names import IDS_HELP
+from landmark_onnx.cli.moved import MOVED_HELP, OLD_NEW
 from landmark_onnx.cli.options import IMAGES, BatchReading
 from landmark_onnx.cli.votes import FOLDERS, LANDMARKS, check_labels
 from landmark_onnx.images.ids import IdRule
@@ -65,6 +66,10 @@ class ServedIndexes:
             "in place of a CSV, what the folder is called that holds an image. Repeat for more.",
             rich_help_panel=LANDMARKS,
         ),
+    ] = None
+    moved: Annotated[
+        list[str] | None,
+        typer.Option(metavar=OLD_NEW, help=f"Pictures of the page. {MOVED_HELP}"),
     ] = None
     ids: Annotated[
         IdRule | None,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from landmark_onnx.cli.moved import moves
 from landmark_onnx.cli.serve_loader import ServingLoader
 from landmark_onnx.cli.serve_options import ServedIndexes
 from landmark_onnx.cli.votes import Veto, Voting
@@ -45,6 +46,7 @@ class Served:
         lifecycle, memory = Lifecycle(), BodyMemory(limits.body_memory)
         metrics = Metrics(lifecycle)
         # Files are read first: models take long.
+        moved = tuple(moves(self.indexes.moved or []))
         indexes = {index.name: index for index in self._open(metrics)}
         recognition = self._recognition(loader)
         models = self._models(loader, indexes.values())
@@ -64,6 +66,7 @@ class Served:
             lifecycle=lifecycle,
             memory=memory,
             indexes=indexes,
+            moved=moved,
             recognition=recognition,
             key_required=key_required,
         )

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,8 +33,9 @@ class _Key:
 class Pictures:
     """Makes pictures, AT_ONCE together, and keeps those that were asked for last."""
 
-    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
-        """max_bytes: of all pictures that are kept."""
+    def __init__(self, *, moved: Sequence[tuple[str, str]] = (), max_bytes: int = MAX_BYTES) -> None:
+        """moved: as `locate` has it. max_bytes: of all pictures that are kept."""
+        self._moved = moved
         self._max_bytes = max_bytes
         self._kept: collections.OrderedDict[_Key, bytes] = collections.OrderedDict()
         self._bytes = 0
@@ -50,7 +52,7 @@ class Pictures:
 
         source: as the row has it. Raises: ImageError that names the file if it cannot be read.
         """
-        key = await asyncio.to_thread(_key, source, side)
+        key = await asyncio.to_thread(_key, source, side, self._moved)
         if key is None:
             return None
         if (kept := self._get(key)) is not None:
@@ -83,8 +85,8 @@ class Pictures:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
 
 
-def _key(source: str, side: int) -> _Key | None:
-    place = locate(source)
+def _key(source: str, side: int, moved: Sequence[tuple[str, str]]) -> _Key | None:
+    place = locate(source, moved)
     if place is None:
         return None
     try:

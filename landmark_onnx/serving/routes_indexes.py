@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 def router(service: Service) -> APIRouter:
     """The routes of single indexes."""
     routes = APIRouter(prefix="/v1/indexes", tags=["indexes"])
-    pictures = Pictures()
+    pictures = Pictures(moved=service.moved)
 
     @routes.get("", summary="All indexes", responses=problems())
     async def indexes() -> IndexList:

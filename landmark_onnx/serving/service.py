@@ -31,7 +31,8 @@ class Service:
     """A running service.
 
     scheduler: of the models' device. searches: of searches; the same one where models run on the CPU. memory: for
-    bodies that are being read or answered. key_required: whether a client without a key may ask nothing.
+    bodies that are being read or answered. moved: folders of the indexes' pictures that are elsewhere now, old and new.
+    key_required: whether a client without a key may ask nothing.
     """
 
     models: HostedModels
@@ -42,6 +43,7 @@ class Service:
     lifecycle: Lifecycle
     memory: BodyMemory
     indexes: Mapping[str, LiveIndex] = dataclasses.field(default_factory=dict)
+    moved: tuple[tuple[str, str], ...] = ()
     recognition: RecognitionRules = RecognitionRules()
     key_required: bool = False
 

@@ -49,6 +49,16 @@ def decoded(data):
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
+def test_a_folder_that_is_elsewhere_now(tmp_path):
+    file = tmp_path / "now" / "a.png"
+    file.parent.mkdir()
+    file.write_bytes(encode(".png", fakes.photo()))
+    moved = Pictures(moved=[("/photos/then", str(tmp_path / "now"))])
+    assert decoded(picture(moved, "/photos/then/a.png")).shape == fakes.photo().shape
+    assert picture(moved, "/photos/then/b.png") is None
+    moved.close()
+
+
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_nothing_of_the_file_but_its_pixels_is_there_and_it_is_upright(tmp_path, made, side, orientation):

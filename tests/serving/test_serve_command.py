@@ -150,6 +150,7 @@ def test_a_key_is_asked_for_wherever_there_is_one(tmp_path, run):
         (["-m", "a", "--labels", "folders"], "is of an index: give --index too"),
         (["-i", "a=.", "--labels", "folders", "--labels", "folders"], "given twice for the same index"),
         (["-i", "a=.", "--labels", "a=none.csv"], "file 'none.csv' does not exist"),
+        (["-i", "a=.", "--moved", "then=none"], "wanted OLD=NEW, NEW a folder that is there"),
         (["-m", "a", "--rules", __file__], "give --det too"),
         (["-m", "a", "--format", "psd"], "'psd' is not one of"),
     ],

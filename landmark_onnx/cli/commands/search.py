@@ -11,6 +11,7 @@ import typer
 from landmark_onnx.cli.inputs import IMAGES_HELP, expand
 from landmark_onnx.cli.loader import Loader
 from landmark_onnx.cli.model_names import MODEL_HELP, model_option
+from landmark_onnx.cli.moved import MOVED_HELP, OLD_NEW, moves
 from landmark_onnx.cli.options import (
     OUTPUT,
     ExecutionOptions,
@@ -87,8 +88,8 @@ class Sheet:
     moved: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="OLD=NEW",
-            help="Of --html: what was in folder OLD when it was embedded is in folder NEW now; repeat for more.",
+            metavar=OLD_NEW,
+            help=f"Of --html. {MOVED_HELP}",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -97,19 +98,7 @@ class Sheet:
         """Raises: BadParameter, a usage error."""
         if self.moved and not self.html:
             raise typer.BadParameter("is of --html", param_hint="--moved")
-        self._moves()
-
-    def _moves(self) -> list[tuple[str, str]]:
-        """OLD=NEW, where a name may have = in it: NEW is what is a folder."""
-        moves = []
-        for pair in self.moved or []:
-            splits = [(pair[:at], pair[at + 1 :]) for at, sign in enumerate(pair) if sign == "="]
-            found = next((split for split in splits if Path(split[1]).is_dir()), None)
-            if found is None:
-                wanted = f"wanted OLD=NEW, NEW a folder that is there, got {pair!r}"
-                raise typer.BadParameter(wanted, param_hint="--moved")
-            moves.append(found)
-        return moves
+        moves(self.moved or [])
 
     def shown(
         self, answers: "Iterator[Answer | Failure | None]", title: str, report: Reporter
@@ -120,7 +109,7 @@ class Sheet:
             return
         from landmark_onnx.search.html_report import MAX_BYTES, contact_sheet
 
-        with contact_sheet(self.html, title, self._moves()) as sheet:
+        with contact_sheet(self.html, title, moves(self.moved or [])) as sheet:
             for answer in answers:
                 if answer is not None:
                     sheet.show(answer)
