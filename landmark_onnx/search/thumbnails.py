@@ -41,12 +41,17 @@ def thumbnail(path: str, member: str = "", *, side: int = SIDE) -> bytes:
     name = f"{path}:{member}" if member else path
     # What was embedded although it is damaged can be shown, too.
     options = ReadOptions(damaged="accept", side=side)
-    image = read_image(_member(path, member) if member else path, name=name, options=options)
+    image = read_image(located(path, member), name=name, options=options)
     ratio = min(1, side / max(image.shape[:2]))
     size_wh = [max(1, round(each * ratio)) for each in image.shape[1::-1]]
     small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return data.tobytes()
+
+
+def located(path: str, member: str) -> str | bytes:
+    """What `locate` has found, as `read_image` takes it. Raises: ImageError, which names it, for a tar's member."""
+    return _member(path, member) if member else path
 
 
 def _moved(source: str, moved: Sequence[tuple[str, str]]) -> str:

@@ -53,6 +53,8 @@ class AnsweredImage:
     def facts(self) -> JsonObject:
         """What every answer says of its image."""
         facts: JsonObject = {"position": self.position, "image": self.upload.name}
+        if self.upload.id is not None:
+            facts["id"] = self.upload.id
         if isinstance(self.outcome, ImageOutcome) and self.outcome.size:
             facts["size"] = list(self.outcome.size)
         return facts | ({"crop": _as_asked(self.upload.crop)} if self.upload.crop else {})

@@ -14,7 +14,8 @@ from landmark_onnx.images.decode import read_image
 from landmark_onnx.inference.pipeline import Pipeline
 from landmark_onnx.inference.requests import ImageOutcome
 from landmark_onnx.results import Result
-from landmark_onnx.serving.answering import AnsweredImage, lightly, state_of
+from landmark_onnx.serving.answering import LARGE, AnsweredImage, lightly, state_of
+from landmark_onnx.serving.indexed import indexed_image
 from landmark_onnx.serving.payload import Payload, Upload, check_image, reading
 from landmark_onnx.serving.problems import ProblemError, invalid
 from landmark_onnx.serving.schema import RequestOptions
@@ -77,7 +78,7 @@ async def ask(
     if payload.vectors is not None:
         raise ProblemError("invalid", "vectors are searched for, and nothing else: wanted images")
     uploads, timeout = payload.images, seconds_of(service, options)
-    size = sum(len(upload.data) for upload in uploads)
+    size = sum(LARGE + 1 if upload.id is not None else len(upload.data) for upload in uploads)
     sources = await lightly(size, lambda: [_source(service, upload) for upload in uploads])
     whole = {at: source for at, source in enumerate(sources) if not isinstance(source, ProblemError)}
     futures: list[concurrent.futures.Future[ImageOutcome]] = []
@@ -106,7 +107,7 @@ def _source(service: Service, upload: Upload) -> ImageSource | ProblemError:
     """What is to be read of an image of a request, or why it is refused unread."""
     try:
         if upload.id is not None:
-            raise ProblemError("invalid", "an image of an index is searched for and recognized, and nothing else")
+            return indexed_image(service, upload.id, upload.index)
         check_image(upload, service.limits)
     except ProblemError as problem:
         return problem

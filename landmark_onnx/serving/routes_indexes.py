@@ -10,14 +10,15 @@ from fastapi import APIRouter, Query, Request, Response
 
 from landmark_onnx.errors import ImageError
 from landmark_onnx.serving.asking import note
+from landmark_onnx.serving.indexed import chosen
 from landmark_onnx.serving.live_index import Snapshot
 from landmark_onnx.serving.openapi import problems
 from landmark_onnx.serving.pictures import SIDES, Pictures
 from landmark_onnx.serving.problems import ProblemError
 from landmark_onnx.serving.routes_search import neighbours
-from landmark_onnx.serving.schema import IndexFacts
+from landmark_onnx.serving.schema_info import IndexFacts
 from landmark_onnx.serving.schema_search import ByIdOptions, IndexList, PictureOptions, SearchAnswer
-from landmark_onnx.serving.searching import SearchPlan, chosen, plan_of, stored_query
+from landmark_onnx.serving.searching import SearchPlan, plan_of, stored_query
 from landmark_onnx.serving.service import Service
 
 PICTURE_SECONDS = 300

@@ -9,7 +9,7 @@ from landmark_onnx.serving.answering import JsonObject, state_of
 from landmark_onnx.serving.metrics import MEDIA_TYPE
 from landmark_onnx.serving.openapi import problems
 from landmark_onnx.serving.query_steps import step_facts
-from landmark_onnx.serving.schema import Alive, Information, Readiness, Status
+from landmark_onnx.serving.schema_info import Alive, Information, Readiness, Status
 from landmark_onnx.serving.service import Service
 
 

@@ -50,8 +50,8 @@ def router(service: Service) -> APIRouter:
 
             def tell(query: SearchQuery) -> JsonObject:
                 votes = neighbour_votes(hits[query.image.position], plan.snapshot.landmark)
-                if query.image.upload.id is None:
-                    return recognizer.conclude(query.image.answers(), votes).to_json()
+                if answers := query.image.answers():
+                    return recognizer.conclude(answers, votes).to_json()
                 # No model has looked at it: its neighbours alone decide.
                 alone = dataclasses.replace(recognizer, voters=(), detector=None)
                 return alone.conclude([Embedding(vector=_vector(query))], votes).to_json()
@@ -95,8 +95,7 @@ async def told(
         if isinstance(image.outcome, ProblemError):
             raise image.outcome
         image.answers()
-        known = {} if image.upload.id is None else {"id": image.upload.id}
-        return known | tell(of[image.position])
+        return tell(of[image.position])
 
     images = [query.image for query in queries]
     return await respond(

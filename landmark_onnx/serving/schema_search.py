@@ -9,13 +9,12 @@ from landmark_onnx.serving.query_steps import BOUNDS, MOST_STEPS
 from landmark_onnx.serving.schema import (
     ImageOptions,
     ImageProblem,
-    IndexFacts,
-    IndexState,
     ModelFacts,
     Region,
     RequestOptions,
     Took,
 )
+from landmark_onnx.serving.schema_info import IndexFacts, IndexState
 
 MOST_NEIGHBOURS = 1000
 

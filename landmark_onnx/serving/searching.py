@@ -19,6 +19,7 @@ from landmark_onnx.search.index import Index
 from landmark_onnx.search.rerank.state import Step
 from landmark_onnx.serving.answering import AnsweredImage
 from landmark_onnx.serving.asking import ask, client_of, note, seconds_of
+from landmark_onnx.serving.indexed import chosen
 from landmark_onnx.serving.live_index import Snapshot
 from landmark_onnx.serving.payload import Payload, Upload
 from landmark_onnx.serving.problems import ProblemError, pointer
@@ -56,21 +57,6 @@ class SearchQuery:
 
     image: AnsweredImage
     vector: Float32 | None
-
-
-def chosen(service: Service, name: str | None) -> Snapshot:
-    """The present state of the index with this name, or of the only one.
-
-    Raises: ProblemError, not-found if there is none; invalid if there are several and no name was given.
-    """
-    there = ", ".join(service.indexes) or "none"
-    if not name and len(service.indexes) > 1:
-        raise ProblemError("invalid", f"option index: several are served, name one: {there}")
-    live = service.indexes.get(name) if name else next(iter(service.indexes.values()), None)
-    if live is None:
-        what = f"no index is called {name!r} here" if name else "no index is served"
-        raise ProblemError("not-found", f"{what}; there are: {there}")
-    return live.current
 
 
 def plan_of(
@@ -113,15 +99,16 @@ async def queries_of(
     if payload.vectors is not None:
         rows = await asyncio.to_thread(_checked_vectors, payload.vectors, plan.snapshot.ensemble.dim, service)
         return [SearchQuery(_unseen(at, Upload("")), vector) for at, vector in enumerate(rows)]
-    sent = [at for at, upload in enumerate(payload.images) if upload.id is None]
+    # Of an image of the index as a whole, the vector is known; of a part of it, it is not.
+    sent = [at for at, upload in enumerate(payload.images) if upload.id is None or upload.crop]
     found: dict[int, SearchQuery] = {}
     if sent:
-        part = dataclasses.replace(payload, images=tuple(payload.images[at] for at in sent))
+        part = dataclasses.replace(payload, images=tuple(_of_index(payload.images[at], plan) for at in sent))
         images = await ask(service, request, part, options, pipelines)
         for at, image in zip(sent, images, strict=True):
             found[at] = _seen(dataclasses.replace(image, position=at), plan.snapshot.ensemble)
     for at, upload in enumerate(payload.images):
-        if upload.id is not None:
+        if at not in found:
             found[at] = await asyncio.to_thread(_stored, service, at, upload, plan.snapshot)
     return [found[at] for at in range(len(payload.images))]
 
@@ -168,12 +155,17 @@ def stored_query(snapshot: Snapshot, name: str) -> SearchQuery:
     return SearchQuery(_unseen(0, Upload("", id=name)), row.vector)
 
 
+def _of_index(upload: Upload, plan: SearchPlan) -> Upload:
+    """An id without an index is one of the index that is searched."""
+    if upload.id is None or upload.index:
+        return upload
+    return dataclasses.replace(upload, index=plan.snapshot.name)
+
+
 def _stored(service: Service, position: int, upload: Upload, searched: Snapshot) -> SearchQuery:
     """An image of an index, by its row; one without a row has its own problem."""
     assert upload.id is not None
     try:
-        if upload.crop:
-            raise ProblemError("invalid", f"{pointer('images', position)}: a crop is of an image that is sent")
         source = chosen(service, upload.index) if upload.index else searched
         if source.name == searched.name:
             source = searched

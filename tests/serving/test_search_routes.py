@@ -28,7 +28,7 @@ from landmark_onnx.search.qdrant_place import Place
 from landmark_onnx.search.queries import Queries, embedded
 from landmark_onnx.search.rerank.chain import parse_steps
 from landmark_onnx.serving.live_index import LabelSource, LiveIndex
-from landmark_onnx.serving.schema import Information
+from landmark_onnx.serving.schema_info import Information
 from landmark_onnx.serving.service import RecognitionRules
 
 pytest.importorskip("faiss")
@@ -285,8 +285,6 @@ def test_ids_and_images_mix_and_one_that_is_not_there_fails_alone(client, place,
     assert [each["position"] for each in (one, new, missing, other, unknown)] == [0, 1, 2, 3, 4]
     assert missing["problem"]["status"] == unknown["problem"]["status"] == 404
     asked(client, {"images": [{"id": "nowhere"}], "options": {"index": "places"}}, wanted=404)
-    cropped = {"images": [{"id": "arch-1", "crop": [0, 0, 5, 5]}], "options": {"index": "places"}}
-    asked(client, cropped, wanted=422)
 
 
 def test_a_row_is_searched_for_only_among_vectors_that_are_made_as_it_was(client, place):
@@ -426,10 +424,45 @@ def test_an_image_of_the_index_is_recognized_by_its_neighbours_alone(client, ind
     assert got["landmark"] == found["votes"][0]["landmark"]
 
 
-def test_an_indexed_image_cannot_be_embedded(client):
-    for path in ("/v1/embed", "/v1/classify", "/v1/detect"):
-        body = {"images": [{"id": "dome-1"}], "options": {} if path != "/v1/embed" else {"model": A}}
-        asked(client, body, path, wanted=422)
+def sent(place, number, **more):
+    """A photo in a JSON body."""
+    data = base64.b64encode(photo(place, number).read_bytes()).decode()
+    return {"data": f"data:image/png;base64,{data}", **more}
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/recognize"])
+def test_a_part_of_an_indexed_image_is_looked_at_as_if_it_were_sent(client, place, path):
+    region = [0.1, 0.2, 0.5, 0.7, "relative"]
+    (own,) = asked(client, {"images": [{"id": "dome-1", "crop": region}], "options": {"index": "places"}}, path)[
+        "results"
+    ]
+    options = {"index": "places", "crop": region}
+    (theirs,) = asked(client, {"images": [sent(place, ALL.index("dome-1"))], "options": options}, path)["results"]
+    assert own.pop("id") == "dome-1"
+    assert own == close(theirs)
+    assert own["size"] == [90, 70]
+
+
+@pytest.mark.parametrize(("path", "options"), [("embed", {"model": A}), ("classify", {}), ("detect", {})])
+def test_an_indexed_image_may_stand_for_one_that_is_sent(client, place, path, options):
+    images = [{"id": "dome-1", "index": "places"}, {"id": "gate-0", "index": "bare"}, {"id": "x", "index": "places"}]
+    own = asked(client, {"images": [*images, {"id": "arch-0"}], "options": options}, f"/v1/{path}")["results"]
+    theirs = [sent(place, ALL.index("dome-1"))]
+    (theirs,) = asked(client, {"images": theirs, "options": options}, f"/v1/{path}")["results"]
+    assert own[0] == close(theirs) | {"id": "dome-1"}
+    assert [each.get("problem", {}).get("status") for each in own] == [None, 404, 404, 422]
+
+
+def test_a_file_that_is_gone_is_not_found_and_not_named(client, place, models, tmp_path):
+    build(place, models, "gone", ALL[:2], keys="a")
+    live = LiveIndex("gone", place / "gone")
+    photo(place, 0).rename(tmp_path / "elsewhere.png")
+    try:
+        with hosted.service_of([models["a"]], indexes={"gone": live}) as service:
+            problem = asked(Client(service), {"images": [{"id": ALL[0]}]}, "/v1/embed", wanted=404)
+    finally:
+        (tmp_path / "elsewhere.png").rename(photo(place, 0))
+    assert problem["detail"] == "the file of this image is not where it was"
 
 
 # --- Facts and pictures ---
