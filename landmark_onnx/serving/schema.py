@@ -31,7 +31,7 @@ class RequestOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    timeout: Annotated[float | None, Field(gt=0, description="Seconds, at most the server's own")] = None
+    timeout: Annotated[float | None, Field(ge=0.001, description="Seconds, at most the server's own")] = None
 
 
 class ImageOptions(RequestOptions):

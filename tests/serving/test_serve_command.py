@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fakes
+import hosted
 from hosted import PNG, png
 from landmark_onnx.model import Retriever
 from landmark_onnx.store.catalogue import exported_path
@@ -129,6 +130,42 @@ def test_a_key_is_asked_for_wherever_there_is_one(tmp_path, run):
         assert client.get("/v1/info").status_code == 401
         info = client.get("/v1/info", headers={"Authorization": f"Bearer {key}"}).json()
     assert (info["key_required"], info["may"]) == (True, ["read"])
+
+
+@pytest.fixture
+def places(tmp_path):
+    """An index of three photos, made with a model that is no model of the store."""
+    pytest.importorskip("faiss")
+    retriever = Retriever(fakes.make_retrieval(tmp_path / "mine.onnx"), provider="cpu")
+    hosted.index_of(tmp_path / "places", retriever, [fakes.photo(60, 80, seed=seed) for seed in range(3)]).close()
+    (tmp_path / "labels.csv").write_text("id,label\n0,arch\n1,dome\n2,dome\n")
+    return tmp_path
+
+
+def test_an_index_is_searched_with_the_models_that_are_given(places):
+    cls = fakes.make_cls(places / "cls.onnx", labels={0: "arch", 1: "dome"})
+    index = ("-i", f"here={places / 'places'}", "--labels", f"here={places / 'labels.csv'}", "-m", places / "mine.onnx")
+    with serving(*index, "--cls", cls, "--cls-top", 2, "--provider", "cpu") as (child, address):
+        with httpx.Client(base_url=address) as client:
+            body = (places / "1.png").read_bytes()
+            [found] = client.post("/v1/search?top=2", content=body, headers=PNG).json()["results"]
+            assert [hit["rank"] for hit in found["neighbours"]] == [1, 2]
+            assert (found["neighbours"][0]["id"], found["neighbours"][0]["landmark"]) == ("1", "dome")
+            [said] = client.post("/v1/recognize", content=body, headers=PNG).json()["results"]
+            assert said["neighbours"][0]["id"] == "1"
+            assert len(said["classes"]) == 2
+            assert client.get("/v1/indexes/here").json()["rows"] == 3
+            assert 'landmark_onnx_index_rows{index="here"} 3.0' in client.get("/metrics").text
+            child.send_signal(signal.SIGHUP)
+            assert client.get("/v2/health/ready").status_code == 200
+        assert ended(child)[0] == 0
+
+
+def test_an_index_of_other_models_is_refused(places, run):
+    fakes.make_retrieval(exported_path(fakes.RETRIEVAL), seed=5)
+    done = run("serve", "-i", places / "places", "--port", 0, "--provider", "cpu")
+    assert done.code == 1
+    assert "their embeddings do not compare" in done.err
 
 
 # --- What cannot be served ---
