@@ -5,6 +5,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 
 import fakes
 from landmark_onnx.embedding.feature_folder import open_features
+from landmark_onnx.embedding.manifest import read_manifest
+from landmark_onnx.errors import FeatureError
 from landmark_onnx.images.contact_sheet import write_image
 
 pytest.importorskip("pyarrow")
@@ -25,11 +28,12 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 NURSERY = """
 import json, os, sys, time
 import landmark_onnx.cli.commands.embed, landmark_onnx.embedding.ray_cluster, landmark_onnx.embedding.listing
+import landmark_onnx.embedding.join, landmark_onnx.embedding.update
 import onnxruntime
 import pyarrow.parquet
 from landmark_onnx.files import atomic as files
 from landmark_onnx.cli import main
-from landmark_onnx.embedding import extract
+from landmark_onnx.embedding import extract, swap
 
 publish = files.publish
 
@@ -38,7 +42,12 @@ def slow(temporary, path):
     publish(temporary, path)
     time.sleep(0.01)
 
+def slow_path(*arguments, shard_path=swap.shard_path):
+    time.sleep(0.003)
+    return shard_path(*arguments)
+
 files.publish = slow
+swap.shard_path = slow_path
 extract.KEEP_SECONDS = 0.0  # rows are kept one by one, as if each took half a minute
 for line in sys.stdin:
     pid = os.fork()
@@ -130,6 +139,62 @@ def slay(nursery: "subprocess.Popen[bytes]", tmp_path: Path, kills: int) -> None
     features = open_features(folder)
     assert features.count == 32
     assert np.isfinite(features.vectors(features.models[0].name)).all()
+
+
+def seen_by_readers(folder: Path, states: dict[str, dict[str, bytes]]) -> str:
+    """Which of the states a folder is in, to the last value; between two of them it says that it is not complete."""
+    if not read_manifest(folder).complete:
+        with pytest.raises(FeatureError, match="not complete; run the same landmark-onnx embed again"):
+            open_features(folder)
+        return "between"
+    open_features(folder).verify()
+    (name,) = [name for name, state in states.items() if contents(folder) == state]
+    return name
+
+
+def slay_update(nursery: "subprocess.Popen[bytes]", tmp_path: Path, kills: int) -> set[str]:
+    """Kill an update, again and again until it outlives that, then begin with the old features; what was seen."""
+    photos = tmp_path / "photos"
+    for number in range(20):
+        write_image(photos / f"{number:02}.png", fakes.photo(64, 80, seed=number))
+    model = str(fakes.make_retrieval(tmp_path / "model.onnx", dim=16))
+    command = ["embed", str(photos), "-m", model, "--shard-size", "3", "--threads", "1", "--batch-size", "1", "-o"]
+    assert live(nursery, [*command, str(tmp_path / "old")], 60) == 0
+    for number in range(0, 30, 4):
+        write_image(photos / f"{number:02}.png", fakes.photo(64, 80, seed=100 + number))
+    (photos / "01.png").unlink()
+    (photos / "02.png").rename(photos / "40.png")
+    assert live(nursery, [*command, str(tmp_path / "new")], 60) == 0
+    states = {name: contents(tmp_path / name) for name in ("old", "new")}
+    folder = tmp_path / "features"
+    shutil.copytree(tmp_path / "old", folder)
+    begin = time.monotonic()
+    assert live(nursery, [*command, str(folder), "--update"], 60) == 0
+    seconds = time.monotonic() - begin
+    chance, seen, deaths = random.Random(kills), [], 0
+    while deaths < kills:
+        if contents(folder) == states["new"]:
+            shutil.rmtree(folder)
+            shutil.copytree(tmp_path / "old", folder)
+        code = live(nursery, [*command, str(folder), "--update"], seconds * chance.random())
+        assert code in (0, -signal.SIGKILL)
+        seen.append(seen_by_readers(folder, states))
+        assert code or seen[-1] == "new"
+        deaths += bool(code)
+    assert live(nursery, [*command, str(folder)], 60) == (0 if seen[-1] != "old" else 1)
+    assert live(nursery, [*command, str(folder), "--update"], 60) == 0
+    assert contents(folder) == states["new"]
+    assert {path.name for path in folder.iterdir()} - states["new"].keys() <= {".lock"}
+    return set(seen)
+
+
+def test_an_update_killed_and_started_again(nursery, tmp_path):
+    assert slay_update(nursery, tmp_path, 10) >= {"old", "new"}
+
+
+@pytest.mark.slow
+def test_an_update_killed_at_many_moments(nursery, tmp_path):
+    assert slay_update(nursery, tmp_path, 100) == {"old", "between", "new"}
 
 
 def test_killed_and_started_again(nursery, tmp_path):
