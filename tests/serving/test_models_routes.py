@@ -273,6 +273,6 @@ def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(models):
     assert "over the limit of 5,000" in said
 
 
-def test_vectors_and_indexed_images_are_no_images_here(client):
+def test_vectors_are_no_images_and_without_an_index_nothing_is_indexed(client):
     problem(client.post("/v1/embed", json={"vectors": [[1.0]]}), 422, "invalid")
-    problem(client.post("/v1/embed", json={"images": [{"id": "a"}]}), 422, "invalid")
+    problem(client.post("/v1/embed", json={"images": [{"id": "a"}]}), 404, "not-found")
