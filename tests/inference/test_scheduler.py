@@ -389,29 +389,29 @@ def test_a_sooner_deadline_than_all_others_is_seen(scheduler):
     assert number_of(answer_of(lasting)) == 1
 
 
-@pytest.mark.parametrize(("budget", "together"), [(10_000, True), (9_000, False), (100, False)])
-def test_no_more_is_decoded_at_once_than_fits(two_decoders, budget, together):
+def test_as_much_is_decoded_at_once_as_fits(two_decoders):
     """Of 40 x 40 pixels, 4,800 bytes each."""
-    inside, most, lock, meeting = 0, 0, threading.Lock(), threading.Barrier(2)
+    meeting, pipeline = threading.Barrier(2), make(FakeSession())
+    with Scheduler(limits=QueueLimits(decoded_bytes=10_000)) as scheduler:
+        met = [
+            scheduler.submit(source, [pipeline], crop=lambda image: (meeting.wait(PATIENCE), image)[1])
+            for source in (png(0), plain(1))
+        ]
+        assert numbers_of(met) == [0, 1]
 
-    def crop(image):
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        if together:
-            meeting.wait(PATIENCE)
-        with lock:
-            inside -= 1
-        return image
 
+@pytest.mark.parametrize("budget", [9_000, 100])
+def test_no_more_is_decoded_at_once_than_fits(two_decoders, budget):
+    gate, pipeline, order = Gate(), make(FakeSession()), []
     with Scheduler(limits=QueueLimits(decoded_bytes=budget)) as scheduler:
-        pipeline = make(FakeSession())
-        sources = [png(number) if number % 2 else plain(number) for number in range(2 if together else 40)]
-        futures = [scheduler.submit(source, [pipeline], crop=crop) for source in sources]
-        assert numbers_of(futures) == list(range(len(sources)))
+        first = scheduler.submit(png(0), [pipeline], crop=gate)
+        reached(gate.entered)
+        second = scheduler.submit(plain(1), [pipeline], crop=lambda image: (order.append("in"), image)[1])
+        until(scheduler._memory._turn.locked)
+        assert order == []
+        gate.opened.set()
+        assert numbers_of([first, second]) == [0, 1]
         until(lambda: nothing_is_left(scheduler))
-    assert most == (2 if together else 1)
 
 
 def test_what_is_resized_is_held_and_not_its_photo(scheduler):
