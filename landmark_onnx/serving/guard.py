@@ -71,6 +71,7 @@ class Guard:
     ) -> None:
         self.rules, self.lifecycle, self.log = rules, lifecycle, log
         self._app, self._metrics = app, metrics
+        self._hosts = frozenset(name.lower() for name in rules.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the server's start and end."""
@@ -123,7 +124,7 @@ class Guard:
         found = _HOST.fullmatch(headers.get("host", ""))
         name = found[1].lower().rstrip(".") if found else ""
         here = scope.get("server") or ("", 0)
-        if not (name == "localhost" or name in self.rules.hosts or _is_address(name, here[0])):
+        if not (name == "localhost" or name in self._hosts or _is_address(name, here[0])):
             raise ProblemError("foreign-host", "the Host is no name of this server: see --allow-host")
 
     def _check_site(self, method: str, headers: Headers) -> None:

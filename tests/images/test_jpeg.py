@@ -19,7 +19,7 @@ from encoded import PICTURE, encode, encoded, jpeg_with_exif
 from fakes import photo
 from landmark_onnx.errors import ImageError
 from landmark_onnx.images.decode import ReadOptions, read_image
-from landmark_onnx.images.jpeg import judge
+from landmark_onnx.images.jpeg import has_more_scans, judge
 from landmark_onnx.images.stderr_capture import overheard
 
 LARGE = cv2.resize(photo(60, 80), (320, 240), interpolation=cv2.INTER_LANCZOS4)
@@ -307,6 +307,26 @@ def test_a_child_that_is_forked_meanwhile_has_its_standard_error(way):
     command = [sys.executable, "-W", "ignore", "-c", program]
     done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     assert done.stderr == b"child\n"
+
+
+def test_scans_are_counted_where_they_are_and_nowhere_else():
+    progressive, scan = encoded()["jpeg-progressive"], b"\xff\xda"
+    assert (has_more_scans(progressive, 9), has_more_scans(progressive, 10)) == (True, False)
+    thumbnail = scan * 20
+    application = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    assert not has_more_scans(progressive[:2] + application + progressive[2:], 10)
+    assert not has_more_scans(progressive + scan * 20, 10)
+    last = progressive.rindex(scan)
+    bomb = progressive[:last] + progressive[last:-2] * 200 + END
+    assert has_more_scans(bomb, 100)
+    assert not has_more_scans(bomb, 209)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"\xff\xda" * 9, b"\xff\xd8" + b"\xff\xda\x00" * 9, b"\xff\xda\xff" * 9]
+)
+def test_scans_of_what_is_no_jpeg(data):
+    has_more_scans(data, 1)
 
 
 def test_the_picture_of_these_tests_is_one():

@@ -77,7 +77,7 @@ def locked(tmp_path_factory):
 @pytest.fixture(scope="module")
 def proxied():
     rules = AccessRules(
-        hosts=frozenset({"photos.example"}),
+        hosts=frozenset({"PHOTOS.example"}),
         proxies=(ipaddress.ip_network("127.0.0.1"), ipaddress.ip_network("10.0.0.0/8")),
         cors=frozenset({"https://page.example"}),
     )

@@ -1,23 +1,31 @@
 """Connections: their deadlines, what is no HTTP, what hides a second request, and addresses."""
 
+import asyncio
 import socket
 import threading
+import time
 
 import pytest
 from fastapi import FastAPI, Request
 from starlette.responses import Response
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
+from landmark_onnx.serving.access_log import ServiceLog
 from landmark_onnx.serving.body import BodyMemory
-from landmark_onnx.serving.guard import AccessRules
+from landmark_onnx.serving.guard import AccessRules, Guard
+from landmark_onnx.serving.lifecycle import Lifecycle
+from landmark_onnx.serving.metrics import Metrics
 from landmark_onnx.serving.payload import reading
 from landmark_onnx.serving.problems import install
+from landmark_onnx.serving.protocol import ServiceProtocol
 from landmark_onnx.serving.server import AddressError, Binding, listening
 from landmark_onnx.serving.settings import Limits
 from serving_client import request, running, until
 
-SHORT = Limits(header_seconds=0.2, body_grace_seconds=0.2, body_rate=1 << 20, answer_seconds=0.3, connections=3)
-LARGE = 64 << 20
-"""Bytes of an answer that no socket's buffers hold."""
+SHORT = Limits(header_seconds=0.2, body_grace_seconds=0.2, body_rate=1 << 20, answer_seconds=0.3)
+MEDIUM, LARGE = 8 << 20, 64 << 20
+"""Bytes of answers: one that is not sent at once, and one that no socket's buffers hold."""
 
 
 def app(limits: Limits) -> FastAPI:
@@ -37,6 +45,10 @@ def app(limits: Limits) -> FastAPI:
     async def size(request: Request) -> int:
         async with reading(request, limits, memory) as payload:
             return sum(len(image.data) for image in payload.images)
+
+    @made.get("/medium")
+    async def medium() -> Response:
+        return Response(b"a" * MEDIUM)
 
     @made.get("/large")
     async def large() -> Response:
@@ -273,6 +285,35 @@ def test_an_answer_that_is_taken_slowly_but_in_time_is_whole(server):
         until(lambda: server.lifecycle.connections == 1)
         assert len(wire.answer().body) == LARGE
         assert wire.send(request("GET", "/things/a")).answer().status == 200
+
+
+def test_an_answer_that_was_taken_is_forgotten():
+    """The connection may be kept for longer than an answer may take."""
+    limits = Limits(answer_seconds=2)
+    with running(app(limits), AccessRules(limits=limits)) as server, server.wire() as wire:
+        begun = time.monotonic()
+        assert len(wire.send(request("GET", "/medium")).answer().body) == MEDIUM
+        until(lambda: time.monotonic() > begun + 2.5)
+        assert wire.send(request("GET", "/things/a")).answer().status == 200
+
+
+def test_an_answer_is_watched_to_its_last_byte():
+    class Transport(asyncio.Transport):
+        high = None
+
+        def set_write_buffer_limits(self, high=None, low=None):
+            self.high = high
+
+    lifecycle = Lifecycle()
+    guard = Guard(app(SHORT), AccessRules(), lifecycle, ServiceLog(), Metrics(lifecycle))
+    transport = Transport()
+
+    async def connect() -> None:
+        config = Config(guard, http=ServiceProtocol, ws="none", log_config=None, interface="asgi3")
+        ServiceProtocol(guard=guard, config=config, server_state=ServerState(), app_state={}).connection_made(transport)
+
+    asyncio.run(connect())
+    assert transport.high == 0
 
 
 def test_connections_have_a_limit():
