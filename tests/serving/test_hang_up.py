@@ -13,7 +13,7 @@ from hosted import PNG, Client, png
 from landmark_onnx.inference.admission import QueueLimits
 from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx.serving.settings import Limits
-from serving_client import until
+from serving_client import request, running, until
 
 PHOTO = fakes.photo(90, 120)
 PATIENCE = 60
@@ -118,6 +118,16 @@ def test_a_client_that_hangs_up_takes_its_image_out_of_the_queue(models):
         assert place in ("queue", "decode", "batch")
         assert service.scheduler.waiting == 1
         assert service.memory.used == 0
+
+
+def test_a_connection_that_is_closed_does_too(models):
+    with busy(models) as (service, heard), running(Client(service).app) as served:
+        with served.wire(request("POST", "/v1/embed", png(PHOTO), content_type="image/png")):
+            until(lambda: service.scheduler.waiting == 2)
+        until(lambda: heard.ends)
+        assert [outcome for outcome, _ in heard.ends] == ["cancelled"]
+        [record] = served.access()
+    assert (record["status"], record["images"], record["route"]) == (499, 1, "/v1/embed")
 
 
 def test_who_stays_has_an_answer_when_another_leaves(models):
