@@ -35,7 +35,7 @@ def indexed_image(service: Service, name: str, index: str | None) -> str | bytes
     row = snapshot.find(name)
     if row is None:
         raise ProblemError("not-found", f"index {snapshot.name} has no image with this id")
-    place = locate(row.source)
+    place = locate(row.source, service.moved)
     if place is None:
         raise ProblemError("not-found", "the file of this image is not where it was")
     try:

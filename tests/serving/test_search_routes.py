@@ -453,15 +453,21 @@ def test_an_indexed_image_may_stand_for_one_that_is_sent(client, place, path, op
     assert [each.get("problem", {}).get("status") for each in own] == [None, 404, 404, 422]
 
 
-def test_a_file_that_is_gone_is_not_found_and_not_named(client, place, models, tmp_path):
+def test_a_file_that_is_gone_is_not_found_and_not_named_until_it_is_known_where_it_is(client, place, models, tmp_path):
     build(place, models, "gone", ALL[:2], keys="a")
     live = LiveIndex("gone", place / "gone")
     photo(place, 0).rename(tmp_path / "elsewhere.png")
     try:
         with hosted.service_of([models["a"]], indexes={"gone": live}) as service:
             problem = asked(Client(service), {"images": [{"id": ALL[0]}]}, "/v1/embed", wanted=404)
+            asked(Client(service), {"images": [{"id": ALL[1]}]}, "/v1/embed")
+        photo(tmp_path, 0).parent.mkdir()
+        (tmp_path / "elsewhere.png").rename(photo(tmp_path, 0))
+        moved = ((str(place / "photos"), str(tmp_path / "photos")),)
+        with hosted.service_of([models["a"]], indexes={"gone": live}, moved=moved) as service:
+            asked(Client(service), {"images": [{"id": ALL[0]}]}, "/v1/embed")
     finally:
-        (tmp_path / "elsewhere.png").rename(photo(place, 0))
+        photo(tmp_path, 0).rename(photo(place, 0))
     assert problem["detail"] == "the file of this image is not where it was"
 
 
