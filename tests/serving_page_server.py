@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import queue
 import threading
 import time
 import uuid
@@ -124,8 +125,8 @@ class World:
     """What the server has and does. A test sets what it wants to see.
 
     hits: of any search, (id, score, landmark). pictures: id -> JPEG; an id that is not in it has lost its picture.
-    before: called with each request of the API; may raise Answer, or wait. gone: paths whose client left before
-    the answer.
+    before: called with each request of the API; may raise Answer, or wait. waiting: paths
+    of those that wait until their client leaves. gone: paths whose client left before the answer.
     """
 
     info: Json = dataclasses.field(default_factory=lambda: json.loads(json.dumps(INFO)))
@@ -136,7 +137,8 @@ class World:
     pictures: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     before: Callable[[Ask, "Handler"], None] = lambda ask, handler: None
     asked: list[Ask] = dataclasses.field(default_factory=list)
-    gone: list[str] = dataclasses.field(default_factory=list)
+    waiting: queue.SimpleQueue[str] = dataclasses.field(default_factory=queue.SimpleQueue)
+    gone: queue.SimpleQueue[str] = dataclasses.field(default_factory=queue.SimpleQueue)
     over: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def of(self, path: str) -> list[Ask]:
@@ -238,7 +240,7 @@ class Handler(BaseHTTPRequestHandler):
         except Answer as answer:
             self.send(answer)
         except OSError:
-            world.gone.append(ask.path)
+            world.gone.put(ask.path)
             self.close_connection = True
 
     def read(self, body: bytes) -> Ask:
@@ -274,8 +276,9 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             self.connection.setblocking(True)
 
-    def wait_until_left(self, seconds: float = 20) -> None:
+    def wait_until_left(self, ask: Ask, seconds: float = 60) -> None:
         """Until the client leaves, which is an OSError here as it would be at the next write."""
+        self.server.world.waiting.put(ask.path)
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.server.world.over.wait(0.02):
             if self.left():

@@ -188,8 +188,10 @@ export class Stage {
     const box = this.#keyed(event);
     if (event.key === "Enter") this.released();
     else if (event.key === "Escape") this.clear();
-    else if (box) this.setRegion(box);
-    else return;
+    else if (box) {
+      this.setRegion(box);
+      this.tell("Enter searches by this region.");
+    } else return;
     event.preventDefault();
     event.stopPropagation();
   }

@@ -48,6 +48,16 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
+def axe() -> Any:
+    """What looks for barriers."""
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        _missing("no axe-playwright-python: pip install 'landmark-onnx[test-page]'")
+    return Axe()
+
+
+@pytest.fixture(scope="module")
 def photo() -> bytes:
     """A JPEG of 400 x 300 pixels, with something to see."""
     rng = np.random.default_rng(0)

@@ -200,15 +200,15 @@ def test_a_region_of_an_indexed_image_is_of_its_picture_and_has_an_address(page_
 def test_another_region_ends_the_running_search_on_the_server(shown, world):
     def whole_waits(ask, handler):
         if ask.path == "/v1/search" and ask.options["crop"][0] == 10:
-            handler.wait_until_left()
+            handler.wait_until_left(ask)
 
     world.before = whole_waits
     shown.get_by_text("Region in numbers").click()
     shown.locator("#region-x").fill("10")
     shown.locator("#region-width").fill("50")
     shown.locator("#region-width").press("Enter")
-    shown.get_by_text("Searching …").wait_for()
+    assert world.waiting.get(timeout=20) == "/v1/search"
     shown.locator("#region-x").fill("20")
     shown.locator("#region-x").press("Enter")
     shown.get_by_text("region 20, 0, 50").wait_for()
-    assert world.gone == ["/v1/search"]
+    assert world.gone.get(timeout=20) == "/v1/search"

@@ -147,15 +147,15 @@ def test_a_server_without_anything_to_ask_says_what_it_has(page_of, server, worl
 def test_another_photo_ends_the_search_of_the_first(page, world, photo):
     def first_waits(ask, handler):
         if ask.path == "/v1/search" and ask.name == "first.jpg":
-            handler.wait_until_left()
+            handler.wait_until_left(ask)
 
     world.before = first_waits
     page.set_input_files("#file", {"name": "first.jpg", "mimeType": "image/jpeg", "buffer": photo})
-    page.get_by_text("Searching …").wait_for()
+    assert world.waiting.get(timeout=20) == "/v1/search"
     page.set_input_files("#file", {"name": "second.jpg", "mimeType": "image/jpeg", "buffer": photo})
     page.wait_for_selector("#hits li")
     assert "second.jpg in places" in page.locator("#asked").text_content()
-    assert world.gone == ["/v1/search"]
+    assert world.gone.get(timeout=20) == "/v1/search"
 
 
 def test_a_failure_of_a_part_leaves_the_results(page, world, photo):

@@ -37,14 +37,13 @@ def test_nothing_yet_says_how_to_begin(page):
 def test_after_two_seconds_it_says_how_many_wait(page, world, photo):
     def slow(ask, handler):
         if ask.path == "/v1/search":
-            handler.wait_until_left()
+            handler.wait_until_left(ask)
 
     world.before = slow
     world.info["queue"] = {"images": 12, "seconds": 3}
     bring(page, photo)
-    page.get_by_text("Searching …").wait_for()
-    assert page.locator("#answers").get_attribute("aria-busy") == "true"
     page.get_by_text("Still searching: 12 images wait on the server.").wait_for()
+    assert page.locator("#answers").get_attribute("aria-busy") == "true"
 
 
 @pytest.mark.parametrize(("status", "kind"), [(503, "queue-full"), (429, "client-queue-full")])
