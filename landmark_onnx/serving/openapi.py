@@ -65,6 +65,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     )
     _, shared = models_json_schema([(model, "serialization") for model in _SHARED], ref_template=_TEMPLATE)
     found["components"]["schemas"] |= shared["$defs"]
+    found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    found["security"] = [{"key": []}, {}]  # a server may have no keys
     return found
 
 
