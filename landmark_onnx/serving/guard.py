@@ -34,7 +34,7 @@ NEEDS: Mapping[str, Permission] = {"/metrics": "metrics"}
 """What a key must permit; everything else, the API's description too, is `read`."""
 
 HEADER_BYTES = 16 << 10
-"""Of a target and all header fields; h11 has the same limit, but not for a header that comes in one piece."""
+"""Of a target and all header fields; h11 has the same limit, but not for what ends in the piece that passes it."""
 
 EXPOSED = b"ETag, Failed-Images, Retry-After, X-Request-Id"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})

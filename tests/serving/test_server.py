@@ -297,23 +297,52 @@ def test_an_answer_that_was_taken_is_forgotten():
         assert wire.send(request("GET", "/things/a")).answer().status == 200
 
 
-def test_an_answer_is_watched_to_its_last_byte():
-    class Transport(asyncio.Transport):
-        high = None
+class Transport(asyncio.Transport):
+    """A connection to nobody."""
 
-        def set_write_buffer_limits(self, high=None, low=None):
-            self.high = high
+    def __init__(self):
+        super().__init__()
+        self.high, self.written = None, b""
 
+    def set_write_buffer_limits(self, high=None, low=None):
+        self.high = high
+
+    def write(self, data):
+        self.written += data
+
+    def can_write_eof(self):
+        return False
+
+    def is_closing(self):
+        return False
+
+
+def connected(transport: Transport, received: bytes = b"") -> Lifecycle:
+    """The state of a server once it was connected to and has got these bytes in one piece."""
     lifecycle = Lifecycle()
     guard = Guard(app(SHORT), AccessRules(), lifecycle, ServiceLog(), Metrics(lifecycle))
-    transport = Transport()
 
     async def connect() -> None:
         config = Config(guard, http=ServiceProtocol, ws="none", log_config=None, interface="asgi3")
-        ServiceProtocol(guard=guard, config=config, server_state=ServerState(), app_state={}).connection_made(transport)
+        protocol = ServiceProtocol(guard=guard, config=config, server_state=ServerState(), app_state={})
+        protocol.connection_made(transport)
+        protocol.data_received(received)
 
     asyncio.run(connect())
+    return lifecycle
+
+
+def test_an_answer_is_watched_to_its_last_byte():
+    transport = Transport()
+    connected(transport)
     assert transport.high == 0
+
+
+def test_a_header_that_is_too_long_is_refused_unread_though_it_comes_in_one_piece():
+    transport = Transport()
+    connected(transport, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 40_000 + b"\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+    assert b"or a header is too long" in transport.written
 
 
 def test_connections_have_a_limit():
