@@ -50,7 +50,7 @@ export function bytes(number) {
 }
 
 export function seconds(number) {
-  return number < 10 ? `${number.toFixed(2)} s` : `${Math.round(number)} s`;
+  return number < 0.1 ? `${Math.ceil(1000 * number)} ms` : `${number.toFixed(2)} s`;
 }
 
 export async function copy(text) {
