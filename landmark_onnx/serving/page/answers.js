@@ -42,7 +42,7 @@ function card(hit, { index, pick, addressOf }) {
   return el("li", {}, link, large(index, hit.id));
 }
 
-export function thumbnail(index, id) {
+function thumbnail(index, id) {
   const image = el("img", { alt: "", loading: "lazy", decoding: "async" });
   image.addEventListener("error", () => image.replaceWith(el("span", { class: "missing" }, "no picture")), { once: true });
   loadPicture(image, index, id, 180);

@@ -4,7 +4,7 @@ const KEPT = "landmark-onnx.key";
 let key = remembered();
 
 // What went wrong: the members of the server's problem details, or the page's own words in the same form.
-export class Problem extends Error {
+class Problem extends Error {
   constructor({ kind, status = 0, title, detail = "", instance = "", retryAfter = 0 }) {
     super(detail || title);
     Object.assign(this, { kind, status, title, detail, instance, retryAfter });
