@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import fakes
 from landmark_onnx import Retriever
-from landmark_onnx.embedding import update_features
+from landmark_onnx.embedding import swap, update_features
 from landmark_onnx.embedding.feature_folder import open_features
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.embedding.item import ItemFile
@@ -182,29 +182,34 @@ def test_only_what_changed_is_embedded(updates, monkeypatch):
     monkeypatch.undo()
 
 
-def test_files_that_stay_are_not_read_and_shards_that_stay_are_not_written(updates, monkeypatch):
-    photo("z.png", 50)
-    before = {path.name: path.stat().st_ino for path in Path("features").iterdir()}
-    with monkeypatch.context() as patch:
-        read = []
-        patch.setattr(ItemFile, "read", lambda self, *a, real=ItemFile.read: read.append(1) or real(self, *a))
-        updates.update("photos/a", "photos/0.png", "photos/3.png", "photos/6.png")
-        assert read == []
+def sources_read(updates: Updates) -> list[str]:
+    """The images that an update reads, to compare or to embed them."""
+    read = []
+
+    def noted(self, *arguments, real=ItemFile.read):
+        read.append(self._item.source)
+        return real(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ItemFile, "read", noted)
         updates.update()
-    updates.check()
-    after = {path.name: path.stat().st_ino for path in Path("features").iterdir()}
-    assert len(before) == len(after)
+    return read
+
+
+def test_files_that_stay_are_not_read_and_shards_that_stay_are_not_written(updates):
+    photo("z.png", 50)
+    before = {path.name: path.stat().st_ino for path in Path("features").glob("part-*")}
+    assert set(sources_read(updates)) == {"photos/z.png"}
+    after = {path.name: path.stat().st_ino for path in Path("features").glob("part-*")}
+    assert {name for name, number in before.items() if after[name] == number} == {"part-00000.parquet"}
+    assert updates.check() == (9, 0, 0)
 
 
 def test_a_touched_file_is_read_once_and_not_embedded(updates):
     os.utime("photos/0.png", (5, 5))
+    assert sources_read(updates) == ["photos/0.png"]
     assert updates.check() == (8, 0, 0)
-    os.utime("photos", (5, 5))
-    read = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ItemFile, "read", lambda self, *a, real=ItemFile.read: read.append(1) or real(self, *a))
-        updates.update()
-    assert read == []
+    assert sources_read(updates) == []
 
 
 def test_images_may_be_given_otherwise_and_from_elsewhere(updates, tmp_path, monkeypatch):
@@ -331,6 +336,40 @@ def test_a_first_run_that_was_stopped_goes_on_with_other_images(photos, retrieve
     shutil.rmtree("features")
     stop(updates, 5)
     assert updates.check() == (9, 0, 0)
+
+
+def stop_between(updates: Updates) -> None:
+    """Stop an update while shards change places."""
+    photo("0.png", 90)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(folder):
+            raise KeyboardInterrupt
+
+        patch.setattr(swap, "remove_parts", stop)
+        with pytest.raises(KeyboardInterrupt):
+            updates.update()
+    with pytest.raises(FeatureError, match="not complete; run the same landmark-onnx embed again"):
+        open_features(Path("features"))
+
+
+@pytest.mark.parametrize("options", [{}, {"restart": True}])
+def test_who_writes_next_completes_a_change_that_was_stopped(options, updates, wanted, monkeypatch):
+    stop_between(updates)
+    ran = []
+    run = Session.run
+    monkeypatch.setattr(Session, "run", lambda self, feeds: ran.append(1) or run(self, feeds))
+    features = embed(list_items(["photos"]), wanted, Path("features"), updates.work, **options)
+    assert len(ran) == (8 if options else 0)
+    assert features.count == 8
+    assert not Path("features/.update").exists()
+    assert updates.check() == (8, 0, 0)
+
+
+def test_an_update_completes_a_change_that_was_stopped(updates):
+    stop_between(updates)
+    photo("3.png", 91)
+    assert updates.check() == (7, 1, 0)
 
 
 def test_rows_of_damaged_or_lost_shards_are_embedded_again(updates):
