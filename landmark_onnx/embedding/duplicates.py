@@ -13,8 +13,8 @@ TOLD = 1000
 """Ids that are told with their sources; the others are counted."""
 SOURCES = 3
 """Sources that are told of an id."""
-PART = 1 << 20
-"""Hashes that are compared at a time: 8 MB."""
+PART = 1 << 18
+"""Hashes that are compared at a time: 2 MB."""
 MOST_PARTS = 64
 
 _BLOCK = 1 << 18

@@ -23,6 +23,10 @@ from landmark_onnx.files.atomic import atomic_write
 
 FILE = ".inputs.parquet"
 
+_SHARD_SIZE = b"shard_size"
+_GROUP = 1 << 12
+"""About the rows of a group of the file: what it says of each, 8 kB, stays in memory until the last one is written."""
+
 _Row: TypeAlias = tuple[str, str, bytes, int, int, str, int]
 
 
@@ -48,7 +52,7 @@ def write_plan(
     *,
     part: ListPart | None = None,
 ) -> Worklist:
-    """Write the list down, or a part of it. Memory does not grow with it. on_found: rows, a shard at a time.
+    """Write the list down, or a part of it. Memory does not grow with it. on_found: rows, some thousands at a time.
 
     Raises: FeatureError for no image at all; a part may be empty.
     """
@@ -56,8 +60,8 @@ def write_plan(
     whole = _WholeList(items, part)
     rest = iter(whole)
     with IdHashes(folder) as hashes:
-        with _writer(path) as write:
-            while rows := list(itertools.islice(rest, shard_size)):
+        with _writer(path, shard_size) as write:
+            while rows := list(itertools.islice(rest, _shards_of_group(shard_size) * shard_size)):
                 hashes.add([row[0] for row in rows])
                 write(rows)
                 on_found(hashes.count)
@@ -98,8 +102,10 @@ def read_items(path: Path, shard: int) -> list[Item]:
     pa, pq = arrow()
     try:
         with pq.ParquetFile(path) as file:
-            rows = file.read_row_group(shard, use_threads=False).to_pylist()
-        return [_item(row) for row in rows]
+            size = int(file.schema_arrow.metadata[_SHARD_SIZE])
+            group, place = divmod(shard, _shards_of_group(size))
+            rows = file.read_row_group(group, use_threads=False).slice(place * size, size)
+        return [_item(row) for row in rows.to_pylist()]
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         raise FeatureError(f"{path}: {reason_of(error)}; run the same landmark-onnx embed again") from error
 
@@ -108,14 +114,21 @@ def items_of_shards(path: Path) -> Iterator[list[Item]]:
     """The images of each shard of a list that was just written."""
     _, pq = arrow()
     with pq.ParquetFile(path) as file:
+        size = int(file.schema_arrow.metadata[_SHARD_SIZE])
         for number in range(file.num_row_groups):
-            yield [_item(row) for row in file.read_row_group(number, use_threads=False).to_pylist()]
+            group = file.read_row_group(number, use_threads=False)
+            for start in range(0, group.num_rows, size):
+                yield [_item(row) for row in group.slice(start, size).to_pylist()]
 
 
 def remove_plan(folder: Path) -> None:
     """The features are complete: the list is theirs."""
     with contextlib.suppress(FileNotFoundError):
         (folder / FILE).unlink()
+
+
+def _shards_of_group(shard_size: int) -> int:
+    return max(1, _GROUP // shard_size)
 
 
 def _row(item: Item) -> _Row:
@@ -133,10 +146,10 @@ def _schema() -> Any:
 
 
 @contextlib.contextmanager
-def _writer(path: Path) -> Iterator[Callable[[Sequence[_Row]], None]]:
-    """What takes the rows of one shard after the other."""
+def _writer(path: Path, shard_size: int) -> Iterator[Callable[[Sequence[_Row]], None]]:
+    """What takes the rows of one group after the other."""
     pa, pq = arrow()
-    schema = _schema()
+    schema = _schema().with_metadata({_SHARD_SIZE: str(shard_size)})
     with atomic_write(path) as file, pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as out:
 
         def write(rows: Sequence[_Row]) -> None:
@@ -149,7 +162,7 @@ def _writer(path: Path) -> Iterator[Callable[[Sequence[_Row]], None]]:
 
 
 def _names(path: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """The ids and sources of each shard."""
+    """The ids and sources of each group."""
     _, pq = arrow()
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
