@@ -30,6 +30,8 @@ class ServiceProtocol(H11Protocol):
         super().connection_made(transport)
         # Whatever is written and not taken is seen: there is no buffer that nobody watches.
         transport.set_write_buffer_limits(high=0)
+        # What asyncio's own loop reads at once, by default 256 KiB: as chunks of a byte they take it 160 ms to parse.
+        transport.max_size = HEADER_BYTES  # type: ignore[attr-defined]
         if self._lifecycle.connections > self._limits.connections:
             most = self._limits.connections
             self._refuse(ProblemError("too-many-connections", f"{most} are open", limit=most, retry_after=1))

@@ -345,6 +345,19 @@ def test_a_header_that_is_too_long_is_refused_unread_though_it_comes_in_one_piec
     assert b"or a header is too long" in transport.written
 
 
+def test_no_more_is_read_at_once_than_is_soon_parsed(server, monkeypatch):
+    sizes, receive = [], ServiceProtocol.data_received
+
+    def counted(protocol, data):
+        sizes.append(len(data))
+        receive(protocol, data)
+
+    monkeypatch.setattr(ServiceProtocol, "data_received", counted)
+    assert server.ask("POST", "/size", b"a" * 1_000_000, content_type="image/png").json == 1_000_000
+    assert sum(sizes) > 1_000_000
+    assert max(sizes) <= 1 << 14
+
+
 def test_connections_have_a_limit():
     limits = Limits(connections=2)
     with running(app(limits), AccessRules(limits=limits)) as server:
