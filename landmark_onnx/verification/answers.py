@@ -28,6 +28,9 @@ Run: TypeAlias = Callable[[Tensors], Tensors]
 Answer: TypeAlias = Array | Detections
 """What is kept of a run: the embedding, the probabilities, or the boxes."""
 
+TOP = 5
+"""Classes whose probabilities are compared."""
+
 SAME_BOX = 0.5
 """Intersection over union from which two boxes of a class are the same."""
 
@@ -45,7 +48,8 @@ class Likeness:
     """Agreement with fp32 over `images` photos, 0 where a file tells its own; a figure that is not known is None.
 
     cosine, cosine_min: mean and least of the embeddings', or of the rows of probabilities. top1: share of photos with
-    the same best class. matched: share of the `boxes` that fp32 finds which are found again, same class and IoU of at
+    the same best class. top5_error: the largest difference of a probability among fp32's five best classes, mean over
+    the photos. matched: share of the `boxes` that fp32 finds which are found again, same class and IoU of at
     least 0.5; extra: boxes that fp32 does not have, as a share of `boxes`.
     """
 
@@ -53,6 +57,7 @@ class Likeness:
     cosine: float | None = None
     cosine_min: float | None = None
     top1: float | None = None
+    top5_error: float | None = None
     matched: float | None = None
     extra: float | None = None
     boxes: int | None = None
@@ -61,14 +66,15 @@ class Likeness:
         """The figure that counts for the card's task; 0 if there was nothing to compare."""
         return float(getattr(self, MEASURES[card.task]) or 0.0)
 
-    def shortfall(self, card: ModelCard, floor: float) -> str | None:
-        """Why this is not good enough, or None. A figure that is no number is not good."""
+    def shortfall(self, card: ModelCard, floor: float, bound: float | None = None) -> str | None:
+        """Why this is not good enough, or None. A figure that is no number is not good. bound: of `top5_error`."""
         if self.boxes == 0:
             return "fp32 finds no box on any held-out image, so there is nothing to compare"
-        measure = MEASURES[card.task]
-        return (
-            None if self.value(card) >= floor else f"{measure} {self.value(card):.5f} is below the floor of {floor:g}"
-        )
+        if not self.value(card) >= floor:
+            return f"{MEASURES[card.task]} {self.value(card):.5f} is below the floor of {floor:g}"
+        if bound is not None and self.top5_error is not None and not self.top5_error <= bound:
+            return f"top5_error {self.top5_error:.5f} is above the bound of {bound:g}"
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data of the figures there are."""
@@ -78,6 +84,11 @@ class Likeness:
 def floor_of(card: ModelCard, floor: Floor) -> float:
     """The one that counts for the card's task."""
     return float(getattr(floor, MEASURES[card.task]))
+
+
+def bound_of(card: ModelCard, floor: Floor) -> float | None:
+    """The most that a classifier's five best probabilities may differ; None for other tasks."""
+    return floor.top5_error if card.task == "cls" else None
 
 
 def runner(card: ModelCard, model: Path, request: ProviderRequest = ON_CPU, *, threads: int = 0) -> Run:
@@ -122,8 +133,8 @@ def compare(card: ModelCard, wanted: Sequence[Answer], got: Sequence[Answer]) ->
     boxes = [(a, b) for a, b in pairs if isinstance(a, Detections) and isinstance(b, Detections)]
     rows = [(a, b) for a, b in pairs if not isinstance(a, Detections) and not isinstance(b, Detections)]
     figures = _boxes(boxes) if card.task == "det" else _rows(rows)
-    if card.task == "retrieval":
-        figures.pop("top1")
+    if card.task == "cls":
+        figures |= _best(rows, logits=card.postprocess.softmax)
     return Likeness(images=len(pairs), **figures)
 
 
@@ -165,8 +176,23 @@ def _boxes(pairs: Sequence[tuple[Detections, Detections]]) -> dict[str, Any]:
 
 def _rows(pairs: Sequence[tuple[Array, Array]]) -> dict[str, Any]:
     each = [cosines(a, b) for a, b in pairs]
-    top1 = float(np.mean([a.argmax() == b.argmax() for a, b in pairs]))
-    return {"cosine": float(np.mean(each)), "cosine_min": float(np.min(each)), "top1": top1}
+    return {"cosine": float(np.mean(each)), "cosine_min": float(np.min(each))}
+
+
+def _best(pairs: Sequence[tuple[Array, Array]], *, logits: bool) -> dict[str, Any]:
+    """What becomes of the best class and of the five best. logits: the rows are no probabilities yet."""
+    same, errors = [], []
+    for wanted, got in pairs:
+        same.append(wanted.argmax() == got.argmax())
+        exact, other = (_softmax(row) if logits else row for row in (wanted, got))
+        best = np.argpartition(-exact, min(TOP, len(exact)) - 1)[:TOP]
+        errors.append(np.abs(exact[best] - other[best]).max())
+    return {"top1": float(np.mean(same)), "top5_error": float(np.mean(errors))}
+
+
+def _softmax(logits: Array) -> Array:
+    exponentials = np.exp(logits - logits.max())
+    return np.asarray(exponentials / exponentials.sum())
 
 
 def _rounded(value: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.precision import FLOORS
 from landmark_onnx.runtime.providers import ProviderRequest
-from landmark_onnx.verification.answers import Likeness, floor_of, measure, runner
+from landmark_onnx.verification.answers import Likeness, bound_of, floor_of, measure, runner
 from landmark_onnx_export.quantization.quantize import MOST, fp32_metadata
 from landmark_onnx_export.quantization.report import QuantizationRequest
 from landmark_onnx_export.quantization.split import judges
@@ -17,11 +17,15 @@ from landmark_onnx_export.quantization.split import judges
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SettingReport:
-    """agreement: of the fp32 file run in bf16 by OpenVINO with the same run in fp32 by ONNX Runtime."""
+    """agreement: of the fp32 file run in bf16 by OpenVINO with the same run in fp32 by ONNX Runtime.
+
+    floor, bound: what it must reach, and, of a classifier, must not exceed; see `precision.Floor`.
+    """
 
     card: ModelCard
     agreement: Likeness
     floor: float
+    bound: float | None
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -30,12 +34,13 @@ class SettingReport:
             "model": self.card.name,
             "precision": "bf16",
             "floor": self.floor,
+            "bound": self.bound,
             "agreement": self.agreement.to_json(),
             "path": None,
             "bytes": 0,
             "seconds": round(self.seconds, 1),
         }
-        shortfall = self.agreement.shortfall(self.card, self.floor)
+        shortfall = self.agreement.shortfall(self.card, self.floor, self.bound)
         return facts | ({"error": f"{self.card.name}: at bf16 {shortfall}"} if shortfall else {})
 
 
@@ -58,4 +63,10 @@ def measure_setting(
     on_stage("compare with fp32")
     agreement = measure(card, photos, runner(card, source), reduced)
     floor = floor_of(card, FLOORS["bf16"]) if wish.floor is None else wish.floor
-    return SettingReport(card=card, agreement=agreement, floor=floor, seconds=time.perf_counter() - start)
+    return SettingReport(
+        card=card,
+        agreement=agreement,
+        floor=floor,
+        bound=bound_of(card, FLOORS["bf16"]),
+        seconds=time.perf_counter() - start,
+    )

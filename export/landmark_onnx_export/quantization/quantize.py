@@ -17,7 +17,7 @@ from landmark_onnx.modelfile.external_data import check_external_data
 from landmark_onnx.modelfile.metadata import check_seal, read_metadata, read_seal
 from landmark_onnx.precision import FLOORS, Precision, precision_of
 from landmark_onnx.tasks import Task as TaskName
-from landmark_onnx.verification.answers import Likeness, Photo, floor_of, measure, runner
+from landmark_onnx.verification.answers import Likeness, Photo, bound_of, floor_of, measure, runner
 from landmark_onnx.verification.verify import Probe, probe_rule
 from landmark_onnx_export.graphs.detector import name_nodes, rois_of
 from landmark_onnx_export.graphs.fold import standard_imports
@@ -66,16 +66,16 @@ def reduce_model(
     exact = runner(card, source)
     on_stage("images")
     photos = _photos(card, wish, on_bad)
-    floor = floor_of(card, FLOORS[wish.precision]) if wish.floor is None else wish.floor
+    floor, bound = limits = _limits(card, wish)
     with folder_beside(output) as folder:
         on_stage("fold")
         made = _make(card, _folded(source, folder), wish, photos.calibration, floor, on_stage)
         written = save_model(made.model, folder / output.name)
         on_stage("compare with fp32")
         agreement = measure(card, photos.held_out, exact, runner(card, written.model))
-        shortfall = agreement.shortfall(card, floor)
+        shortfall = agreement.shortfall(card, floor, bound)
         refused = None if wish.force else _refusal(card, wish.precision, shortfall)
-        recipe = _recipe(source, wish, photos, made, floor, forced=wish.force and shortfall is not None)
+        recipe = _recipe(source, wish, photos, made, limits, forced=wish.force and shortfall is not None)
         kept = {key: value for key, value in metadata.items() if key not in OWN}
         size = 0 if refused else publish_model(written, output, kept | _metadata(card, written, agreement, recipe))
     return ReductionReport(
@@ -87,6 +87,12 @@ def reduce_model(
         bytes=size,
         seconds=time.perf_counter() - start,
     )
+
+
+def _limits(card: ModelCard, wish: QuantizationRequest) -> tuple[float, float | None]:
+    """The floor, which the user may set, and the bound of a classifier's probabilities."""
+    limits = FLOORS[wish.precision]
+    return floor_of(card, limits) if wish.floor is None else wish.floor, bound_of(card, limits)
 
 
 def _refusal(card: ModelCard, precision: Precision, shortfall: str | None) -> str | None:
@@ -154,7 +160,13 @@ def _make(
 
 
 def _recipe(
-    source: Path, wish: QuantizationRequest, photos: Split, made: ReducedNetwork, floor: float, *, forced: bool
+    source: Path,
+    wish: QuantizationRequest,
+    photos: Split,
+    made: ReducedNetwork,
+    limits: tuple[float, float | None],
+    *,
+    forced: bool,
 ) -> QuantizationReport:
     seal = read_seal(source)
     assert seal is not None
@@ -167,7 +179,8 @@ def _recipe(
         reduce_range=wish.reduce_range,
         calibration_images=len(photos.calibration),
         held_out=RULE if photos.calibration and wish.held_out is None else "a folder of its own",
-        floor=floor,
+        floor=limits[0],
+        bound=limits[1],
         forced=forced,
     )
 

@@ -36,7 +36,8 @@ class QuantizationReport:
     """How the file was made, as its metadata say.
 
     of: the fp32 file's seal. method: how ranges were cut, None for fp16. excluded: node -> why it stays fp32; layers:
-    that could have been 8 bits. forced: written below the floor.
+    that could have been 8 bits. floor, bound: what it had to reach, and, of a classifier, was not to exceed; see
+    `precision.Floor`. forced: written all the same.
     """
 
     of: str
@@ -48,6 +49,7 @@ class QuantizationReport:
     calibration_images: int
     held_out: str
     floor: float
+    bound: float | None
     forced: bool
 
 

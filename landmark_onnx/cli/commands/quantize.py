@@ -38,6 +38,7 @@ VIEW = View(
         Column("cosine", ".5f"),
         Column("cosine_min", ".5f"),
         Column("top1", ".2%"),
+        Column("top5_error", ".4f"),
         Column("matched", ".2%"),
         Column("images"),
         Column("MB", ".1f"),
