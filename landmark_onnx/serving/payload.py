@@ -17,7 +17,7 @@ from landmark_onnx.serving.body import BodyMemory, Lease, chunks
 from landmark_onnx.serving.multipart import FormPart, FormReader, boundary_of
 from landmark_onnx.serving.problems import ProblemError, pointer
 from landmark_onnx.serving.settings import Limits
-from landmark_onnx.serving.strict_json import parse
+from landmark_onnx.serving.strict_json import PIECE, parse
 
 RAW = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 """The types of a body that is an image; which one it is, its bytes say."""
@@ -28,6 +28,8 @@ THREAD_FROM = 64 << 10
 JSON_COPIES = 3
 """Times a JSON body's size that it takes while it is read: its bytes, its texts, its images."""
 OPTIONS_BYTES = 64 << 10
+MOST_OPTIONS = 32
+"""Names of options, whatever they are: what refuses an unknown one says so of each."""
 
 _LITERALS = frozenset({"top", "min_score", "timeout", "approximate"})
 """Options that are numbers or true or false; in a query they are written as in JSON."""
@@ -190,10 +192,17 @@ def _bytes_of(uri: str, at: int) -> bytes:
     head, comma, _ = uri[:LONGEST_NAME].partition(",")
     if not comma or not head.lower().startswith("data:") or not head.lower().endswith(";base64"):
         raise _invalid("wanted data:image/...;base64,...", "images", at, "data")
+    found = io.BytesIO()
     try:
-        return binascii.a2b_base64(uri[len(head) + 1 :], strict_mode=True)
+        # While a piece is read, no other thread runs, the event loop's neither.
+        for start in range(len(head) + 1, len(uri), PIECE):
+            piece = uri[start : start + PIECE]
+            if start + PIECE < len(uri) and piece.endswith("="):
+                raise ValueError("Excess data after padding")
+            found.write(binascii.a2b_base64(piece, strict_mode=True))
     except ValueError as error:
         raise _invalid(f"base64: {error}", "images", at, "data") from None
+    return found.getvalue()
 
 
 def _payload(
@@ -201,6 +210,8 @@ def _payload(
 ) -> Payload:
     """The whole, a crop among the options given to the image that it is of."""
     _check_count(len(images), limits)
+    if len(options) > MOST_OPTIONS:
+        raise _invalid(f"wanted at most {MOST_OPTIONS} options, got {len(options):,}", "options")
     if bool(images) == (vectors is not None):
         raise ProblemError("invalid", "there is no image" if not images else "wanted images or vectors, got both")
     if "crop" in options:

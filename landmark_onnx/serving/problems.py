@@ -35,6 +35,8 @@ CLIENT_LEFT = 499
 UNTOLD = "the server's log has more under this request's id"
 LONGEST_KEY = 100
 """Characters of a key that somebody sent, as an answer repeats them."""
+MOST_ERRORS = 20
+"""Values of a request that are told to be wrong, the first of them."""
 SOONEST, LATEST, SPREAD = 1, 60, 0.2
 """Seconds that Retry-After says, and what part of them may come on top, so that not all come back at once."""
 
@@ -184,10 +186,11 @@ def problem_of(error: BaseException) -> ProblemError:
 
 
 def invalid(error: RequestValidationError | ValidationError, *within: str) -> ProblemError:
-    """Each value that a model of pydantic refuses. within: the keys under which what it read stands in the request."""
-    errors = [{"detail": str(each["msg"]), "pointer": pointer(*within, *each["loc"])} for each in error.errors()]
-    places = ", ".join(each["pointer"] for each in errors)
-    detail = errors[0]["detail"] if len(errors) == 1 else f"{len(errors)} values"
+    """Values that a model of pydantic refuses. within: the keys under which what it read stands in the request."""
+    found = error.errors()
+    errors = [{"detail": str(each["msg"]), "pointer": pointer(*within, *each["loc"])} for each in found[:MOST_ERRORS]]
+    places = ", ".join(each["pointer"] for each in errors) + (", .." if len(found) > len(errors) else "")
+    detail = errors[0]["detail"] if len(found) == 1 else f"{len(found)} values"
     return ProblemError("invalid", f"{detail}: {places}", errors=errors)
 
 

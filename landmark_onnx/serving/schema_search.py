@@ -26,6 +26,7 @@ _STEPS = (
     f"At most {MOST_STEPS} steps after the search, NAME or NAME:key=value,key=value, of {', '.join(BOUNDS)}, as "
     "/v1/info has them"
 )
+StepSpec: TypeAlias = Annotated[str, Field(max_length=255)]
 
 
 class HowToSearch(RequestOptions):
@@ -35,7 +36,7 @@ class HowToSearch(RequestOptions):
     approximate: Annotated[bool, Field(description="By the approximate index, which may miss some; without steps")] = (
         False
     )
-    steps: Annotated[tuple[str, ...], Field(max_length=MOST_STEPS, strict=False, description=_STEPS)] = ()
+    steps: Annotated[tuple[StepSpec, ...], Field(max_length=MOST_STEPS, strict=False, description=_STEPS)] = ()
 
 
 class SearchOptions(HowToSearch):

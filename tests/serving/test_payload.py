@@ -34,6 +34,24 @@ def as_json(*images, **more) -> bytes:
     return json.dumps({"images": images, **more}).encode()
 
 
+def test_base64_is_read_in_pieces_as_in_one(monkeypatch):
+    monkeypatch.setattr(payload, "PIECE", 8)
+    for size in range(1, 30):
+        data = bytes(range(size))
+        uri = "data:;base64," + base64.b64encode(data).decode()
+        assert payload_of(as_json({"data": uri}), JSON).images[0].data == data
+    for text in ("AAAAAA==AAAA", "AAAAAAA=AAAAAAAA", "AAAAAAAAA"):
+        assert refused(as_json({"data": f"data:;base64,{text}"}), JSON).kind == "invalid"
+
+
+def test_many_options_are_refused_at_once():
+    """Each unknown one has an error of its own: of a million, the loop was busy for half a minute."""
+    options = {f"o{number}": 0 for number in range(33)}
+    problem = refused(as_json({"data": DATA}, options=options), JSON)
+    assert (problem.kind, problem.detail) == ("invalid", "#/options: wanted at most 32 options, got 33")
+    assert len(problem.errors) == 1
+
+
 @pytest.mark.parametrize("kind", ["image/jpeg", "image/png", "IMAGE/WEBP", "application/octet-stream; a=b"])
 def test_a_raw_body_is_one_image_and_its_options_stand_in_the_query(kind):
     query = "top=5&min_score=0.5&approximate=true&model=7&steps=a&steps=b&crop=1,2,3,4.5,relative"

@@ -252,6 +252,15 @@ def test_a_vector_that_cannot_be_is_refused(client, indexes):
     asked(client, {"vectors": [one], "options": {"index": "places"}}, "/v1/recognize", wanted=422)
 
 
+def test_an_answer_repeats_little_of_a_long_request(client):
+    names = "&".join(f"n{number}" for number in range(2000))
+    for url in (f"/v1/indexes/places/search?id=arch-0&{names}", f"/v1/indexes/places/search?id=a&steps={'x' * 14_000}"):
+        response = client.get(url)
+        assert response.status_code == 422
+        assert len(response.content) < 4000
+        assert len(response.json()["errors"]) in (1, 20)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_an_image_of_the_index_is_found_by_its_id_whatever_it_is(client, indexes, name):
     response = client.get("/v1/indexes/places/search?top=3&id=" + quoted(name))

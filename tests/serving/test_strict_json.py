@@ -69,9 +69,28 @@ def test_a_text_that_never_ends_costs_one_pass(piece):
         parse(b'["' + piece * 400_000, 32)
 
 
-def test_values_have_a_limit():
-    with pytest.raises(ProblemError, match="more than 1,000,000 values"):
-        parse(b"[" + b"1," * 1_000_001 + b"1]", 32)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[" + b"1," * 300_000 + b"1]", "more than 262,144 values"),
+        (b'""' * 600_000, "more than 1,048,576 quotes"),
+        (b'"' + b"\\\\" * 600_000 + b'"', "more than 1,000,000 escapes"),
+        (b"[]" + b"]" * 2_000_000, "closes what none has opened"),
+    ],
+)
+def test_what_takes_time_for_each_of_it_has_a_limit(text, said, monkeypatch):
+    monkeypatch.setattr(strict_json.json, "loads", None)
+    with pytest.raises(ProblemError, match=said):
+        parse(text, 32)
+
+
+def test_marks_are_found_wherever_the_pieces_end_in_which_they_are_looked_for(monkeypatch):
+    text = json.dumps([["[[[", {'\\"[': "\\"}], 1, "]", [[]]], indent=3).encode()
+    for piece in range(1, 9):
+        monkeypatch.setattr(strict_json, "PIECE", piece)
+        assert parse(text, 3) == json.loads(text)
+        with pytest.raises(ProblemError, match="deeper than 2"):
+            parse(text, 2)
 
 
 VALUES = st.recursive(
