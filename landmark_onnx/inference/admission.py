@@ -42,6 +42,8 @@ class Costs:
     def __init__(self) -> None:
         self._stages: dict[str, float] = {}
         self._decoding = 0.0
+        # Once: it reads files of the system, and each admission asks for the cost of all that waits.
+        self._decoders = decoders()
 
     def ran(self, stage: str, seconds: float) -> None:
         """An item took so long, as a share of its batch."""
@@ -54,7 +56,7 @@ class Costs:
     def of(self, stages: Iterable[Stage[Any, Any]], *, decoded: bool = True) -> float:
         """How long one more takes that needs these stages: of the device or, with `decoded`, of all decoders."""
         running = sum(self._stages.get(stage.name, 0.0) for stage in stages)
-        return max(running, self._decoding / decoders() if decoded else 0.0)
+        return max(running, self._decoding / self._decoders if decoded else 0.0)
 
 
 def _moved(mean: float | None, seconds: float) -> float:

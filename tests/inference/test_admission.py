@@ -40,6 +40,17 @@ def test_costs_are_moving_means_of_the_device_or_of_all_decoders(monkeypatch):
     assert costs.of([stage("one")], decoded=False) == pytest.approx(0.5)
 
 
+def test_the_system_is_asked_for_its_cores_once_and_not_by_each_admission(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "decoders", lambda: asked.append(1) or 2)
+    admission = Admission(QueueLimits(images=6, client_share=1), FairQueue(4))
+    admission.costs.decoded(0.5)
+    for _ in range(4):
+        admission.admit(InferenceRequest([stage()], "a", 60.0, None, "a.jpg"))
+    assert admission.retry_after() == 1
+    assert len(asked) == 1
+
+
 def test_one_client_gets_its_share_and_all_get_the_whole(admission):
     admission.costs.ran("model", 2.0)
     mine = [request() for _ in range(3)]
