@@ -93,12 +93,16 @@ class Admission:
         """Seconds until what is in is likely done."""
         return sum(self.cost(request) for request in self)
 
-    def admit(self, request: InferenceRequest) -> None:
-        """Let a request in, and number it. Raises: QueueFullError, ClientQueueFullError, TooLateError."""
-        self._check_room(request.client)
+    def admit(self, request: InferenceRequest, *, again: bool = False) -> None:
+        """Let a request in, and number it. again: it goes on with what was admitted before, and is not refused.
+
+        Raises: QueueFullError, ClientQueueFullError, TooLateError.
+        """
+        if not again:
+            self._check_room(request.client)
         cost = self.cost(request)
         charged = cost or UNKNOWN_COST
-        if request.timeout < math.inf:
+        if request.timeout < math.inf and not again:
             self._check_time(request, cost, self._queue.number(request.client, charged))
         request.number = self._queue.join(request.client, charged)
         self._open[request.future] = request

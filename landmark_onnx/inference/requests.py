@@ -17,7 +17,7 @@ P = TypeVar("P", contravariant=True)
 A = TypeVar("A", covariant=True)
 
 Place: TypeAlias = Literal["queue", "decode", "batch", "run", "answer"]
-Ending: TypeAlias = Literal["ok", "failed", "cancelled", "expired"]
+Ending: TypeAlias = Literal["ok", "failed", "cancelled", "expired", "refused"]
 
 
 class Stage(Protocol[P, A]):
@@ -116,6 +116,11 @@ class InferenceRequest:
     def deadline(self) -> float:
         """On the clock of `time.monotonic`."""
         return self.admitted + self.timeout
+
+    @property
+    def names(self) -> list[str]:
+        """Of its stages."""
+        return [stage.name for stage in self.stages]
 
     @property
     def complete(self) -> bool:

@@ -59,8 +59,8 @@ class Scheduler:
         self._open = Admission(limits, self._queue)
         self._memory = MemoryBudget(limits.decoded_bytes)
         self._draining = self._closed = False
-        steps = {"device": self._run_next, "deadlines": self._expire}
-        steps |= {f"decoder-{number}": self._decode_next for number in range(decoders())}
+        steps = {f"decoder-{number}": self._decode_next for number in range(decoders())}
+        steps |= {"device": self._run_next, "deadlines": self._expire}
         self._threads = [
             threading.Thread(target=_repeat, args=(step,), name=f"{NAME}-{name}", daemon=True)
             for name, step in steps.items()
@@ -93,27 +93,34 @@ class Scheduler:
         Raises: QueueFullError, ClientQueueFullError, TooLateError if the deadline can likely not be held, and
         SchedulerClosedError; the future: DeadlineError, SchedulerClosedError, and faults of our own as they are.
         """
-        pipelines = tuple(pipelines)
-        name = image_name(source) if name is None else name
+        pipelines, name = tuple(pipelines), image_name(source) if name is None else name
         picture = Picture(source, name, pipelines, reading or pipelines[0].reading, crop)
         request = InferenceRequest(pipelines, client, math.inf if timeout is None else timeout, picture, name)
         with self._changed:
             self._admit(request)
-            batch = max(pipeline.largest_batch for pipeline in pipelines)
-            self._queue.put(client, request.number, batch, request)
+            self._queue.put(client, request.number, max(each.largest_batch for each in pipelines), request)
         return request.future
 
     def submit_ready(
-        self, stage: Stage[P, A], item: P, *, client: str = "", timeout: float | None = None
+        self, stage: Stage[P, A], item: P, *, client: str = "", timeout: float | None = None, again: bool = False
     ) -> Future[A | Failure]:
-        """Have an item run that needs no decoding. Raises: as `submit`."""
+        """Have an item run that needs no decoding. Raises: as `submit`.
+
+        again: it goes on with something that was admitted and answered, and is refused for no want of room or time.
+        """
         seconds = math.inf if timeout is None else timeout
         request = InferenceRequest((stage,), client, seconds, None, stage.name, ready=True, place="batch")
         parts = request.parts([item])
         with self._changed:
-            self._admit(request)
+            self._admit(request, again=again)
             self._sort_in(parts)
         return request.future
+
+    def withdraw(self, future: Future[Any], ending: Ending) -> None:
+        """Let go of a request as `future.cancel()` does, where it is not its client who has left."""
+        if request := self._open.of(future):
+            self._end(request, ending)
+        future.cancel()
 
     @property
     def waiting(self) -> int:
@@ -140,9 +147,8 @@ class Scheduler:
             self._sooner.notify_all()
         atexit.unregister(self.close)
         end = time.monotonic() + (threading.TIMEOUT_MAX / 2 if timeout is None else timeout)
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, end - time.monotonic()))
+        for thread in {*self._threads} - {threading.current_thread()}:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take nothing new, answer what was admitted, and close; whether all of it was answered within the seconds."""
@@ -152,11 +158,11 @@ class Scheduler:
         self.close()
         return answered
 
-    def _admit(self, request: InferenceRequest) -> None:
+    def _admit(self, request: InferenceRequest, *, again: bool = False) -> None:
         """Raises: AdmissionError, SchedulerClosedError."""
         if self._closed or self._draining:
             raise SchedulerClosedError("the scheduler takes nothing new: it is closed, or about to be")
-        self._open.admit(request)
+        self._open.admit(request, again=again)
         request.future.add_done_callback(self._done)
         if request.deadline < self._soonest:
             self._sooner.notify()
@@ -192,8 +198,7 @@ class Scheduler:
             if request in self._open:
                 request.size, request.held = decoded.size, decoded.bytes
                 self._memory.add(request.held)
-                failures = enumerate(decoded.items)
-                request.answers |= {at: item for at, item in failures if isinstance(item, Failure)}
+                request.answers |= {at: item for at, item in enumerate(decoded.items) if isinstance(item, Failure)}
                 self._sort_in(parts)
         if request.complete:
             self._finish(request)
@@ -224,8 +229,7 @@ class Scheduler:
     def _run(self, parts: Sequence[StageItem]) -> None:
         stage, start = parts[0].stage, time.perf_counter()
         try:
-            answers = stage.run_batch([part.item for part in parts])
-            answered = list(zip(parts, answers, strict=True))
+            answered = list(zip(parts, stage.run_batch([part.item for part in parts]), strict=True))
         except Exception as error:  # a fault of ours: it costs those alone whom it meets
             if len(parts) == 1:
                 self._fail(parts[0].request, error)
@@ -264,8 +268,7 @@ class Scheduler:
                 if left <= 0:
                     break
                 self._sooner.wait(min(left, threading.TIMEOUT_MAX))
-            now = time.monotonic()
-            late = [] if self._closed else [request for request in self._open if request.deadline <= now]
+            late = [] if self._closed else [each for each in self._open if each.deadline <= time.monotonic()]
         for request in late:
             self._fail(request, DeadlineError(f"{request.name}: no answer within {request.timeout:g} s"), "expired")
         return not self._closed
@@ -280,8 +283,7 @@ class Scheduler:
             if not request.complete:
                 self._buckets.drop(lambda part: part.request is request)
             self._changed.notify_all()
-        names = [stage.name for stage in request.stages]
-        self._tell(lambda events: events.ended(names, ending, place, request.queue))
+        self._tell(lambda events: events.ended(request.names, ending, place, request.queue))
         return True
 
     def _tell(self, report: Callable[[SchedulerEvents], None]) -> None:

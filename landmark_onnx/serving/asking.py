@@ -20,7 +20,7 @@ from landmark_onnx.serving.payload import Payload, Upload, check_image, reading
 from landmark_onnx.serving.problems import ProblemError, invalid
 from landmark_onnx.serving.schema import RequestOptions
 from landmark_onnx.serving.service import Service
-from landmark_onnx.serving.waiting import answered
+from landmark_onnx.serving.waiting import answered, withdrawing
 from landmark_onnx.types import Image, ImageSource
 
 Chosen = TypeVar("Chosen", bound=RequestOptions)
@@ -83,20 +83,18 @@ async def ask(
     whole = {at: source for at, source in enumerate(sources) if not isinstance(source, ProblemError)}
     futures: list[concurrent.futures.Future[ImageOutcome]] = []
     try:
-        for at, source in whole.items():
-            region, name = _region(uploads[at]), _name(uploads[at])
-            futures.append(
-                service.scheduler.submit(
-                    source, pipelines, crop=region, name=name, client=client_of(request), timeout=timeout
+        with withdrawing(service.scheduler, futures):
+            for at, source in whole.items():
+                region, name = _region(uploads[at]), _name(uploads[at])
+                futures.append(
+                    service.scheduler.submit(
+                        source, pipelines, crop=region, name=name, client=client_of(request), timeout=timeout
+                    )
                 )
-            )
-        found = dict(zip(whole, await answered(request, futures), strict=True))
+            found = dict(zip(whole, await answered(request, futures), strict=True))
     except AdmissionError:
-        service.metrics.refused([pipeline.name for pipeline in pipelines], len(whole))
+        service.metrics.refused([pipeline.name for pipeline in pipelines], len(whole) - len(futures))
         raise
-    finally:
-        for future in futures:
-            future.cancel()
     note(request, queue_seconds=round(sum(outcome.queue for outcome in found.values()), 6))
     _count(service, pipelines, found.values())
     refused = {at: source for at, source in enumerate(sources) if isinstance(source, ProblemError)}

@@ -1,6 +1,7 @@
 """From the queries of a request to their neighbours: images, rows of an index, or vectors."""
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import logging
 import time
@@ -28,7 +29,7 @@ from landmark_onnx.serving.schema import RequestOptions
 from landmark_onnx.serving.schema_search import HowToSearch
 from landmark_onnx.serving.search_stage import SearchStage, Wanted
 from landmark_onnx.serving.service import Service
-from landmark_onnx.serving.waiting import answered
+from landmark_onnx.serving.waiting import answered, withdrawing
 from landmark_onnx.types import Float32
 
 STAGE = SearchStage()
@@ -123,20 +124,17 @@ async def hits_of(
     client = client_of(request)
     begun = time.monotonic()
     left = max(plan.deadline - begun, SOONEST)
-    futures = {}
-    try:
-        for query in queries:
-            if query.vector is not None:
-                wanted = Wanted(plan.snapshot, query.vector, plan.top, plan.approximate, plan.steps)
-                futures[query.image.position] = service.searches.submit_ready(
-                    STAGE, wanted, client=client, timeout=left
-                )
-        answers = await answered(request, list(futures.values())) if futures else []
-    finally:
-        for future in futures.values():
-            future.cancel()
+    found = [(query.image, query.vector) for query in queries if query.vector is not None]
+    # What a model has looked at has waited its turn: to refuse it now would throw that away.
+    again = any(image.answers() for image, _ in found)
+    futures: list[concurrent.futures.Future[Sequence[Hit] | Failure]] = []
+    with withdrawing(service.searches, futures):
+        for _, vector in found:
+            wanted = Wanted(plan.snapshot, vector, plan.top, plan.approximate, plan.steps)
+            futures.append(service.searches.submit_ready(STAGE, wanted, client=client, timeout=left, again=again))
+        answers = await answered(request, futures) if futures else []
     hits: dict[int, Sequence[Hit]] = {}
-    for position, answer in zip(futures, answers, strict=True):
+    for position, answer in zip((image.position for image, _ in found), answers, strict=True):
         if isinstance(answer, Failure):
             # It is not of the request's making, and may name folders or a server.
             logger.error("a search in index %s failed: %s", plan.snapshot.name, answer.error)

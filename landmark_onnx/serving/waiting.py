@@ -2,10 +2,15 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+
+from landmark_onnx.errors import AdmissionError, DeadlineError
+from landmark_onnx.inference.requests import Ending
+from landmark_onnx.inference.scheduler import Scheduler
 
 R = TypeVar("R")
 
@@ -13,8 +18,8 @@ R = TypeVar("R")
 async def answered(request: Request, futures: Sequence[concurrent.futures.Future[R]]) -> list[R]:
     """The result of each future, in their order; the request's body must have been read.
 
-    Raises: what the first future that fails has, at once; ClientDisconnect when the client hangs up. Whatever the
-    reason for leaving, futures without a result are cancelled.
+    Raises: what the first future that fails has, at once; ClientDisconnect when the client hangs up, which cancels
+    futures without a result.
     """
     results = asyncio.gather(*map(asyncio.wrap_future, futures))
     results.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio logs that nobody asked
@@ -27,10 +32,27 @@ async def answered(request: Request, futures: Sequence[concurrent.futures.Future
             raise ClientDisconnect
         return results.result()
     finally:
-        for future in futures:
-            future.cancel()
         results.cancel()
         leaving.cancel()
+
+
+@contextlib.contextmanager
+def withdrawing(scheduler: Scheduler, futures: Sequence[concurrent.futures.Future[Any]]) -> Iterator[None]:
+    """What ends this block early ends what was asked in it, too; the scheduler tells of each why."""
+    try:
+        yield
+    except BaseException as error:
+        for future in futures:
+            scheduler.withdraw(future, _ending(error))
+        raise
+
+
+def _ending(error: BaseException) -> Ending:
+    if isinstance(error, ClientDisconnect):
+        return "cancelled"
+    if isinstance(error, AdmissionError):
+        return "refused"
+    return "expired" if isinstance(error, DeadlineError) else "failed"
 
 
 async def _left(request: Request) -> None:

@@ -455,6 +455,34 @@ def test_limits_are_those_of_all_and_of_a_client(two_decoders):
         scheduler.submit_ready(stage, 1, client="c").result(PATIENCE)
 
 
+def test_what_goes_on_with_something_admitted_is_not_refused(two_decoders):
+    stage = Items()
+    with Scheduler(limits=QueueLimits(images=1)) as scheduler:
+        first = scheduler.submit_ready(stage, 1, client="a")
+        with pytest.raises(QueueFullError):
+            scheduler.submit_ready(stage, 2, client="a")
+        scheduler._open.costs.ran(stage.name, 100.0)
+        second = scheduler.submit_ready(stage, 2, client="a", timeout=PATIENCE, again=True)
+        stage.gate.opened.set()
+        assert [each.result(PATIENCE) for each in (first, second)] == [10, 5]
+
+
+def test_what_is_withdrawn_tells_why_and_once(scheduler, events):
+    stage = Items(room=1)
+    running = scheduler.submit_ready(stage, 1)
+    reached(stage.gate.entered)
+    waiting = scheduler.submit_ready(stage, 2)
+    for _ in range(2):
+        scheduler.withdraw(waiting, "refused")
+    assert waiting.cancelled()
+    stage.gate.opened.set()
+    assert running.result(PATIENCE) == 10
+    scheduler.withdraw(running, "refused")
+    until(lambda: nothing_is_left(scheduler))
+    assert events.ends == [("refused", "batch"), ("ok", "answer")]
+    assert stage.batches == [[1]]
+
+
 def test_what_an_image_takes_is_learnt(scheduler):
     pipeline = make(FakeSession())
     assert scheduler.seconds_for([pipeline]) == 0

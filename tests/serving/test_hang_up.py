@@ -186,7 +186,7 @@ def test_a_request_with_more_images_than_there_is_room_for_leaves_none_behind(qu
         assert (response.status_code, response.json()["type"]) == (status, f"urn:x-landmark-onnx:{kind}")
         assert int(response.headers["retry-after"]) == response.json()["retry_after"] >= 1
         assert service.scheduler.waiting == 1
-        assert {outcome for outcome, _ in heard.ends} == {"cancelled"}
+        assert {outcome for outcome, _ in heard.ends} == {"refused"}  # nobody has left
 
 
 def test_a_deadline_that_passes_is_a_timeout(models):

@@ -18,6 +18,8 @@ from hosted import Client
 from landmark_onnx.embedding.feature_folder import Batch
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.images.contact_sheet import write_image
+from landmark_onnx.inference.admission import QueueLimits
+from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx.model import Classifier, Retriever
 from landmark_onnx.recognition.recognizer import FramingDetector, Recognizer, Voter
 from landmark_onnx.recognition.rules import Rule
@@ -238,6 +240,16 @@ def test_vectors_are_searched_for_as_they_are(client, indexes):
     wanted = index.answer(Queries(["", "", ""], ["", "", ""], np.asarray(index.vectors[:3])), 4)
     assert told(got) == [[(hit.rank, hit.id, hit.score) for hit in answer.hits] for answer in wanted]
     assert [result["position"] for result in got["results"]] == [0, 1, 2]
+
+
+def test_a_queue_that_is_full_refuses_no_search_whose_image_was_looked_at(service, client, place):
+    """Under load it always is: of what was embedded, most was thrown away."""
+    with Scheduler(limits=QueueLimits(images=0)) as full:
+        crowded = Client(dataclasses.replace(service, searches=full))
+        posted(crowded, "/v1/search", [photo(place, 1)], index="places")
+        posted(crowded, "/v1/recognize", [photo(place, 1)], index="places")
+        response = crowded.get("/v1/indexes/places/search?id=arch-0")
+        assert (response.status_code, response.json()["type"]) == (503, "urn:x-landmark-onnx:queue-full")
 
 
 def test_a_vector_that_cannot_be_is_refused(client, indexes):

@@ -1,12 +1,14 @@
 """A request that waits for its images, and a client that leaves."""
 
 import asyncio
+import types
 from concurrent.futures import Future
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from landmark_onnx.serving.waiting import answered
+from landmark_onnx.errors import DeadlineError, TooLateError
+from landmark_onnx.serving.waiting import answered, withdrawing
 
 
 def request_of(*messages):
@@ -43,12 +45,36 @@ def test_a_client_that_leaves_cancels_what_has_no_result():
     assert done.result() == 1
 
 
-def test_the_first_that_fails_ends_it_and_cancels_the_others():
+def test_the_first_that_fails_ends_it():
     failed, open_ = Future(), Future()
     failed.set_exception(ValueError("no"))
     with pytest.raises(ValueError, match="no"):
         asyncio.run(answered(request_of(), [open_, failed]))
-    assert open_.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("error", "ending"),
+    [
+        (ClientDisconnect(), "cancelled"),
+        (TooLateError("no", limit=1, retry_after=1), "refused"),
+        (DeadlineError("no"), "expired"),
+        (ValueError("no"), "failed"),
+        (asyncio.CancelledError(), "failed"),
+    ],
+)
+def test_what_ends_a_request_early_is_told_of_all_that_it_asked(error, ending):
+    told = []
+    scheduler = types.SimpleNamespace(withdraw=lambda future, why: told.append((future, why)))
+    futures = []
+
+    def ask():
+        with withdrawing(scheduler, futures):
+            futures.extend([Future(), Future()])
+            raise error
+
+    with pytest.raises(type(error)):
+        ask()
+    assert told == [(future, ending) for future in futures]
 
 
 def test_who_is_cancelled_cancels_the_futures():
