@@ -41,14 +41,15 @@ def update_features(
     progress = progress or EmbedProgress()
     with writing(folder), alone(folder):
         finish_swap(folder)
-        there = (folder / FILE).exists()
-        place = workplace(folder) if there else folder
+        before = _checked(folder, request) if (folder / FILE).exists() else None
+        place = workplace(folder) if before else folder
         plan = write_plan(place, items, request.shard_size, progress.on_found, part=request.part)
         wanted = request.manifest(plan)
-        before = _checked(folder, wanted) if there else wanted
-        if before.inputs == wanted.inputs and not before.complete:
+        if before:
+            _check_names(folder, range(before.shards, wanted.shards))
+        if before is None or (before.inputs == wanted.inputs and not before.complete):
             features = embed_plan(plan, wanted, folder, work, progress=progress)
-            if not there:
+            if before is None:
                 return features
         else:
             progress.on_duplicates(plan.duplicates)
@@ -56,10 +57,18 @@ def update_features(
             return _updated(folder, plan, wanted, Matcher(plan, wanted.base, known, progress), request, work)
 
 
-def _checked(folder: Path, wanted: FeatureManifest) -> FeatureManifest:
+def _checked(folder: Path, request: FeatureRequest) -> FeatureManifest:
     """The folder's manifest. Raises: FeatureError if its rows are not to be mixed with those that are wanted."""
     before = read_manifest(folder)
-    if differences := before.differences(dataclasses.replace(wanted, inputs=before.inputs)):
+    wanted = dataclasses.replace(
+        before,
+        models=tuple(request.models),
+        dtype=request.dtype,
+        damaged=request.damaged,
+        shard_size=request.shard_size,
+        part=request.part,
+    )
+    if differences := before.differences(wanted):
         raise FeatureError(
             f"{folder}: cannot be updated, its vectors are others: {'; '.join(differences)}. "
             "Name another folder, or embed all images again with --restart"
@@ -69,11 +78,15 @@ def _checked(folder: Path, wanted: FeatureManifest) -> FeatureManifest:
             f"{folder}: cannot be updated: it was made before embed wrote down what its images were. Embed all of them "
             "again with --restart, or name another folder"
         )
-    for number in range(before.shards, wanted.shards):
+    return before
+
+
+def _check_names(folder: Path, numbers: Iterable[int]) -> None:
+    """Raises: FeatureError if new shards of these numbers would take the place of a file of somebody else."""
+    for number in numbers:
         path = shard_path(folder, number)
         if path.exists() and not is_shard(path):
             raise FeatureError(f"{path}: is no shard of these features, and would be replaced; name another folder")
-    return before
 
 
 def _updated(

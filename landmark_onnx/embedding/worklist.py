@@ -25,7 +25,7 @@ FILE = ".inputs.parquet"
 
 _SHARD_SIZE = b"shard_size"
 _GROUP = 1 << 12
-"""About the rows of a group of the file: what it says of each, 8 kB, stays in memory until the last one is written."""
+"""About the rows of a group of the file: what it says of a group stays in memory until the last one is written."""
 
 _Row: TypeAlias = tuple[str, str, bytes, int, int, str, int]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fakes
 from landmark_onnx import Retriever
-from landmark_onnx.embedding import join_features, swap
+from landmark_onnx.embedding import join_features, swap, update_features
 from landmark_onnx.embedding.feature_folder import Batch, open_features, write_features
 from landmark_onnx.embedding.identity import identify
 from landmark_onnx.embedding.job import embed, here
@@ -178,6 +178,27 @@ def test_a_join_that_was_stopped_goes_on(part, tmp_path, monkeypatch):
             open_features(target)
     join_features(parts, target)
     assert contents(target) == whole
+
+
+def test_parts_that_are_updated_join_to_what_one_run_makes_now(part, tmp_path, made, monkeypatch):
+    folder, work, request = made
+    shutil.copytree(folder / "photos", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    parts = [part(number, 3) for number in (1, 2, 3)]
+    for number in (0, 12, 35, 99):
+        write_image(Path(f"photos/{number}.png"), fakes.photo(64, 64, seed=200 + number))
+    Path("photos/7.png").unlink()
+    Path("photos/8.png").rename("photos/00.png")
+    with pytest.raises(FeatureError, match=r"of another job than .*: other images or ids"):
+        join_features([update(parts[0], request, 1, work), *parts[1:]], tmp_path / "joined")
+    parts = [update(path, request, number, work) for number, path in enumerate(parts, start=1)]
+    assert contents(join_features(parts, tmp_path / "joined").folder) == contents(part(0, 0))
+
+
+def update(folder: Path, request: FeatureRequest, number: int, work) -> Path:
+    """Part `number` of 3, of the photos as they are now."""
+    wanted = dataclasses.replace(request, part=ListPart(number, 3))
+    return update_features(list_items(["photos"]), wanted, folder, work).folder
 
 
 def test_vectors_that_were_there_before_are_no_part(tmp_path, made):

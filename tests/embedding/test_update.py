@@ -391,6 +391,7 @@ def test_another_model_or_form_is_refused_with_the_remedy(updates, wanted):
         with pytest.raises(FeatureError, match=f"cannot be updated, its vectors are others: .*{words}.*--restart"):
             updates.update(**change)
     assert contents("features") == before
+    assert not Path("features/.update").exists()
 
 
 def test_a_folder_that_does_not_say_what_its_images_were_is_refused(photos, retriever, wanted, monkeypatch):
