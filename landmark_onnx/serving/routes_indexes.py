@@ -58,7 +58,9 @@ def router(service: Service) -> APIRouter:
     @routes.get("/{name}/search", **_SEARCH)
     async def search(request: Request, name: str, options: Annotated[ByIdOptions, Query()]) -> Response:
         plan, wanted = plan_of(service, request, name, options), exact_id(request)
-        headers = {"ETag": _etag(plan, wanted), "Cache-Control": "private, no-cache"} if plan.snapshot.digest else {}
+        headers = (
+            {"ETag": _etag(service, plan, wanted), "Cache-Control": "private, no-cache"} if plan.snapshot.digest else {}
+        )
         if headers and headers["ETag"] in _known(request):
             return Response(status_code=304, headers=headers)
         query = await asyncio.to_thread(stored_query, plan.snapshot, wanted)
@@ -70,8 +72,9 @@ def router(service: Service) -> APIRouter:
     async def image(request: Request, name: str, options: Annotated[PictureOptions, Query()]) -> Response:
         if options.side not in SIDES:
             raise ProblemError("invalid", f"side: wanted {' or '.join(map(str, SIDES))}, got {options.side}")
-        note(request, index=name)
-        picture = await _picture(pictures, chosen(service, name), exact_id(request), options.side)
+        snapshot = chosen(service, name)
+        note(request, index=snapshot.name)
+        picture = await _picture(pictures, snapshot, exact_id(request), options.side)
         headers = {"Cache-Control": f"private, max-age={PICTURE_SECONDS}"}
         return Response(picture, media_type="image/jpeg", headers=headers)
 
@@ -103,10 +106,11 @@ async def _picture(pictures: Pictures, snapshot: Snapshot, name: str, side: int)
     return made
 
 
-def _etag(plan: SearchPlan, wanted: str) -> str:
+def _etag(service: Service, plan: SearchPlan, wanted: str) -> str:
     """Weak: the seconds that an answer tells are others each time."""
-    snapshot = plan.snapshot
-    text = repr((snapshot.digest, snapshot.labelled, wanted, plan.top, plan.approximate, plan.steps))
+    snapshot, said = plan.snapshot, service.recognition
+    labels = snapshot.labels_name, snapshot.labelled, said.neighbours, said.neighbour_weight
+    text = repr((snapshot.digest, labels, wanted, plan.top, plan.approximate, plan.steps))
     return f'W/"{hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]}"'
 
 

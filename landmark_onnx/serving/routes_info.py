@@ -1,5 +1,6 @@
 """What a service says of itself: whether it lives and is ready, what it has, its metrics, its description."""
 
+import asyncio
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request, Response
@@ -29,7 +30,8 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/openapi.json", summary="This description", responses=problems())
     async def openapi(request: Request) -> JSONResponse:
-        return JSONResponse(request.app.openapi())
+        # Made when it is first asked for, which takes half a second.
+        return JSONResponse(await asyncio.to_thread(request.app.openapi))
 
     @routes.get(
         "/v1/info",

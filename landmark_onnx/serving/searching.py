@@ -106,8 +106,9 @@ async def queries_of(
     if sent:
         part = dataclasses.replace(payload, images=tuple(_of_index(payload.images[at], plan) for at in sent))
         images = await ask(service, request, part, options, pipelines)
-        for at, image in zip(sent, images, strict=True):
-            found[at] = _seen(dataclasses.replace(image, position=at), plan.snapshot.ensemble)
+        numbered = [dataclasses.replace(image, position=at) for at, image in zip(sent, images, strict=True)]
+        # Whitening takes milliseconds for each.
+        found |= zip(sent, await asyncio.to_thread(_seen, numbered, plan.snapshot.ensemble), strict=True)
     for at, upload in enumerate(payload.images):
         if at not in found:
             found[at] = await asyncio.to_thread(_stored, service, at, upload, plan.snapshot)
@@ -182,7 +183,11 @@ def _alike(one: Ensemble, other: Ensemble) -> bool:
     return one.members == other.members and files[0] == files[1]
 
 
-def _seen(image: AnsweredImage, ensemble: Ensemble) -> SearchQuery:
+def _seen(images: Sequence[AnsweredImage], ensemble: Ensemble) -> list[SearchQuery]:
+    return [_embedded(image, ensemble) for image in images]
+
+
+def _embedded(image: AnsweredImage, ensemble: Ensemble) -> SearchQuery:
     try:
         answers = image.answers()
     except ProblemError:
@@ -210,7 +215,8 @@ def _checked_vector(given: object, dim: int, position: int) -> Float32:
     if not isinstance(given, list) or len(given) != dim or any(type(value) not in (int, float) for value in given):
         raise _wrong(place, f"wanted a list of {dim} numbers")
     vector = np.array(given, np.float64)
-    length = float(np.sqrt((vector * vector).sum()))
+    with np.errstate(over="ignore"):
+        length = float(np.sqrt((vector * vector).sum()))
     if not abs(length - 1) <= UNIT:  # so written, NaN is refused too
         raise _wrong(place, f"wanted a vector of length 1, got {length:.6g}")
     return vector.astype(np.float32)

@@ -1,5 +1,7 @@
 """What a service says of itself, and its page."""
 
+import threading
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -61,6 +63,13 @@ def test_what_is_served_is_said_without_a_path(models, tmp_path):
     assert info["queue"] == {"images": 0, "seconds": 0}
     assert info["key_required"] is True
     assert str(models[0].session.path.parent) not in answer.text
+
+
+def test_the_description_is_not_made_on_the_loop(service):
+    client, threads = Client(service), []
+    client.app.openapi = lambda: threads.append(threading.current_thread()) or {}
+    assert client.get("/openapi.json").json() == {}
+    assert threads != [threading.main_thread()]
 
 
 def test_what_was_answered_is_counted(models):

@@ -19,6 +19,7 @@ import hosted
 from hosted import PNG, png
 from landmark_onnx.model import Retriever
 from landmark_onnx.store.catalogue import exported_path
+from serving_client import until
 
 PATIENCE = 60.0
 PHOTO = fakes.photo(90, 120)
@@ -122,13 +123,18 @@ def test_a_key_is_asked_for_wherever_there_is_one(tmp_path, run):
     assert done.code == 0
     key, line = done.out.splitlines()
     assert hashlib.sha256(key.encode()).hexdigest() in line
-    (tmp_path / "keys.toml").write_text(line + "\n")
+    (tmp_path / "keys.toml").write_text("# nobody yet\n")
     fakes.make_retrieval(exported_path(fakes.RETRIEVAL))
     arguments = ("-m", fakes.RETRIEVAL, "--key-file", tmp_path / "keys.toml", "--provider", "cpu")
-    with serving(*arguments) as (_, address), httpx.Client(base_url=address) as client:
+    mine = {"Authorization": f"Bearer {key}"}
+    with serving(*arguments) as (child, address), httpx.Client(base_url=address) as client:
         assert client.get("/healthz").status_code == 200
+        assert client.get("/v1/info", headers=mine).status_code == 401
+        (tmp_path / "keys.toml").write_text(line + "\n")
+        child.send_signal(signal.SIGHUP)
+        until(lambda: client.get("/v1/info", headers=mine).status_code == 200)
         assert client.get("/v1/info").status_code == 401
-        info = client.get("/v1/info", headers={"Authorization": f"Bearer {key}"}).json()
+        info = client.get("/v1/info", headers=mine).json()
     assert (info["key_required"], info["may"]) == (True, ["read"])
 
 

@@ -64,9 +64,11 @@ def serve_models(
     binding = listening.binding()
     bound(binding).close()  # a port that is taken is told before models are loaded
     with Reporter(quiet=quiet) as report:
-        service = served.start(ServingLoader(engine, reading, report), rules.limits, key_required=bool(rules.keys))
+        service = served.start(
+            ServingLoader(engine, reading, report), rules.limits, key_required=rules.keys is not None
+        )
     with contextlib.closing(service):
-        if rules.keys:
+        if rules.keys is not None:  # a file may have none yet
             service.lifecycle.on_hangup.append(rules.keys.reload)
         app, log = build_app(service, page=listening.page), ServiceLog(listening.log.value)
         raise typer.Exit(serve(Guard(app, rules, service.lifecycle, log, service.metrics), binding))
