@@ -68,10 +68,16 @@ _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)  # libjpeg, too, ski
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
+MOST_SEGMENTS = 10_000
+"""Of a JPEG: each costs time and, empty, four bytes. Profiles and previews take some hundreds."""
+
+
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """(marker, offset of the segment's length field) of each segment before the scan."""
+    """(marker, offset of the segment's length field) of each segment before the scan, at most MOST_SEGMENTS."""
     at = 2
-    while found := _JPEG_MARKER.search(data, at):
+    for _ in range(MOST_SEGMENTS):
+        if not (found := _JPEG_MARKER.search(data, at)):
+            return
         marker, at = found[1][0], found.end()
         if marker == 0xDA or at + 2 > len(data):
             return

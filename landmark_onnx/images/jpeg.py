@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from landmark_onnx.images.headers import JPEG_FRAMES, jpeg_segments
+from landmark_onnx.images.headers import JPEG_FRAMES, MOST_SEGMENTS, jpeg_segments
 
 END = b"\xff\xd9"
 _START = b"\xff\xd8"
@@ -56,13 +56,18 @@ def judge(data: bytes) -> Verdict:
 
 
 def has_more_scans(data: bytes, most: int) -> bool:
-    """Whether a JPEG has more than so many scans: each costs a pass over all coefficients, however few bytes it has."""
+    """Whether a JPEG has more than so many scans: each costs a pass over all coefficients, however few bytes it has.
+
+    One of more than MOST_SEGMENTS counts as such: it takes as long.
+    """
     if data.count(bytes((0xFF, _SCAN))) <= most:
         return False
     found = 0
     with contextlib.suppress(struct.error):
-        for marker, _ in _markers(data, len(_START)):
+        for seen, (marker, _) in enumerate(_markers(data, len(_START)), 1):
             found += marker == _SCAN
+            if seen > MOST_SEGMENTS:
+                return True
             if found > most or marker == END[1]:
                 break
     return found > most
@@ -200,8 +205,13 @@ def _scans(data: bytes, at: int) -> Iterator[tuple[set[int], int, int, int]]:
 
 
 def _markers(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """(marker, offset of what follows it) from an offset after the frame header on, entropy-coded data passed over."""
-    while found := _MARKER.search(data, at):
+    """(marker, offset of what follows it) from an offset after the frame header on, entropy-coded data passed over.
+
+    One more than MOST_SEGMENTS of them at most.
+    """
+    for _ in range(MOST_SEGMENTS + 1):
+        if not (found := _MARKER.search(data, at)):
+            return
         marker, at = found[0][1], found.end()
         yield marker, at
         if marker not in _ALONE:

@@ -19,6 +19,7 @@ from encoded import PICTURE, encode, encoded, jpeg_with_exif
 from fakes import photo
 from landmark_onnx.errors import ImageError
 from landmark_onnx.images.decode import ReadOptions, read_image
+from landmark_onnx.images.headers import MOST_SEGMENTS, jpeg_segments
 from landmark_onnx.images.jpeg import has_more_scans, judge
 from landmark_onnx.images.stderr_capture import overheard
 
@@ -320,6 +321,18 @@ def test_scans_are_counted_where_they_are_and_nowhere_else():
     bomb = progressive[:last] + progressive[last:-2] * 200 + END
     assert has_more_scans(bomb, 100)
     assert not has_more_scans(bomb, 209)
+
+
+def test_segments_that_would_take_longer_than_the_picture_are_not_counted():
+    """Four bytes each: of 32 MB of them, three passes took ten seconds."""
+    whole, empty = encoded()["jpeg"], b"\xff\xe1\x00\x02"
+    some, many = (whole[:2] + empty * count + whole[2:] for count in (9000, 11_000))
+    assert read_image(some).shape == read_image(whole).shape
+    with pytest.raises(ImageError, match="header cannot be read"):
+        read_image(many)
+    assert len(list(jpeg_segments(many))) == MOST_SEGMENTS
+    hidden = many + b"\xff\xda\x00\x02" * 200
+    assert has_more_scans(hidden, 100)
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,12 @@ def serve_models(
     if served.is_empty:
         raise typer.BadParameter(f"nothing to serve: name a model or an index, as in {EXAMPLE}")
     rules = access.rules(listening, bounds.limits(reading))
-    binding = listening.binding()
-    bound(binding).close()  # a port that is taken is told before models are loaded
+    bound(binding := listening.binding()).close()  # a port that is taken is told before models are loaded
+    locked = rules.keys is not None  # by a file that may have no key yet, too
     with Reporter(quiet=quiet) as report:
-        service = served.start(
-            ServingLoader(engine, reading, report), rules.limits, key_required=rules.keys is not None
-        )
+        service = served.start(ServingLoader(engine, reading, report), rules.limits, key_required=locked)
     with contextlib.closing(service):
-        if rules.keys is not None:  # a file may have none yet
+        if rules.keys is not None:
             service.lifecycle.on_hangup.append(rules.keys.reload)
         app, log = build_app(service, page=listening.page), ServiceLog(listening.log.value)
         raise typer.Exit(serve(Guard(app, rules, service.lifecycle, log, service.metrics), binding))
