@@ -1,5 +1,6 @@
 """Images that an index has, in place of those that are sent."""
 
+import dataclasses
 import logging
 
 from landmark_onnx.errors import ImageError
@@ -26,8 +27,31 @@ def chosen(service: Service, name: str | None) -> Snapshot:
     return live.current
 
 
-def indexed_image(service: Service, name: str, index: str | None) -> str | bytes:
-    """The image with an id, as `read_image` takes it: a path, or the bytes of a tar's member.
+@dataclasses.dataclass(frozen=True, slots=True)
+class IndexedMember:
+    """An image in a tar, as an open file that is read when its decoder has its turn: until then it takes no memory."""
+
+    index: str
+    path: str
+    member: str
+
+    def read(self, size: int = -1, /) -> bytes:
+        """All of it. Raises: OSError, which names no path."""
+        try:
+            data = located(self.path, self.member)
+        except ImageError as error:
+            logger.warning("an image of index %s cannot be read: %s", self.index, error)
+            raise OSError("its file is not what it was") from error
+        assert isinstance(data, bytes), "it is a member"
+        return data
+
+    def seekable(self) -> bool:
+        """Whether it may have been read already."""
+        return False
+
+
+def indexed_image(service: Service, name: str, index: str | None) -> str | IndexedMember:
+    """The image with an id, as `read_image` takes it: a path, or a tar's member.
 
     index: None for the only one. Raises: ProblemError, which names no path, if there is no such image any more.
     """
@@ -38,8 +62,5 @@ def indexed_image(service: Service, name: str, index: str | None) -> str | bytes
     place = locate(row.source, service.moved)
     if place is None:
         raise ProblemError("not-found", "the file of this image is not where it was")
-    try:
-        return located(*place)
-    except ImageError as error:
-        logger.warning("an image of index %s cannot be read: %s", snapshot.name, error)
-        raise ProblemError("not-found", "the file of this image cannot be read any more") from error
+    path, member = place
+    return IndexedMember(snapshot.name, path, member) if member else path

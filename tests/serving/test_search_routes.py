@@ -4,6 +4,8 @@ import base64
 import dataclasses
 import io
 import json
+import sys
+import tarfile
 import threading
 from urllib.parse import quote
 
@@ -29,6 +31,7 @@ from landmark_onnx.search.hnsw import GraphOptions
 from landmark_onnx.search.qdrant_place import Place
 from landmark_onnx.search.queries import Queries, embedded
 from landmark_onnx.search.rerank.chain import parse_steps
+from landmark_onnx.serving.indexed import indexed_image
 from landmark_onnx.serving.live_index import LabelSource, LiveIndex
 from landmark_onnx.serving.schema_info import Information
 from landmark_onnx.serving.service import RecognitionRules
@@ -507,6 +510,26 @@ def test_a_file_that_is_gone_is_not_found_and_not_named_until_it_is_known_where_
     finally:
         photo(tmp_path, 0).rename(photo(place, 0))
     assert problem["detail"] == "the file of this image is not where it was"
+
+
+def test_a_member_of_a_tar_is_read_when_it_is_decoded(place, models, tmp_path):
+    """Of many requests for large ones, what waits is in no memory."""
+    tar, data = tmp_path / "t.tar", photo(place, 0).read_bytes()
+    with tarfile.open(tar, "w") as opened:
+        opened.add(photo(place, 0), "sub/a.png")
+    ids, vector = ["there", "gone"], models["a"](fakes.photo()).vector
+    sources = [f"{tar}:sub/a.png", f"{tar}:sub/b.png"]
+    vectors = {models["a"].card.name: np.stack([vector, vector])}
+    writer.build(place / "tars", Ensemble((Member(identify(models["a"])),)), [Batch(ids, sources, vectors)])
+    live = LiveIndex("tars", place / "tars")
+    with hosted.service_of([models["a"]], indexes={"tars": live}) as service:
+        source = indexed_image(service, "there", None)
+        assert (source.read(), sys.getsizeof(source) < len(data)) == (data, True)
+        found = asked(Client(service), {"images": [{"id": name} for name in ids]}, "/v1/embed")["results"]
+    assert found[0]["size"] == [90, 70]
+    problem = found[1]["problem"]
+    assert (problem["status"], problem["detail"]) == (422, "the image: cannot be read: its file is not what it was")
+    assert str(tmp_path) not in json.dumps(found)
 
 
 # --- Facts and pictures ---
