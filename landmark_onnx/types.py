@@ -12,6 +12,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Int64: TypeAlias = npt.NDArray[np.int64]
+UInt8: TypeAlias = npt.NDArray[np.uint8]
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 """(H, W, 3) uint8, BGR, as OpenCV decodes it."""

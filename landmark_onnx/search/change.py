@@ -29,12 +29,16 @@ _WRITTEN = re.compile(rf"{re.escape(FILE)}|{re.escape(PENDING)}|{OURS.pattern}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """before: the state at its beginning, None where none can be read. generation, graph: to name new files by."""
+    """before: the state at its beginning, None where none can be read. generation, graph, codes: to name new files by.
+
+    graph: without the suffixes.
+    """
 
     folder: Path
     before: IndexManifest | None
     generation: int
     graph: str
+    codes: str
 
     @property
     def manifest(self) -> IndexManifest:
@@ -105,11 +109,12 @@ def _begun(folder: Path, also: Collection[str], *, build: bool) -> Change:
     taken = {path.name for path in folder.iterdir()}
     first = before.generation + 1 if before else 1
     generation = next(number for number in itertools.count(first) if taken.isdisjoint(column_files(number)))
-    graph = f"graph-{secrets.token_hex(8)}"
-    new = (*column_files(generation), f"{graph}.faiss", f"{graph}.positions", *(set(also) - taken))
+    token = secrets.token_hex(8)
+    graph, codes = f"graph-{token}", f"codes-{token}.sq8"
+    new = (*column_files(generation), f"{graph}.faiss", f"{graph}.positions", codes, *(set(also) - taken))
     with atomic_write(folder / PENDING) as file:
         file.write(json.dumps(sorted({*_pending(folder), *known_names(folder), *new})).encode())
-    return Change(folder, before, generation, graph)
+    return Change(folder, before, generation, graph, codes)
 
 
 @contextlib.contextmanager

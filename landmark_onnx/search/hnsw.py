@@ -17,13 +17,13 @@ from landmark_onnx.search.contents import EMPTY, Appended, Contents, check_conte
 from landmark_onnx.search.exact import SPARE, asking_faiss, check_queries, load_faiss, rescore, search_exact
 from landmark_onnx.search.manifest import GraphFile, IndexManifest
 from landmark_onnx.search.neighbours import Neighbours
+from landmark_onnx.search.recall import AT, SAMPLE, recall
 from landmark_onnx.types import Float32, Int64
 
 ROWS_AT_ONCE = 16_384
 BYTES_AT_ONCE = 1 << 20
 DEAD_SHARE = 0.25
 """Of the nodes: from here on the graph is rebuilt."""
-SAMPLE, AT = 200, 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,17 +127,8 @@ def _with_graph(folder: Path, manifest: IndexManifest, hnsw: Any, positions: Int
         graph.positions: write_whole(folder / graph.positions, positions.astype("<i8").tobytes()),
     }
     written = dataclasses.replace(manifest, files={**manifest.files, **contents}, graph=graph)
-    recall = _recall(GraphSearch(folder, written, vectors))
-    return dataclasses.replace(written, graph=dataclasses.replace(graph, recall=recall))
-
-
-def _recall(search: GraphSearch) -> float:
-    """Share of the exact neighbours of a sample of rows, each among its own, that the graph finds."""
-    rows = np.random.default_rng(0).choice(len(search.vectors), search.graph.sample, replace=False)
-    queries = np.ascontiguousarray(search.vectors[np.sort(rows)])
-    exact = search_exact(search.vectors, queries, search.graph.at).positions
-    found = search.search(queries, search.graph.at).positions
-    return float(np.mean([np.isin(*pair).mean() for pair in zip(exact, found, strict=True)]))
+    found = recall(vectors, GraphSearch(folder, written, vectors).search)
+    return dataclasses.replace(written, graph=dataclasses.replace(graph, recall=found))
 
 
 def _read(folder: Path, manifest: IndexManifest) -> tuple[Any, Int64]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search.answers import Answer, answers
 from landmark_onnx.search.change import check_sizes
+from landmark_onnx.search.codes import CodesSearch
 from landmark_onnx.search.columns import mapped
 from landmark_onnx.search.contents import check_contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
@@ -72,10 +73,10 @@ class Index:
     def search(self, queries: Float32, top: int, *, approximate: bool = False) -> Neighbours:
         """The K = min(top, N) nearest rows to each of (Q, D) float32 queries of norm 1; as `search_exact`.
 
-        approximate: by the graph, which may miss some. Raises: SearchError, also if there is no graph.
+        approximate: by the graph or the compressed rows, which may miss some. Raises: SearchError, also without them.
         """
         if approximate:
-            return self._graph.search(queries, top)
+            return self._approximate.search(queries, top)
         return search_exact(self.vectors, queries, top)
 
     def answer(
@@ -95,14 +96,16 @@ class Index:
 
     def load(self) -> None:
         """Read the approximate index now, if there is one: else the first search by it does. Raises: SearchError."""
-        if self.manifest.graph:
-            assert self._graph
+        if self.manifest.approximate:
+            assert self._approximate
 
     def check(self, *, steps: "Sequence[Step]" = (), approximate: bool = False) -> None:
-        """Raises: SearchError if that needs a graph, and there is none; MissingExtraError without FAISS."""
+        """Raises: SearchError if that needs an approximate index that is not there; MissingExtraError without FAISS."""
         load_faiss()
-        if approximate and self.manifest.graph is None:
-            raise SearchError(f"{self.folder}: no approximate index; build one: index build --approximate")
+        if approximate and self.manifest.approximate is None:
+            raise SearchError(
+                f"{self.folder}: no approximate index; build one: index build --approximate, or --compress sq8"
+            )
 
     def verify(self, on_done: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Read every byte that counts. on_done: of bytes read, and of all.
@@ -116,16 +119,16 @@ class Index:
 
     def describe(self) -> str:
         """What there is, in a line."""
-        graph = self.manifest.graph
+        approximate = self.manifest.approximate
         text = f"{len(self):,} rows of {self.ensemble.describe()}"
-        return f"{text}; {graph.describe()}" if graph else text
+        return f"{text}; {approximate.describe()}" if approximate else text
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
-        graph = self.manifest.graph
+        approximate = self.manifest.approximate
         size = sum((self.folder / name).stat().st_size for name in self.manifest.names)
         facts = {"index": str(self.folder), "rows": len(self), "bytes": size, **self.ensemble.facts()}
-        return {**facts, "approximate": graph.describe() if graph else None}
+        return {**facts, "approximate": approximate.describe() if approximate else None}
 
     def _chain(self, steps: "tuple[Step, ...]") -> "Chain":
         """What the last steps have made of the database is kept for the queries that come next."""
@@ -137,8 +140,10 @@ class Index:
         return last[1]
 
     @functools.cached_property
-    def _graph(self) -> GraphSearch:
+    def _approximate(self) -> GraphSearch | CodesSearch:
         self.check(approximate=True)
+        if self.manifest.codes:
+            return CodesSearch(self.folder, self.manifest)
         return GraphSearch(self.folder, self.manifest, self.vectors)
 
     def _texts(self, column: str) -> Texts:

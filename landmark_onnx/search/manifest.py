@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files.documents import read_json
@@ -24,7 +24,7 @@ FORMAT = 2
 COLUMNS = ("ids", "sources")
 OURS = re.compile(
     r"vectors-[0-9]+\.f32|(ids|sources)-[0-9]+\.(ends|text)|whitening-[0-9a-f]{16}\.npz"
-    r"|graph-[0-9a-f]{16}\.(faiss|positions)"
+    r"|graph-[0-9a-f]{16}\.(faiss|positions)|codes-[0-9a-f]{16}\.sq8"
 )
 """The names of the files beside the manifest."""
 
@@ -57,14 +57,36 @@ class GraphFile:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CodesFile:
+    """The compressed rows beside. file: (2, D) float32, the ranges of the dimensions, then (N, D) bytes.
+
+    recall: share of the `at` exact neighbours found, over `sample` rows as queries.
+    """
+
+    file: FileName
+    kind: Literal["sq8"]
+    recall: float
+    at: Count
+    sample: Count
+
+    def describe(self) -> str:
+        """What it is and finds, in a line."""
+        return f"rows compressed by {self.kind}: recall@{self.at} {self.recall:.4f} over {self.sample} rows as queries"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class IndexManifest:
-    """generation: in the names of the columns' files. rows: of each column. files: what is in each, by its name."""
+    """generation: in the names of the columns' files. rows: of each column. files: what is in each, by its name.
+
+    graph, codes: the approximate index beside; there is one of them, or none.
+    """
 
     generation: Count
     rows: Count
     ensemble: Ensemble
     files: Mapping[str, Contents]
     graph: GraphFile | None = None
+    codes: CodesFile | None = None
 
     def __post_init__(self) -> None:
         """Raises: DocumentError unless the files are those that so many rows have."""
@@ -77,6 +99,10 @@ class IndexManifest:
             sizes |= {graph.file: None, graph.positions: graph.nodes * 8}
             if graph.nodes - graph.dead != self.rows:
                 raise DocumentError(f"graph: {graph.nodes} nodes, {graph.dead} of them dead, for {self.rows} rows")
+        if self.codes:
+            sizes[self.codes.file] = codes_bytes(self.rows, self.ensemble.dim)
+        if graph and self.codes:
+            raise DocumentError("codes: a graph is there too; wanted one of them")
         if sizes.keys() != self.files.keys() or not all(OURS.fullmatch(name) for name in sizes):
             raise DocumentError(f"files: wanted {', '.join(sizes)}, got {', '.join(self.files)}")
         for name, contents in self.files.items():
@@ -91,6 +117,11 @@ class IndexManifest:
         return cls(
             generation=generation, rows=0, ensemble=ensemble, files=dict.fromkeys(column_files(generation), EMPTY)
         )
+
+    @property
+    def approximate(self) -> GraphFile | CodesFile | None:
+        """The approximate index beside, None without one."""
+        return self.graph or self.codes
 
     @property
     def columns(self) -> dict[str, Contents]:
@@ -117,6 +148,8 @@ class IndexManifest:
             "files": {name: dataclasses.asdict(each) for name, each in sorted(self.files.items())},
             "graph": dataclasses.asdict(self.graph) if self.graph else None,
         }
+        if self.codes:  # else the file is what it was before there were any
+            facts["codes"] = dataclasses.asdict(self.codes)
         write_sealed(folder / FILE, FORMAT, facts)
 
     @classmethod
@@ -137,6 +170,11 @@ def vectors_file(generation: int) -> str:
     return f"vectors-{generation}.f32"
 
 
+def codes_bytes(rows: int, dim: int) -> int:
+    """The size of a file of compressed rows."""
+    return 2 * 4 * dim + rows * dim
+
+
 def column_files(generation: int) -> tuple[str, ...]:
     """The names of the files of vectors, ids and sources."""
     texts = [name for column in COLUMNS for name in text_files(column, generation)]
@@ -151,7 +189,8 @@ def known_names(folder: Path) -> frozenset[str]:
     path = folder / FILE
     try:
         data = read_json(path)
-        given = [data["ensemble"]["whitening"], *(data["graph"] or {}).values(), *data.get("files", ())]
+        beside = [*(data["graph"] or {}).values(), *(data.get("codes") or {}).values()]
+        given = [data["ensemble"]["whitening"], *beside, *data.get("files", ())]
         names = [*column_files(data["generation"]), *(name for name in given if isinstance(name, str))]
     except FileNotFoundError:
         return frozenset()

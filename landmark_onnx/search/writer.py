@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from landmark_onnx.embedding.feature_folder import Batch
 from landmark_onnx.errors import SearchError
 from landmark_onnx.search.change import Change, changing, check_free
+from landmark_onnx.search.codes import make_codes
 from landmark_onnx.search.contents import Appended, check_contents
 from landmark_onnx.search.ensemble import Ensemble
 from landmark_onnx.search.exact import load_faiss
@@ -34,14 +36,16 @@ def build(
     *,
     replace: bool = False,
     graph: GraphOptions | None = None,
+    compress: Literal["sq8"] | None = None,
 ) -> Index:
     """Make an index of `batches`, whose vectors are embeddings of the ensemble's models.
 
     replace: take the place of an index that is there; its open readers keep it. graph: an approximate index too.
+    compress: or rows of a quarter of the bytes as such. At most one of both.
     Raises: SearchError if there is one and not `replace`, the folder holds other things, an id appears twice, or
     another process changes the index; FeatureError from reading; MissingExtraError.
     """
-    check_build(folder, replace=replace, graph=graph)
+    check_build(folder, replace=replace, graph=graph, compress=compress)
     folder.mkdir(parents=True, exist_ok=True)
     whitening = [ensemble.whitening.file] if ensemble.whitening else []
     with changing(folder, build=True, also=whitening) as change:
@@ -49,13 +53,23 @@ def build(
         after, _ = _append(folder, IndexManifest.empty(change.generation, ensemble), batches, new=True)
         if graph:
             after = make_graph(folder, after, graph, change.graph)
+        elif compress:
+            after = make_codes(folder, after, change.codes)
         return _publish(folder, after)
 
 
-def check_build(folder: Path, *, replace: bool = False, graph: GraphOptions | None = None) -> None:
+def check_build(
+    folder: Path,
+    *,
+    replace: bool = False,
+    graph: GraphOptions | None = None,
+    compress: Literal["sq8"] | None = None,
+) -> None:
     """What `build` can refuse before the work. Raises: SearchError, MissingExtraError."""
     check_free(folder, replace=replace)
-    if graph:
+    if graph and compress:
+        raise SearchError(f"{folder}: an index has a graph or compressed rows; leave out one of them")
+    if graph or compress:
         load_faiss()
 
 
@@ -75,7 +89,7 @@ def add(folder: Path, batches: Iterable[Batch], *, replace: bool = False) -> Ind
             keep = np.concatenate([~gone, np.ones(after.rows - manifest.rows, bool)])
             after = _rewrite(change, after, keep)
             moved = _moved(~gone)
-        return _publish(folder, renewed_graph(folder, manifest, after, moved, change.graph))
+        return _publish(folder, _renewed(change, manifest, after, moved))
 
 
 def remove(folder: Path, ids: Collection[str]) -> Index:
@@ -91,7 +105,7 @@ def remove(folder: Path, ids: Collection[str]) -> Index:
             there = Index(folder, manifest).ids
             raise absent(folder, missing, unwanted, min(unwanted - frozenset(there)), there)
         after = _rewrite(change, manifest, keep)
-        return _publish(folder, renewed_graph(folder, manifest, after, _moved(keep), change.graph))
+        return _publish(folder, _renewed(change, manifest, after, _moved(keep)))
 
 
 class _Appender:
@@ -120,10 +134,10 @@ class _Appender:
         self._rows += len(ids)
 
     def finish(self) -> IndexManifest:
-        """Bring all of it to the disk; the manifest that counts it, without a graph."""
+        """Bring all of it to the disk; the manifest that counts it, without an approximate index."""
         files = [self._vectors, *(file for pair in self._texts.values() for file in pair)]
         contents = dict(zip(self._manifest.columns, [file.finish() for file in files], strict=True))
-        return dataclasses.replace(self._manifest, rows=self._rows, files=contents, graph=None)
+        return dataclasses.replace(self._manifest, rows=self._rows, files=contents, graph=None, codes=None)
 
 
 def _append(
@@ -168,6 +182,13 @@ def _rewrite(change: Change, manifest: IndexManifest, keep: npt.NDArray[np.bool_
             ids, sources = old.ids[part], old.sources[part]
             appender.write([ids[at] for at in kept], [sources[at] for at in kept], old.vectors[part][kept])
         return appender.finish()
+
+
+def _renewed(change: Change, before: IndexManifest, after: IndexManifest, moved: Int64) -> IndexManifest:
+    """`after` with the kind of approximate index that `before` has. moved: as of `renewed_graph`."""
+    if before.codes and after.rows:
+        return make_codes(change.folder, after, change.codes)
+    return renewed_graph(change.folder, before, after, moved, change.graph)
 
 
 def _moved(keep: npt.NDArray[np.bool_]) -> Int64:

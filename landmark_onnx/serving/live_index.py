@@ -76,14 +76,14 @@ class Snapshot:
 
     def facts(self) -> dict[str, Any]:
         """JSON-ready data for clients, without a path."""
-        graph = self.index.manifest.graph if isinstance(self.index, Index) else None
+        approximate = self.index.manifest.approximate if isinstance(self.index, Index) else None
         return {
             "name": self.name,
             "rows": self.rows,
             "generation": self.generation,
             **self.ensemble.facts(),
             "models": [model.name for model in self.ensemble.models],
-            "approximate": graph.describe() if graph else None,
+            "approximate": approximate.describe() if approximate else None,
             "labels": self.labels_name,
         }
 
@@ -241,7 +241,7 @@ class LiveIndex:
 def digest(manifest: IndexManifest) -> str:
     """16 hexadecimal digits that say which state this is: of what is in each of its files, whatever made them."""
     whitening = manifest.ensemble.whitening
-    facts = (manifest.generation, sorted(manifest.files.items()), manifest.ensemble.members, manifest.graph)
+    facts = (manifest.generation, sorted(manifest.files.items()), manifest.ensemble.members, manifest.approximate)
     text = repr((*facts, whitening.file if whitening else None))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -77,7 +77,7 @@ def plan_of(
     if steps and (options.approximate or not local):
         why = "steps search exactly" if local else f"the vectors of index {snapshot.name} are in Qdrant: no steps"
         raise ProblemError("invalid", f"option {'approximate' if local else 'steps'}: {why}")
-    if options.approximate and isinstance(snapshot.index, Index) and snapshot.index.manifest.graph is None:
+    if options.approximate and isinstance(snapshot.index, Index) and snapshot.index.manifest.approximate is None:
         raise ProblemError("invalid", f"option approximate: index {snapshot.name} has no approximate index")
     return SearchPlan(
         snapshot=snapshot, top=options.top, deadline=deadline, approximate=options.approximate, steps=steps
