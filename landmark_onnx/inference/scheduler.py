@@ -127,10 +127,6 @@ class Scheduler:
         """How many requests are admitted and not answered."""
         return len(self._open)
 
-    def seconds_for(self, pipelines: Sequence[Stage[Any, Any]]) -> float:
-        """How long each image more takes, as a moving mean: of the device or the decoders; 0 while unknown."""
-        return self._open.costs.of(pipelines)
-
     def retry_after(self) -> float:
         """Seconds until what is queued now is likely done."""
         with self._changed:

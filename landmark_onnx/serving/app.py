@@ -14,8 +14,8 @@ ROUTERS = (routes_info.router, routes_models.router, routes_search.router, route
 
 def build_app(service: Service, *, page: bool) -> FastAPI:
     """The application of a service. page: whether it has the page too, at /."""
-    # FastAPI's own pages about the description are loaded from elsewhere.
-    app = FastAPI(title="landmark-onnx", docs_url=None, redoc_url=None, openapi_url=None)
+    # FastAPI's own pages about the description are loaded from elsewhere, and its redirects forget a proxy's TLS.
+    app = FastAPI(title="landmark-onnx", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     for make in ROUTERS:
         app.include_router(make(service))
     if page:

@@ -39,6 +39,7 @@ HEADER_BYTES = 16 << 10
 EXPOSED = b"ETag, Failed-Images, Retry-After, X-Request-Id"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#A-Z\s]+")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class AccessRules:
     """Who may ask. hosts: names of this server beside those of the loopback and the address that was connected to.
 
     proxies: whose X-Forwarded-For is believed. cors: origins whose pages may ask; "*" is any. keys: None asks for none.
-    Raises: ValueError for "*" together with keys.
+    Raises: ValueError for "*" together with keys, and for what no browser calls an origin.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -61,6 +62,9 @@ class AccessRules:
     def __post_init__(self) -> None:
         if "*" in self.cors and self.keys is not None:
             raise ValueError("any origin ('*') may not ask where keys are needed: name the origins")
+        for origin in self.cors - {"*"}:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: wanted one as https://example.org, in small letters")
 
 
 class Guard:

@@ -485,9 +485,9 @@ def test_what_is_withdrawn_tells_why_and_once(scheduler, events):
 
 def test_what_an_image_takes_is_learnt(scheduler):
     pipeline = make(FakeSession())
-    assert scheduler.seconds_for([pipeline]) == 0
+    assert scheduler._open.costs.of([pipeline]) == 0
     scheduler.submit(plain(1), [pipeline]).result(PATIENCE)
-    assert 0 < scheduler.seconds_for([pipeline]) < PATIENCE
+    assert 0 < scheduler._open.costs.of([pipeline]) < PATIENCE
 
 
 def test_drained_it_answers_what_was_admitted_and_takes_nothing_new(two_decoders):

@@ -175,6 +175,13 @@ def test_an_origin_that_is_named_may_ask(proxied):
         assert "access-control-allow-origin" not in proxied.ask("GET", "/v1/who", origin=other).headers
 
 
+@pytest.mark.parametrize("text", ["https://a.example/", "a.example", "https://A.example", "https://", "https://a b"])
+def test_an_origin_that_no_browser_sends_is_told_at_the_start(text):
+    with pytest.raises(ValueError, match="is no origin: wanted one as https"):
+        AccessRules(cors=frozenset({text}))
+    AccessRules(cors=frozenset({"https://a.example:8443", "http://[::1]:80", "chrome-extension://abc"}))
+
+
 def test_any_origin_may_not_ask_where_keys_are_needed():
     AccessRules(cors=frozenset({"*"}))
     with pytest.raises(ValueError, match="name the origins"):

@@ -119,6 +119,14 @@ def test_without_the_page_there_is_none(service):
     assert [Client(service).get(path).status_code for path in page_files()] == [404] * len(page_files())
 
 
+def test_nobody_is_sent_to_another_address(service):
+    """It would be one without the TLS of a proxy."""
+    client = Client(service, page=True)
+    for path in ("/v1/indexes/", "/v1/embed/", "/healthz/"):
+        answer = client.post(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
 def test_the_pages_of_the_framework_are_not_there(service):
     client = Client(service, page=True)
     assert [client.get(path).status_code for path in ("/docs", "/redoc", "/docs/oauth2-redirect")] == [404] * 3
