@@ -9,10 +9,11 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack, cast, overload
 
 from landmark_onnx.cards.schema import ModelCard
-from landmark_onnx.errors import ModelFileError
+from landmark_onnx.errors import ModelFileError, SessionError
 from landmark_onnx.hub.pull import ensure
 from landmark_onnx.images.decode import Damaged, ReadOptions, is_many
 from landmark_onnx.images.limits import MAX_PIXELS
@@ -24,10 +25,11 @@ from landmark_onnx.inference.pipeline import Known, Pipeline
 from landmark_onnx.inference.postprocess import cosine, to_classification, to_embedding
 from landmark_onnx.inference.scheduler import Scheduler
 from landmark_onnx.modelfile.metadata import decode_metadata
-from landmark_onnx.precision import Precision
+from landmark_onnx.precision import Chosen, Precision
 from landmark_onnx.results import Classification, Detections, Embedding, Failure, Result, Similarity
 from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.runtime.session import Session
+from landmark_onnx.runtime.tuned import read_choice
 from landmark_onnx.store.status import stored_note
 from landmark_onnx.tasks import Task
 from landmark_onnx.types import ImageSource, Tensors
@@ -47,9 +49,9 @@ class ModelOptions(TypedDict, total=False):
     """The options of every model, as `Model` explains them."""
 
     provider: ProviderRequest | str
-    precision: Precision | None
+    precision: Precision | Chosen | None
     threads: int
-    batch_size: int
+    batch_size: int | None
     max_pixels: int
     damaged: Damaged
     colour: Colour
@@ -65,7 +67,9 @@ class Model(ABC, Generic[R]):
 
     provider: "auto", "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own name, or a request with options.
     precision: "fp32", "fp16", "bf16" or "int8"; by default the request's, which is fp32. fp16 and int8 run a file
-    beside the model's, which `landmark-onnx quantize` writes; bf16 takes OpenVINO or TensorRT.
+    beside the model's, which `landmark-onnx quantize` writes; bf16 takes OpenVINO or TensorRT. "auto" is what
+    `landmark-onnx tune` chose on this machine: precision, provider, and threads and batch size unless they are given.
+    batch_size: images of one shape that run together, `BATCH_SIZE` by default.
     damaged: "refuse", or "accept" for what is left of images that are cut or overwritten, each logged as a warning.
     colour: the channels of arrays, "bgr" as OpenCV has them, or "rgb"; files and PIL images know their own.
     card: facts to use in place of those inside the file; for a file that has none.
@@ -82,9 +86,9 @@ class Model(ABC, Generic[R]):
         model: str | os.PathLike[str],
         *,
         provider: ProviderRequest | str = "auto",
-        precision: Precision | None = None,
+        precision: Precision | Chosen | None = None,
         threads: int = 0,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
         damaged: Damaged = "refuse",
         colour: Colour = "bgr",
@@ -97,8 +101,8 @@ class Model(ABC, Generic[R]):
         "export", unless `offline` or LANDMARK_ONNX_OFFLINE=1. `landmark_onnx.hub.pull.pull` tells how far it is.
         Raises: UnknownModelError, ModelFileError, DownloadError, ExportError, SessionError, MissingExtraError.
         """
-        request = _request(provider, precision)
-        path = ensure(model, request.precision, offline=offline)
+        path, request, own_threads, own_batch_size = _settled(model, provider, precision, offline)
+        threads, batch_size = threads or own_threads, batch_size or own_batch_size
         self.session = Session(path, request, threads=threads, card=card, batch_size=batch_size)
         metadata = decode_metadata(self.session.metadata, str(self.session.path))
         facts = card or self._own_card(metadata)
@@ -265,6 +269,21 @@ class Detector(Model[Detections]):
 def _request(provider: ProviderRequest | str, precision: Precision | None) -> ProviderRequest:
     request = ProviderRequest(name=provider) if isinstance(provider, str) else provider
     return dataclasses.replace(request, precision=precision) if precision else request
+
+
+def _settled(
+    model: str | os.PathLike[str], provider: ProviderRequest | str, precision: Precision | Chosen | None, offline: bool
+) -> tuple[Path, ProviderRequest, int, int]:
+    """The file, what runs it, and the threads and batch size where none are given. Raises: as `Model`."""
+    if precision != "auto":
+        request = _request(provider, precision)
+        return ensure(model, request.precision, offline=offline), request, 0, BATCH_SIZE
+    if provider not in ("auto", ProviderRequest()):
+        raise SessionError(f"{model}: precision auto takes the provider that tune chose: leave the provider auto")
+    path = ensure(model, offline=offline)
+    choice = read_choice(path)
+    logger.info("%s: precision auto takes %s", path, choice.words())
+    return path, choice.request(), choice.threads, choice.batch_size
 
 
 def similarity(query: Embedding, other: Embedding | Failure) -> Similarity | Failure:

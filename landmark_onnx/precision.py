@@ -11,6 +11,9 @@ from landmark_onnx.tasks import Task
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
 
+Chosen: TypeAlias = Literal["auto"]
+"""In place of a precision: the one that `landmark-onnx tune` chose, with the provider that it chose."""
+
 STORED: tuple[Precision, ...] = ("fp16", "int8")
 """Precisions that are a file of their own, beside the fp32 one; bf16 is a setting of the provider that runs fp32's."""
 

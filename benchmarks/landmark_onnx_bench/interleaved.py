@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import itertools
+import math
+import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from landmark_onnx.errors import LandmarkError, ModelFileError
 from landmark_onnx.files.workfolders import temporary_folder
@@ -16,7 +18,7 @@ from landmark_onnx.verification.answers import Likeness
 from landmark_onnx_bench.accuracy import PHOTOS, likeness, likeness_json, stored_likeness
 from landmark_onnx_bench.environment import available_bytes
 from landmark_onnx_bench.resolve import Entrant
-from landmark_onnx_bench.statistics import Ratio, Window, digits, stable, summary
+from landmark_onnx_bench.statistics import STABLE_WINDOWS, Ratio, Window, digits, stable, summary
 from landmark_onnx_bench.targets import Contestant, Scenario, Target, Workload
 from landmark_onnx_bench.worker_process import Child
 
@@ -27,6 +29,11 @@ MEMORY_SHARE = 0.8
 MEMORY_FACTOR = 4
 """Memory that a contestant may take, in sizes of its files: weights, their packed copies, activations."""
 
+HOPELESS_ROUNDS = 2
+
+Admission: TypeAlias = Callable[[Contestant, Likeness | None], bool]
+"""Whether a contestant may compete, by how much its answers are like those at fp32, where that is known."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ContestRules:
@@ -34,6 +41,8 @@ class ContestRules:
 
     max_windows: of each contestant and target, if it is not stable before. pause: seconds between turns, because the
     OpenMP threads of the last one keep spinning for up to 0.2. agree: whether answers are compared too.
+    enough: seconds after which no further round of a target begins, once there are three. hopeless: who costs more than
+    so many times the best one's in each round, of two at least, has no more turns; the first contestant has all.
     """
 
     work: Workload = dataclasses.field(default_factory=Workload)
@@ -41,14 +50,16 @@ class ContestRules:
     max_windows: int = 10
     pause: float = 0.25
     agree: bool = True
+    enough: float = math.inf
+    hopeless: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What one contestant showed at one target.
 
-    facts: of its child process. ratio: to the contest's first contestant, None for that one itself.
-    likeness: of its answers with those of the first contestant at fp32, where that is known.
+    facts: of its child process. ratio: to the contest's first contestant, None for that one itself; ratios: the same of
+    each round. likeness: of its answers with those of the first contestant at fp32, where that is known.
     """
 
     model: Entrant
@@ -59,6 +70,7 @@ class Standing:
     peak_bytes: int | None
     windows: tuple[Window, ...]
     ratio: Ratio | None
+    ratios: tuple[float, ...]
     likeness: Likeness | None
 
     def to_json(self) -> dict[str, Any]:
@@ -100,11 +112,21 @@ class Contest:
     """One model and its contestants at one batch size."""
 
     def __init__(
-        self, model: Entrant, contestants: Sequence[Contestant], rules: ContestRules, *, on_stage: Callable[[str], None]
+        self,
+        model: Entrant,
+        contestants: Sequence[Contestant],
+        rules: ContestRules,
+        *,
+        on_stage: Callable[[str], None],
+        admit: Admission | None = None,
     ) -> None:
-        """contestants: the first one is what the ratios of the others are taken of. on_stage: what is measured now."""
+        """contestants: the first one is what the ratios of the others are taken of. on_stage: what is measured now.
+
+        admit: if given, answers are compared before the rounds, and who is not admitted has no turn and no standing.
+        """
         self.dropouts: list[Dropout] = []
-        self._model, self._contestants, self._rules, self._on_stage = model, contestants, rules, on_stage
+        self._model, self._contestants, self._rules = model, contestants, rules
+        self._on_stage, self._admit = on_stage, admit
 
     def hold(self, paths: Sequence[Path]) -> list[Standing]:
         """Let them compete on these photos; who fails is in `dropouts` and stops nobody else.
@@ -125,13 +147,18 @@ class Contest:
                 self._on_stage(f"{self._model.name}: {contestant.label}: load")
                 with self._dropping(contestant):
                     children.append(stack.enter_context(Child(contestant, paths)))
+            likenesses: dict[str, Likeness] = {}
+            if admit := self._admit:
+                likenesses = self._likenesses(children)
+                children = [each for each in children if admit(each.contestant, likenesses.get(each.contestant.label))]
             windows: dict[Target, dict[str, list[Window]]] = {}
             works: dict[Target, Workload] = {}
             for target in self._rules.targets:
                 works[target] = self._workload(children, target)
                 windows[target] = self._rounds(children, target, works[target])
                 children = [child for child in children if child.contestant.label in windows[target]]
-            likenesses = self._likenesses(children) if self._rules.agree else {}
+            if self._rules.agree and not admit:
+                likenesses = self._likenesses(children)
             return list(self._standings(children, works, windows, likenesses))
 
     def _workload(self, children: Sequence[Child], target: Target) -> Workload:
@@ -148,10 +175,14 @@ class Contest:
     def _rounds(self, children: Sequence[Child], target: Target, work: Workload) -> dict[str, list[Window]]:
         """Turn by turn until all are stable; who fails in between is left out."""
         windows: dict[str, list[Window]] = {child.contestant.label: [] for child in children}
+        stopped: set[str] = set()
+        begun = time.monotonic()
         for number in range(self._rules.max_windows):
+            if number >= STABLE_WINDOWS and time.monotonic() - begun >= self._rules.enough:
+                break
             for child in children:
                 label = child.contestant.label
-                if label not in windows:
+                if label not in windows or label in stopped:
                     continue
                 self._on_stage(
                     f"{self._model.name}: {label}: batch {child.facts['batch_size']}, {target}, round {number + 1}"
@@ -163,7 +194,8 @@ class Contest:
                     finished = True
                 if not finished:
                     del windows[label]
-            if all(stable(each) for each in windows.values()):
+            stopped = hopeless(windows, self._rules.hopeless) - {self._contestants[0].label}
+            if all(stable(each) for label, each in windows.items() if label not in stopped):
                 break
         return windows
 
@@ -193,10 +225,11 @@ class Contest:
     ) -> Iterator[Standing]:
         for target, child in itertools.product(self._rules.targets, children):
             label = child.contestant.label
-            own, first = windows[target][label], windows[target].get(self._contestants[0].label)
+            own, first = windows[target][label], windows[target].get(self._contestants[0].label, [])
             ratio = None
-            if first and label != self._contestants[0].label:
-                ratio = Ratio.of([window.cost for window in own], [window.cost for window in first])
+            costs = [[window.cost for window in each[: len(own)]] for each in (own, first)]
+            if first and own and label != self._contestants[0].label:
+                ratio = Ratio.of(*costs)
             yield Standing(
                 model=self._model,
                 contestant=child.contestant,
@@ -206,6 +239,7 @@ class Contest:
                 peak_bytes=child.peak_bytes,
                 windows=tuple(own),
                 ratio=ratio,
+                ratios=tuple(ours / theirs for ours, theirs in zip(*costs, strict=bool(first))),
                 likeness=likenesses.get(label) or stored_likeness(self._model, child.contestant),
             )
 
@@ -223,6 +257,19 @@ class Contest:
             )
             if dropout not in self.dropouts:
                 self.dropouts.append(dropout)
+
+
+def hopeless(windows: Mapping[str, Sequence[Window]], limit: float) -> set[str]:
+    """Who cost more than `limit` times the best one's in each round that both had, and had `HOPELESS_ROUNDS`."""
+    costs = {label: [window.cost for window in each] for label, each in windows.items() if each}
+    if not costs or limit == math.inf:
+        return set()
+    best = costs[min(costs, key=lambda label: statistics.median(costs[label]))]
+    return {
+        label
+        for label, own in costs.items()
+        if len(own) >= HOPELESS_ROUNDS and all(a > limit * b for a, b in zip(own, best, strict=False))
+    }
 
 
 def groups(contestants: Sequence[Contestant], available: int | None) -> list[list[Contestant]]:

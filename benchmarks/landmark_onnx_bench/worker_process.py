@@ -32,7 +32,9 @@ class Child:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # close() closes it
         # -P: what lies in the current folder is no part of the installation.
         command = [sys.executable, "-P", "-m", "landmark_onnx_bench.worker"]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(contestant.threads), "GLOG_minloglevel": "2"}
+        environment = {**os.environ, "GLOG_minloglevel": "2"}
+        if contestant.threads:
+            environment["OMP_NUM_THREADS"] = str(contestant.threads)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=environment, text=True
         )

@@ -159,6 +159,24 @@ class Measurement:
         return [Path(path) for path in expand(self.images, report.note, follow_links=self.follow_links)]
 
 
+def readable(photos: list[Path], report: Reporter) -> list[Path]:
+    """The photos that can be read; the others are failures. Raises: LandmarkError if none is left."""
+    from landmark_onnx.errors import ImageError, LandmarkError
+    from landmark_onnx.images.decode import read_image
+
+    found = []
+    for path in photos:
+        try:
+            read_image(path)
+        except ImageError as error:
+            report.failure(str(error))
+            continue
+        found.append(path)
+    if not found:
+        raise LandmarkError("none of the photos can be read")
+    return found
+
+
 def parse_size(text: str | None) -> tuple[int, int]:
     """Height and width of "HxW". Raises: BadParameter."""
     if text is None:

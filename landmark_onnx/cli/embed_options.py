@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landmark_onnx.cli.loader import Loader
+from landmark_onnx.cli.loader import Loader, settle
 from landmark_onnx.cli.model_names import IDS_HELP
 from landmark_onnx.cli.options import OUTPUT, Images
 from landmark_onnx.images.ids import IdRule
@@ -201,16 +201,18 @@ class Cluster:
         from landmark_onnx.embedding.ray_cluster import WorkerModel, on_ray
         from landmark_onnx.hub.pull import ensure
 
+        # As they were loaded: a session's own path may be that of a reduced precision's file.
+        paths = [ensure(name, loader.engine.stored(), offline=loader.source.offline) for name in names]
         recipes = [
             WorkerModel(
-                # As it was loaded: a session's own path may be that of a reduced precision's file.
-                path=ensure(name, loader.engine.precision.value, offline=loader.source.offline).resolve(),
-                provider=loader.engine.request(),
-                threads=loader.engine.threads,
-                batch_size=loader.batch.batch_size,
+                path=path.resolve(),
+                provider=settled.request,
+                threads=settled.threads,
+                batch_size=settled.batch_size,
                 reading=loader.batch.reading(),
                 card=loader.source.read_card(),
             )
-            for name in names
+            for path in paths
+            for settled in [settle(loader.engine, path, loader.batch.batch_size)]
         ]
         return on_ray(self.ray, recipes, self.workers)

@@ -17,7 +17,7 @@ from landmark_onnx.runtime.providers import ProviderRequest
 if TYPE_CHECKING:
     from landmark_onnx.cards.schema import ModelCard
     from landmark_onnx.images.decode import ReadOptions
-    from landmark_onnx.precision import Precision
+    from landmark_onnx.precision import Chosen, Precision
 
 ENGINE, IMAGES, OUTPUT = "Where it runs", "Images", "Output"
 
@@ -45,6 +45,16 @@ class PrecisionName(enum.StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+
+
+class PrecisionChoice(enum.StrEnum):
+    """The same, or what tune chose."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    AUTO = "auto"
 
 
 SUFFIXES = {".json": Format.JSON, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV}
@@ -101,12 +111,13 @@ class ExecutionOptions:
     ] = None
     device_id: Annotated[int | None, typer.Option(min=0, help="Which GPU.", rich_help_panel=ENGINE)] = None
     precision: Annotated[
-        PrecisionName,
+        PrecisionChoice,
         typer.Option(
-            help="fp16 and int8 run the file that `landmark-onnx quantize` wrote; bf16 takes openvino or tensorrt.",
+            help="fp16 and int8 run the file that `landmark-onnx quantize` wrote; bf16 takes openvino or tensorrt; "
+            "auto, with the provider auto, is what `landmark-onnx tune` chose, in threads and batch size too.",
             rich_help_panel=ENGINE,
         ),
-    ] = PrecisionName.FP32
+    ] = PrecisionChoice.FP32
     threads: Annotated[
         int,
         typer.Option(
@@ -116,11 +127,23 @@ class ExecutionOptions:
         ),
     ] = 0
 
+    def __post_init__(self) -> None:
+        given = self.provider_option or self.device_id is not None or self.provider.lower() != "auto"
+        if self.precision is PrecisionChoice.AUTO and given:
+            text = "auto takes the provider that tune chose: leave --provider and its options out"
+            raise typer.BadParameter(text, param_hint="--precision")
+
+    def stored(self) -> "Precision":
+        """The precision whose file has to be there: what tune chose is known by the fp32 one."""
+        asked: Precision | Chosen = self.precision.value  # typed, so that the two lists stay the same
+        return "fp32" if asked == "auto" else asked
+
     def request(self) -> ProviderRequest:
-        """The same, as the runtime takes it."""
+        """The same, as the runtime takes it. Raises: BadParameter for precision auto, which is of a model."""
+        if self.precision is PrecisionChoice.AUTO:
+            raise typer.BadParameter("auto is of this machine alone: name one here", param_hint="--precision")
         options = {key: value for key, _, value in (pair.partition("=") for pair in self.provider_option or [])}
-        precision: Precision = self.precision.value  # typed, so that the two lists stay the same
-        return ProviderRequest(name=self.provider, options=options, device_id=self.device_id, precision=precision)
+        return ProviderRequest(name=self.provider, options=options, device_id=self.device_id, precision=self.stored())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +191,14 @@ class BatchReading:
     """How images are read, and how many run together."""
 
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images of one shape that run together.", rich_help_panel=IMAGES)
-    ] = BATCH_SIZE
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images of one shape that run together.",
+            rich_help_panel=IMAGES,
+            show_default=str(BATCH_SIZE),
+        ),
+    ] = None
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger images before decoding them.", rich_help_panel=IMAGES)
     ] = MAX_PIXELS

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from landmark_onnx.cli.loader import Loader
+from landmark_onnx.cli.loader import Loader, settle
 
 if TYPE_CHECKING:
     from landmark_onnx.model import Model
@@ -25,7 +25,7 @@ class ServingLoader(Loader):
         """The file of the model `name`. Raises: ModelFileError, which names the command that pulls it."""
         from landmark_onnx.store.catalogue import find_model
 
-        return find_model(name, self.engine.precision.value)
+        return find_model(name, self.engine.stored())
 
     def load(self, kind: "type[M]", name: str, **own: Any) -> "M":
         """The model `name`; a classifier answers with as many classes as a request may ask for."""
@@ -50,5 +50,6 @@ class ServingLoader(Loader):
         from landmark_onnx.store.catalogue import embedded_card, running_file
 
         kinds: dict[Task, type[Model[Any]]] = {"retrieval": Retriever, "cls": Classifier, "det": FramingDetector}
-        card = embedded_card(running_file(self.find(name), self.engine.precision.value))
+        path = self.find(name)
+        card = embedded_card(running_file(path, settle(self.engine, path).request.precision))
         return self.load(kinds[card.task], name)

@@ -15,6 +15,7 @@ from landmark_onnx.modelfile.external_data import external_data
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.precision import STORED, precision_file
 from landmark_onnx.runtime import compiled_cache as machine_cache
+from landmark_onnx.runtime.tuned import is_choice
 from landmark_onnx.store.catalogue import exported_path, files_folder, home, source_path, staleness
 from landmark_onnx.store.locks import all_locked, locked
 from landmark_onnx.store.records import record_path
@@ -87,7 +88,7 @@ def prune() -> list[Removed]:
     """Remove stale temporaries, partial downloads, weights and records without a model; never what is in use.
 
     And what killed processes left in the system's temporary folder. And the machine cache, which a next load makes
-    again: a session that has mapped it keeps it until its end.
+    again: a session that has mapped it keeps it until its end. What tune chose stays: no load makes it again.
     """
     with all_locked() as busy:
         found = sorted(_leftovers(idle=not busy))
@@ -102,10 +103,20 @@ def _leftovers(*, idle: bool) -> Iterator[Path]:
     yield from sources.glob("*.files")
     yield from sources.glob("*.tar.part")
     yield from sources.glob("*.tar.part.json")
-    yield from machine_cache.folder().glob("*")
+    yield from _made_again(machine_cache.folder())
     yield from (path for path in models.glob("*.onnx.json") if not path.with_suffix("").exists())
     if idle:  # a model that is being written may have weights of any name there already
         yield from _orphans(models)
+
+
+def _made_again(cache: Path) -> Iterator[Path]:
+    """All of the machine cache but what tune chose."""
+    for folder in cache.glob("*"):
+        inside = [*folder.glob("*")] if folder.is_dir() else []
+        if any(map(is_choice, inside)):
+            yield from (path for path in inside if not is_choice(path))
+        else:
+            yield folder
 
 
 def _orphans(models: Path) -> Iterator[Path]:
@@ -144,8 +155,9 @@ def _precisions(model: Path) -> list[Path]:
 
 
 def _is_of(path: Path, name: str) -> bool:
-    """Whether the name of a file says, or may say, that it belongs to the model `name`."""
-    return path.name.removeprefix(".").startswith((f"{name}.", f"{name}-"))
+    """Whether the name of a file, or of its folder, says, or may say, that it belongs to the model `name`."""
+    names = (path.name.removeprefix("."), path.parent.name)
+    return any(each.startswith((f"{name}.", f"{name}-")) for each in names)
 
 
 def _remove(path: Path) -> Removed:

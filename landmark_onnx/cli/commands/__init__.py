@@ -64,6 +64,10 @@ COMMANDS = {
     "bench": CommandEntry(
         "bench:benchmark", "Measure how fast models are here: latency, throughput, load time, memory, likeness to fp32."
     ),
+    "tune": CommandEntry(
+        "tune:tune_model",
+        "Find what runs a model fastest here, of all that answers enough like fp32, and keep it for --precision auto.",
+    ),
     "recognize": CommandEntry(
         "recognize:recognize_images",
         "Name the landmark of each image by its nearest neighbours in an index, classifiers, and a detector's veto.",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landmark_onnx.cli.bench_options import Contestants, Measurement
+from landmark_onnx.cli.bench_options import Contestants, Measurement, readable
 from landmark_onnx.cli.options import OUTPUT, Quiet, unfolded
 from landmark_onnx.cli.progress import Reporter, lines_shown
-from landmark_onnx.errors import ImageError, LandmarkError
+from landmark_onnx.errors import LandmarkError
 
 if TYPE_CHECKING:
     from landmark_onnx_bench.suite import SuitePlan
@@ -89,7 +89,7 @@ def _measure(who: Contestants, how: Measurement, output: Path | None, report: Re
     plan = _plan(who, how)
     models = [entry(ensure(name), releases=who.release or (), raws=who.raw or ()) for name in who.model or ()]
     with temporary_folder() as folder:
-        photos = _readable(how.photos(folder, report), report)
+        photos = readable(how.photos(folder, report), report)
         outcome = hold_all(plan, models, photos, on_stage=report.stage)
     rows = [standing.to_json() for standing in outcome.standings]
     command = ["landmark-onnx", *sys.argv[1:]]
@@ -102,23 +102,6 @@ def _measure(who: Contestants, how: Measurement, output: Path | None, report: Re
         typer.echo(lines_shown(markdown(found)))
     for dropout in outcome.dropouts:
         report.failure(f"{dropout.model}: {dropout.error}")
-
-
-def _readable(photos: list[Path], report: Reporter) -> list[Path]:
-    """The photos that can be read; the others are failures. Raises: LandmarkError if none is left."""
-    from landmark_onnx.images.decode import read_image
-
-    found = []
-    for path in photos:
-        try:
-            read_image(path)
-        except ImageError as error:
-            report.failure(str(error))
-            continue
-        found.append(path)
-    if not found:
-        raise LandmarkError("none of the photos can be read")
-    return found
 
 
 def _plan(who: Contestants, how: Measurement) -> "SuitePlan":

@@ -10,7 +10,7 @@ import typer
 
 from landmark_onnx.cli.commands.verify import VIEW as VERIFIED
 from landmark_onnx.cli.commands.verify import Refusal, verified
-from landmark_onnx.cli.loader import pull_progress
+from landmark_onnx.cli.loader import pull_progress, settle
 from landmark_onnx.cli.model_names import complete_model
 from landmark_onnx.cli.options import ExecutionOptions, Format, Output, Quiet, input_file, unfolded
 from landmark_onnx.cli.output import Column, Record, View
@@ -174,8 +174,9 @@ def verify_models(
         from landmark_onnx.hub.pull import ensure
 
         progress = pull_progress(name, report)
-        path = ensure(name, engine.precision.value, progress=progress)
-        return ask_golden(path, engine.request(), Fetching(name=name, progress=progress), threads=engine.threads)
+        path = ensure(name, engine.stored(), progress=progress)
+        how = settle(engine, path)
+        return ask_golden(path, how.request, Fetching(name=name, progress=progress), threads=how.threads)
 
     if golden:
         _tell(lambda report: _each(names, asked, report), GOLDEN, as_json=as_json, quiet=quiet)

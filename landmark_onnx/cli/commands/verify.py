@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from landmark_onnx.cli.loader import settle
 from landmark_onnx.cli.model_names import complete_model
 from landmark_onnx.cli.options import ExecutionOptions, Output, unfolded
 from landmark_onnx.cli.output import Column, Record, View
@@ -69,6 +70,7 @@ def check(
 
 def verified(models: list[str], engine: ExecutionOptions, report: Reporter) -> "Iterator[Verification | Refusal]":
     """What came of each model; the store remembers those of its own that passed."""
+    from landmark_onnx.store.catalogue import find_model
     from landmark_onnx.store.records import record_verified
     from landmark_onnx.store.status import stored_note
     from landmark_onnx.verification.verify import verify
@@ -76,7 +78,8 @@ def verified(models: list[str], engine: ExecutionOptions, report: Reporter) -> "
     for model in models:
         report.stage(model)
         try:
-            found = verify(model, engine.request(), threads=engine.threads)
+            settled = settle(engine, find_model(model, engine.stored()))
+            found = verify(model, settled.request, threads=settled.threads)
         except LandmarkError as error:
             yield Refusal(model, error)
             continue
