@@ -110,7 +110,7 @@ class LiveIndex:
     """An index as it is now. `start` has a thread look for a new state each second, which `close` ends.
 
     An index in Qdrant has one state: its server answers with the rows that it has by then, and how many these are is
-    counted once. Of one with an approximate index, the whole graph is read before a new state is served.
+    counted once. An approximate index is read before a new state is served: a graph as a whole, compressed rows mapped.
     """
 
     def __init__(

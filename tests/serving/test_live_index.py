@@ -231,11 +231,18 @@ def test_states_that_nobody_has_are_let_go(live, heard, monkeypatch):
     assert [id(ref()) for ref in seen if ref() is not None] == [*map(id, parts())]
 
 
-def test_the_graph_is_read_before_a_state_is_served(tmp_path):
-    writer.build(tmp_path / "i", indexed.ensemble(), indexed.batches(IDS), graph=GraphOptions())
+@pytest.mark.parametrize(
+    ("how", "told", "files"),
+    [
+        ({"graph": GraphOptions()}, "HNSW graph of 20 nodes", "graph-*"),
+        ({"compress": "sq8"}, "rows compressed by sq8", "codes-*"),
+    ],
+)
+def test_an_approximate_index_is_read_before_a_state_is_served(tmp_path, how, told, files):
+    writer.build(tmp_path / "i", indexed.ensemble(), indexed.batches(IDS), **how)
     live = LiveIndex("places", tmp_path / "i")
-    assert live.current.facts()["approximate"].startswith("HNSW graph of 20 nodes")
-    for file in (tmp_path / "i").glob("graph-*"):
+    assert live.current.facts()["approximate"].startswith(told)
+    for file in [*(tmp_path / "i").glob(files), *(tmp_path / "i").glob("vectors-*")]:
         file.unlink()
     index = live.current.index
     assert index.search(np.asarray(index.vectors[:1]), 1, approximate=True).positions.tolist() == [[0]]

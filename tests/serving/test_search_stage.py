@@ -58,7 +58,16 @@ def test_answers_depend_on_the_query_alone(snapshot, vectors, steps):
         assert hits == alone(snapshot, item.vector, item.top, steps=steps)
 
 
-def test_what_the_graph_finds_depends_on_the_number_so_numbers_are_not_mixed(snapshot, vectors):
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("i") / "i"
+    writer.build(folder, indexed.ensemble(), indexed.batches([str(at) for at in range(ROWS)]), compress="sq8")
+    return LiveIndex("places", folder).current
+
+
+@pytest.mark.parametrize("kind", ["snapshot", "compressed"])
+def test_what_is_found_approximately_depends_on_the_number_so_numbers_are_not_mixed(request, kind, vectors):
+    snapshot = request.getfixturevalue(kind)
     items = [Wanted(snapshot, vector, top, approximate=True) for vector in vectors for top in (3, 100)]
     kinds = {STAGE.kind(item) for item in items}
     assert len(kinds) == 2
