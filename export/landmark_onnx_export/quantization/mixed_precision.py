@@ -12,6 +12,7 @@ from landmark_onnx.verification.answers import Answer, Likeness, Photo, answers,
 from landmark_onnx_export.graphs.detector import rois_of
 from landmark_onnx_export.quantization import qdq
 from landmark_onnx_export.quantization.calibration import METHODS, Histogram, observe
+from landmark_onnx_export.quantization.large_layers import LargeLayer, activation, quantise_layers
 from landmark_onnx_export.quantization.reduced_network import ReducedNetwork
 from landmark_onnx_export.quantization.sensitivity import noise
 
@@ -57,11 +58,15 @@ class _Trial:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
-    """What every trial needs. nodes: that may be quantised. exact: what fp32 answers to `photos`."""
+    """What every trial needs. nodes: that may be quantised. large: of the large layers among them, what they become.
+
+    exact: what fp32 answers to `photos`.
+    """
 
     task: Task
     nodes: Sequence[str]
     layers: Sequence[str]
+    large: Mapping[str, LargeLayer]
     seen: Mapping[str, Histogram]
     photos: Sequence[Photo]
     exact: Sequence[Answer]
@@ -72,7 +77,7 @@ class _Bench:
         self.task.on_stage(f"try {method}{some}")
         cuts = {name: METHODS[method](histogram) for name, histogram in self.seen.items()}
         nodes = [name for name in self.nodes if name not in excluded]
-        made = qdq.quantise(self.task.model, cuts, nodes, reduce_range=self.task.reduce_range)
+        made = qdq.quantise(self.task.model, cuts, nodes, self.large, reduce_range=self.task.reduce_range)
         trial = self.task.model.parent / "trial.onnx"
         trial.with_name("trial.data").unlink(missing_ok=True)  # onnx appends to what is there
         copy = onnx.ModelProto()
@@ -114,7 +119,18 @@ def _prepare(task: Task) -> _Bench:
     session = opened(task.card, task.model)
     seen = observe(task.model, qdq.tensors(graph, nodes), map(session.file_feeds, feeds(task.card, ranging)))
     exact = answers(task.card, photos, session.run)
-    return _Bench(task=task, nodes=nodes, layers=layers, seen=seen, photos=photos, exact=exact)
+    large = _large_layers(task, graph, nodes, seen)
+    return _Bench(task=task, nodes=nodes, layers=layers, large=large, seen=seen, photos=photos, exact=exact)
+
+
+def _large_layers(
+    task: Task, graph: onnx.GraphProto, nodes: Sequence[str], seen: Mapping[str, Histogram]
+) -> dict[str, LargeLayer]:
+    """Quantise the weights of large layers, once for all trials."""
+    names = qdq.large_layers(graph, nodes)
+    inputs = {node.input[0] for node in graph.node if node.name in names}
+    finest = {name: min(float(activation(cut(seen[name]))[0]) for cut in METHODS.values()) for name in inputs}
+    return quantise_layers(task.model, names, finest, reduce_range=task.reduce_range)
 
 
 def _spare_the_worst(

@@ -14,6 +14,7 @@ import onnx
 
 from landmark_onnx_export.graphs.detector import ROIS, descendants, geometry
 from landmark_onnx_export.quantization.calibration import Range
+from landmark_onnx_export.quantization.large_layers import LargeLayer, put_back, set_aside
 
 PARTS = frozenset({"Conv", "Relu", "Clip", "Add", "Mul", "MaxPool", "Concat"})
 """Ops that take part. Global pools, the small layers of squeeze-and-excitation and the last layers do not: they cost no
@@ -69,22 +70,48 @@ def tensors(graph: onnx.GraphProto, nodes: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in found if name not in hidden)
 
 
-def quantise(
-    model: Path, ranges: Mapping[str, Range], nodes: Collection[str], *, reduce_range: bool
-) -> onnx.ModelProto:
-    """The model with `nodes` in 8 bits.
+def large_layers(graph: onnx.GraphProto, nodes: Collection[str]) -> tuple[str, ...]:
+    """Those of `nodes` that take part for their size alone."""
+    return tuple(node.name for node in graph.node if node.name in nodes and node.op_type in ("MatMul", "Gemm"))
 
+
+def quantise(
+    model: Path,
+    ranges: Mapping[str, Range],
+    nodes: Collection[str],
+    large: Mapping[str, LargeLayer],
+    *,
+    reduce_range: bool,
+) -> onnx.ModelProto:
+    """The model with `nodes` in 8 bits; weights of large layers stay in files beside `model`.
+
+    large: the large layers among all that may be in `nodes`.
     reduce_range: weights of 7 bits, for CPUs without VNNI, whose 16-bit sums of two products may overflow.
     """
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    given = onnx.load(model, load_external_data=False)
+    aside = set_aside(given.graph, large)
+    onnx.load_external_data_for_model(given, str(model.parent))
+    small = [name for name in nodes if name not in large]
+    made = _quantised(given, ranges, small, reduce_range=reduce_range) if small else given
+    put_back(made.graph, aside, {name: layer for name, layer in large.items() if name in nodes}, ranges)
+    # The quantiser appends its nodes, and ONNX wants each behind what it reads.
+    ONNXModel(made).topological_sort()
+    return made
+
+
+def _quantised(
+    given: onnx.ModelProto, ranges: Mapping[str, Range], nodes: Collection[str], *, reduce_range: bool
+) -> onnx.ModelProto:
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData
 
-    given = onnx.load(model)
     known = dict(ranges) | {name: ranges[output] for name, output in _under_activation(given.graph, nodes).items()}
     bounds = {name: TensorData(lowest=np.float32(a), highest=np.float32(b)) for name, (a, b) in known.items()}
-    options: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]}
     kinds = sorted({node.op_type for node in given.graph.node if node.name in nodes})
     weights, activations = QuantType.QInt8, QuantType.QUInt8
+    options: dict[str, Any] = {}
     quantizer = QDQQuantizer(given, True, reduce_range, weights, activations, bounds, sorted(nodes), [], kinds, options)
     made: onnx.ModelProto = quantizer.quantize_model()
     return made
