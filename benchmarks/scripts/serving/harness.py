@@ -1,6 +1,7 @@
 """What the load runs on: a network with random weights, made photos, a server process, and reports of what it did."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -35,28 +37,57 @@ WORK = Path("out/serving")
 SEED = 2019
 
 
-def network(work: Path, width: float) -> Path:
-    """The model at `width` times its channels, with random weights; made once."""
-    folder = work.resolve() / f"width{width:g}"
-    path = folder / f"{MODEL}.onnx"
+def network(work: Path, width: float, *, size: int | None = None) -> Path:
+    """The model at `width` times its channels, with random weights; made once. size: its images' short side.
+
+    Without `size` it is the released one.
+    """
+    folder = work.resolve() / f"width{width:g}{f'-{size}' if size else ''}"
+    path, facts = folder / f"{MODEL}.onnx", card(MODEL)
     if not path.is_file():
         say(f"{path}: made")
-        export_model(card(MODEL), write_release(card(MODEL), folder, width=width), path, check_parity=False)
+        release = write_release(facts, folder, width=width)
+        if size:
+            rule = dataclasses.replace(facts.preprocess, size=size, max_ratio=4.0)
+            facts = dataclasses.replace(facts, preprocess=rule)
+        export_model(facts, release, path, check_parity=False)
     return path
 
 
-def photos(count: int, shapes: int = 1) -> list[bytes]:
-    """JPEG files with waves, squares and noise, of 480 x 720 pixels or of `shapes` other sizes, half of them upright.
+def index(work: Path, model: Path) -> Path:
+    """An index of forty photos by the model; made once."""
+    folder = model.parent / "index"
+    if not folder.is_dir():
+        say(f"{folder}: made")
+        with tempfile.TemporaryDirectory() as place:
+            for number, photo in enumerate(photos(40)):
+                Path(place, f"{number}.jpg").write_bytes(photo)
+            features = f"{place}/features"
+            for words in (
+                ["embed", place, "-m", str(model), "-o", features],
+                ["index", "build", features, "-o", str(folder)],
+            ):
+                subprocess.run([sys.executable, "-m", "landmark_onnx", *words, "-q"], check=True, env=environment(work))
+    return folder
 
-    Each size gives the network another shape of input.
+
+def environment(work: Path) -> dict[str, str]:
+    """Of child processes: a store of their own, so that none of the user's is used or filled."""
+    return {**os.environ, HOME_VARIABLE: str(work.resolve() / "store")}
+
+
+def photos(count: int, shapes: int = 1, *, side: int = 480) -> list[bytes]:
+    """JPEG files with waves, squares and noise, of `side` x 1.5 `side` pixels or of `shapes` other sizes.
+
+    Half of those are upright. Each size gives the network another shape of input.
     """
     made = []
     for number in range(count):
         step, turned = divmod(number % shapes, 2)
-        width = 720 if shapes == 1 else 532 + 34 * step
-        y, x = np.mgrid[:480, :width]
+        width = side * 3 // 2 if shapes == 1 else side + side * (step + 1) // 7 + 2
+        y, x = np.mgrid[:side, :width]
         waves = [100 + 90 * np.sin((x * a + y * b) / (17 + number % 50)) for a, b in ((1, 2), (3, -1), (-2, 1))]
-        noise = np.random.default_rng(number).normal(0, 8, (480, width, 3))
+        noise = np.random.default_rng(number).normal(0, 8, (side, width, 3))
         photo = np.stack(waves, axis=-1) + noise + 40 * ((x // 40 + y // 40) % 2)[..., None]
         pixels = np.clip(photo, 0, 255).astype(np.uint8)
         made.append(cv2.imencode(".jpg", np.rot90(pixels) if turned else pixels)[1].tobytes())
@@ -82,7 +113,7 @@ class Server:
             stderr=self._words,
             pass_fds=[ready],
             start_new_session=True,
-            env={**os.environ, HOME_VARIABLE: str(work.resolve() / "store")},
+            env=environment(work),
         )
         os.close(ready)
         self._await_ready(wait_for_port=bool(command))
@@ -99,6 +130,7 @@ class Server:
     def stop(self, patience: float = 60) -> int:
         """End it with SIGTERM, its children by themselves; its exit code, -9 if it had to be killed."""
         if self.process.poll() is None:
+            self.pause(signal.SIGCONT)
             self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(patience)
@@ -111,6 +143,10 @@ class Server:
             with contextlib.suppress(OSError):
                 os.close(self._ready)
             self._ready = -1
+
+    def pause(self, signal_number: int = signal.SIGSTOP) -> None:
+        """Stop all of its processes, or with SIGCONT let them go on: who polls takes part of what others are given."""
+        os.killpg(self.process.pid, signal_number)
 
     def words(self) -> str:
         """What it has said."""
@@ -199,7 +235,8 @@ def loop_facts(path: Path) -> str:
         )
         or "below 5 ms"
     )
-    return f"event loop: {total} callbacks, p99.9 {p999 / 1e6:.2f} ms, {over} over 50 ms; longest: {longest}"
+    held = f"p99.9 {p999 / 1e6:.2f} ms, {over} over 50 ms by the clock, {ticks['busy']} by the processor"
+    return f"event loop: {total} callbacks, {held}; longest: {longest}"
 
 
 def say(text: str) -> None:

@@ -14,11 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import SEED, WORK, Report, Server, loop_facts, network, say
-from hostile_cases import JPEG, KINDS, MIB, PATH, Case
-from wire import OTHER, Connection, raw, send_all
-
-from landmark_onnx_bench.statistics import digits, percentile
+from harness import SEED, WORK, Report, Server, index, loop_facts, network, say
+from hostile_cases import JPEG, KINDS, MIB, Case
+from load import Polite
+from wire import send_all
 
 BUDGET = 256 + 512
 """MiB of bodies and of decoded pixels that the server may hold."""
@@ -31,24 +30,10 @@ class Storm:
         self._port = port
         self.answers: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
         self.wrong: list[str] = []
-        self.polite: list[float] = []
 
     async def run(self, cases: Iterator[tuple[str, Case]], senders: int) -> None:
-        """Send all of it, beside a polite client."""
-        polite = asyncio.create_task(self.ask_politely(1 << 30))
+        """Send all of it."""
         await asyncio.gather(*(self._send(cases) for _ in range(senders)))
-        polite.cancel()
-
-    async def ask_politely(self, count: int) -> float:
-        """A sound image every 20 ms, one at a time; their p99 in seconds."""
-        connection = Connection(self._port, source=OTHER)
-        for _ in range(count):
-            start = time.perf_counter()
-            if (status := (await connection.ask(raw(PATH, JPEG))).status) != 200:
-                self.wrong.append(f"polite: {status}")
-            self.polite.append(time.perf_counter() - start)
-            await asyncio.sleep(0.02)
-        return percentile(self.polite, 99)
 
     async def _send(self, cases: Iterator[tuple[str, Case]]) -> None:
         for kind, case in cases:
@@ -74,17 +59,20 @@ def main() -> None:
     cases = ((kind, KINDS[kind](dice)) for kind in dice.choices(given.only, k=given.count))
     model = network(given.work, given.width)
     report, ticks = Report(given.output, "hostile", "Hostile requests"), given.work / "ticks.json"
-    with Server(given.work, "-m", str(model), ticks=ticks) as server:
-        alone = asyncio.run(Storm(server.port).ask_politely(100))
+    places = f"places={index(given.work, model)}"
+    with Server(given.work, "-m", str(model), "-i", places, ticks=ticks) as server:
+        with Polite(server.port, JPEG) as alone:
+            time.sleep(10)
         before, storm = server.facts(), Storm(server.port)
-        asyncio.run(storm.run(cases, given.senders))
+        with Polite(server.port, JPEG) as polite:
+            asyncio.run(storm.run(cases, given.senders))
         after = server.facts()
     facts = [
         f"{len(storm.wrong)} answers not expected; {sum(each[500] for each in storm.answers.values())} of 500",
         f"before {before}; after {after}; exit {server.process.returncode}",
         f"peak {after['peak'] / MIB:.0f} MiB, wanted at most {before['rss'] / MIB + 1.1 * BUDGET:.0f}",
-        f"polite client: {len(storm.polite)} requests, p99 {digits(1000 * percentile(storm.polite, 99))} ms, "
-        f"alone {digits(1000 * alone)} ms",
+        f"polite client: {len(polite.seconds)} requests, {len(polite.others)} not 200; p99 {polite.p99} ms, alone "
+        f"{alone.p99} ms; wanted at most 3 times",
         f"seed {given.seed}, {given.senders} at once",
         loop_facts(ticks),
     ]

@@ -5,12 +5,10 @@ import dataclasses
 import itertools
 import json
 import random
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Mapping
+from urllib.parse import quote
 
-import cv2
-import numpy as np
+from hostile_pictures import BMP, DOT, JPEG, PNG, PROGRESSIVE, TIFF, WEBP, WIDE, mutant, png, scans
 from load import PATH
 from wire import HOST, raw, request
 
@@ -39,44 +37,6 @@ def case(data: bytes | Iterable[bytes], *statuses: int, answers: int = 1, ends: 
 def head(*lines: str, path: str = PATH, method: str = "POST") -> bytes:
     """The start of a request to this host."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {HOST}", *lines, "", ""]).encode()
-
-
-def encoded(suffix: str, image: np.ndarray, *flags: int) -> bytes:
-    """A file as OpenCV writes it."""
-    return cv2.imencode(suffix, image, list(flags))[1].tobytes()
-
-
-IMAGE = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8), (120, 90))
-JPEG, PNG, WEBP, BMP, TIFF = (encoded(suffix, IMAGE) for suffix in (".jpg", ".png", ".webp", ".bmp", ".tiff"))
-PROGRESSIVE = encoded(".jpg", IMAGE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
-WIDE, DOT = encoded(".png", IMAGE.astype(np.uint16) * 257), encoded(".png", IMAGE[:1, :1])
-
-
-def png(width: int, height: int) -> bytes:
-    """A header that claims a size, with a little of its pixels."""
-    claim = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", claim), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
-    parts = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def scans(count: int) -> bytes:
-    """A progressive JPEG whose first scan comes again and again."""
-    start = PROGRESSIVE.index(b"\xff\xda")
-    end = PROGRESSIVE.index(b"\xff\xc4", start)
-    return PROGRESSIVE[:start] + PROGRESSIVE[start:end] * count + PROGRESSIVE[start:]
-
-
-def mutant(dice: random.Random, data: bytes) -> bytes:
-    """One to four edits of bytes, mostly near the start."""
-    found = bytearray(data)
-    for _ in range(dice.randint(1, 4)):
-        at, size = int(dice.expovariate(8 / len(data))), dice.choice([1, 2, 4, 64, 1024])
-        filling = [dice.choice([b"\xff", b"\0", b"\x7f"]) * size, found[at : at + size] * 2, b"", dice.randbytes(1)]
-        found[at : at + size] = dice.choice(filling)
-    return bytes(found)
 
 
 def images(dice: random.Random) -> Case:
@@ -165,6 +125,7 @@ def lengths(dice: random.Random) -> Case:
             case(head(f"Content-Length: {bad}") + JPEG, 400, 413, END),
             case(head(f"Content-Length: {size}", f"Content-Length: {size + 1}") + JPEG, 400, END),
             case(head(kind, "Transfer-Encoding: chunked") + chunks, 200),
+            case(head(kind, "Transfer-Encoding: chunked") + b"1\r\na\r\n" * 30_000 + b"0\r\n\r\n", 415),
             case(head(kind, "Transfer-Encoding: chunked") + b"zz\r\n" + JPEG, 400, END, ends=True),
             case(head(kind, "Transfer-Encoding: xchunked") + chunks, 400, 501, END),
             case(head(kind, f"Content-Length: {size + dice.randrange(1, 9999)}") + JPEG, 400, 408, END, ends=True),
@@ -229,6 +190,45 @@ def options(dice: random.Random) -> Case:
     return case(raw(f"{PATH}?{query}", JPEG), 400, 422)
 
 
+STEPS = (
+    *("dba", "diffusion:graph=database", "alpha-qe:k=-1", "alpha-qe:k=1e9", "alpha-qe:alpha=nan", "k-reciprocal:k1=x"),
+    *("superglobal:m=-1", "diffusion:truncation=999999999", "../x", "", ":", "alpha-qe:k=1,k=2", "x" * 9999),
+)
+NOWHERE = ("/etc/passwd", "../../0.jpg", "/dev/zero", "\0", "nowhere", "x" * 9999, "\udcff")
+
+
+def vectors(dice: random.Random) -> Case:
+    """Queries that are no vectors of length 1, and steps that are none or cost too much."""
+    row = [0.0] * 512
+    rows = dice.choice([[row], [row[1:]], [[2.0] * 512], [], [[]], ["x"], [row] * 999, [[True] * 512]])
+    number = dice.choice(["NaN", "1e999", "1e39", "null", '"1"'])
+    text = dice.choice([json.dumps({"vectors": rows}), f'{{"vectors":[[{number}]]}}'])
+    return dice.choice(
+        [
+            case(request("/v1/search", text.encode(), "application/json"), 400, 422),
+            case(raw(f"/v1/search?steps={quote(dice.choice(STEPS))}", JPEG), 422),
+            case(raw("/v1/search?" + "&".join(["steps=alpha-qe"] * dice.randint(4, 200)), JPEG), 422),
+        ]
+    )
+
+
+def searches(dice: random.Random) -> Case:
+    """Ids of what is in no index, and numbers of neighbours and pixels that nobody gets."""
+    name, places = quote(dice.choice(NOWHERE), errors="surrogateescape"), "/v1/indexes/places"
+    top, side = dice.choice(["0", "1001", "9" * 5000]), dice.choice(["0", "-1", "99999999", "x"])
+    return dice.choice(
+        [
+            case(raw(f"/v1/search?index={name}", JPEG), 404, 422),
+            case(raw(f"/v1/recognize?top={top}", JPEG), 422),
+            case(request(f"{places}/search?id={name}", method="GET"), 404, 422),
+            case(request(f"{places}/search?id=0&top={top}", method="GET"), 404, 422),
+            case(request(f"{places}/image?id={name}&side=180", method="GET"), 404, 422),
+            case(request(f"{places}/image?id=0&side={side}", method="GET"), 422),
+            case(request(f"/v1/indexes/{name}/image?id=0", method="GET"), 400, 404),
+        ]
+    )
+
+
 def others(dice: random.Random) -> Case:
     """Hosts, sites, keys, methods and routes that are not ours."""
 
@@ -261,5 +261,5 @@ def others(dice: random.Random) -> Case:
 
 
 KINDS: Mapping[str, Callable[[random.Random], Case]] = {
-    each.__name__: each for each in (images, multiparts, lengths, documents, options, others)
+    each.__name__: each for each in (images, multiparts, lengths, documents, options, vectors, searches, others)
 }

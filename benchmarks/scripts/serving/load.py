@@ -13,13 +13,15 @@ import asyncio
 import collections
 import dataclasses
 import itertools
+import multiprocessing
 import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 from harness import SEED, WORK, Report, Server, loop_facts, network, photos
-from wire import BODIES, Connection
+from wire import BODIES, OTHER, Connection, raw
 
 from landmark_onnx_bench.statistics import digits, percentile
 
@@ -128,6 +130,49 @@ async def opened(port: int, requests: Sequence[bytes], rate: float, seconds: flo
     for connection in idle:
         connection.close()
     return Run(shots, time.process_time() - own)
+
+
+class Polite:
+    """A client in a process of its own that asks for one image after another while the block lasts.
+
+    seconds: of each answer, once the block has ended. others: statuses that were not 200.
+    """
+
+    def __init__(self, port: int, image: bytes, pause: float = 0.02) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_ask_politely, args=(there, port, raw(PATH, image), pause), daemon=True)
+        self.seconds: list[float] = []
+        self.others: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self._here.recv()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._here.send(None)
+        self.seconds, self.others = self._here.recv()
+        self._process.join()
+
+    @property
+    def p99(self) -> float:
+        """In milliseconds."""
+        return digits(1000 * percentile(self.seconds, 99))
+
+
+def _ask_politely(pipe: Any, port: int, request: bytes, pause: float) -> None:
+    async def ask() -> list[Shot]:
+        connection, shots = Connection(port, source=OTHER), []
+        await fire(connection, request, 0)
+        pipe.send(None)
+        while not pipe.poll():
+            shots.append(await fire(connection, request, time.perf_counter()))
+            await asyncio.sleep(pause)
+        return shots
+
+    shots = asyncio.run(ask())
+    pipe.send(([shot.seconds for shot in shots], [shot.status for shot in shots if shot.status != 200]))
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ class Connection:
 
     async def send(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Write what may be any part of a request. Raises: OSError."""
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection(HOST, self._port, local_addr=(self._source, 0))
         self._streams[1].write(data)
