@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from landmark_onnx.cards.schema import ModelCard
 from landmark_onnx.model import Classifier, Detector, Model, Retriever
 from landmark_onnx.results import Failure, Result
+from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.tasks import Task
 from landmark_onnx.types import Tensors
 from landmark_onnx_bench.peers import OnnxRuntimePeer, OpenVinoPeer, Paddle
@@ -42,7 +43,7 @@ class Own:
         self.card = ModelCard.from_dict(contestant.card, contestant.path)
         self._model = KINDS[self.card.task](
             contestant.path,
-            provider=contestant.provider,
+            provider=ProviderRequest(name=contestant.provider, options=contestant.options.get("provider_options", {})),
             precision=contestant.precision,
             threads=contestant.threads,
             batch_size=contestant.batch_size,

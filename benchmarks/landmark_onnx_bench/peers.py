@@ -54,18 +54,22 @@ class Peer(ABC):
 
 
 class OnnxRuntimePeer(Peer):
-    """onnxruntime with the options it has by itself, on the CPU."""
+    """onnxruntime with the options it has by itself, and those of the provider that the contestant names."""
 
     def __init__(self, contestant: Contestant) -> None:
-        """Create the session. Raises: MissingExtraError."""
-        from landmark_onnx.runtime.providers import onnxruntime
+        """Create the session. Raises: MissingExtraError; SessionError if ONNX Runtime took another provider."""
+        from landmark_onnx.runtime.providers import onnxruntime, preload
 
         super().__init__(contestant)
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = contestant.threads
-        self._session = ort.InferenceSession(contestant.path, options, providers=[contestant.provider])
+        chain = [(contestant.provider, dict(contestant.options.get("provider_options", {})))]
+        preload(ort, chain)
+        self._session = ort.InferenceSession(contestant.path, options, providers=chain)
         self.providers = tuple(self._session.get_providers())
+        if self.providers[0] != contestant.provider:
+            raise SessionError(f"asked ONNX Runtime for {contestant.provider}, got {self.providers[0]}")
 
     def run(self, feeds: Tensors) -> Tensors:
         """As `Backend.run`."""

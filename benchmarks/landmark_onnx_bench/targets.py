@@ -67,7 +67,7 @@ class Contestant:
     """One model as one runtime runs it.
 
     label: what tables call it. path: the ONNX file, or the program of Paddle. card: the model's, as JSON. options: of
-    the runtime; for Paddle also the program's own names of tensors.
+    the runtime: "provider_options" of an execution provider; for Paddle also the program's own names of tensors.
     """
 
     label: str
