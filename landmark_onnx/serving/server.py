@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import gc
 import ipaddress
 import logging
 import os
@@ -58,7 +59,7 @@ def serve(guard: Guard, binding: Binding) -> int:
     """
     with contextlib.closing(listening(binding)) as listener, guard.log.hearing():
         server = _Server(guard, binding, listener)
-        with _signals(server):
+        with _signals(server), _frozen():
             asyncio.run(server.serve(sockets=[listener]))
     return 0
 
@@ -208,6 +209,17 @@ class _Server(uvicorn.Server):
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to end
         loop.call_soon_threadsafe(call)
+
+
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
+    """Within this block what is there already is no garbage: to look through it took the loop 30 ms each time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

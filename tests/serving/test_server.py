@@ -1,6 +1,7 @@
 """Connections: their deadlines, what is no HTTP, what hides a second request, and addresses."""
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from landmark_onnx.serving import server as server_module
 from landmark_onnx.serving.access_log import ServiceLog
 from landmark_onnx.serving.body import BodyMemory
 from landmark_onnx.serving.guard import AccessRules, Guard
@@ -19,7 +21,7 @@ from landmark_onnx.serving.metrics import Metrics
 from landmark_onnx.serving.payload import reading
 from landmark_onnx.serving.problems import install
 from landmark_onnx.serving.protocol import ServiceProtocol
-from landmark_onnx.serving.server import AddressError, Binding, listening
+from landmark_onnx.serving.server import AddressError, Binding, listening, serve
 from landmark_onnx.serving.settings import Limits
 from serving_client import request, running, until
 
@@ -372,6 +374,20 @@ def test_connections_have_a_limit():
         until(lambda: server.lifecycle.connections == 0)
         assert server.ask("GET", "/things/a").status == 200
         assert server.metrics.render().count(b'rejected_total{reason="too-many-connections"} 1.0') == 1
+
+
+def test_what_was_loaded_before_is_not_looked_through_for_garbage_while_it_serves(monkeypatch):
+    frozen = []
+
+    async def serve_nobody(server, sockets):
+        frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(server_module._Server, "serve", serve_nobody)
+    lifecycle = Lifecycle()
+    guard = Guard(app(SHORT), AccessRules(), lifecycle, ServiceLog(), Metrics(lifecycle))
+    assert serve(guard, Binding("127.0.0.1", 0)) == 0
+    assert frozen[0] > 1000
+    assert gc.get_freeze_count() == 0
 
 
 def test_an_address_that_is_taken_is_one_line():
