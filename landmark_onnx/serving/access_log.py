@@ -4,7 +4,9 @@ import contextlib
 import datetime
 import json
 import logging
-import sys
+import os
+import queue
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Literal, TextIO, TypeAlias
 
@@ -16,13 +18,27 @@ LogForm: TypeAlias = Literal["json", "text", "off"]
 _HEARD = {"landmark_onnx": logging.WARNING, f"{__package__}": logging.INFO, "uvicorn": logging.ERROR}
 """Loggers whose records are lines too, from which level on."""
 
+LINES = 1024
+"""That may wait to be written: more are dropped, and counted."""
+LAST = 1.0
+"""Seconds at the end for those that still wait: nobody may read them."""
+STDERR = 2
+
 
 class ServiceLog:
-    """Lines of JSON, or of text with `key=value`; the time is UTC. stream: standard error unless given."""
+    """Lines of JSON, or of text with `key=value`; the time is UTC. stream: standard error unless given.
+
+    They are written within `hearing`, in a thread of its own: a pipe that nobody reads stops nothing else. `dropped` in
+    a line is how many before it found no room.
+    """
 
     def __init__(self, form: LogForm = "json", stream: TextIO | None = None) -> None:
         self._form = form
         self._stream = stream
+        # Both may be entered again in the same thread: asyncio logs what it finds while garbage is collected.
+        self._lock = threading.RLock()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._dropped = 0
 
     def access(self, record: Mapping[str, object]) -> None:
         """A request that has ended; what is None is left out."""
@@ -35,32 +51,56 @@ class ServiceLog:
 
     def _write(self, level: str, record: Mapping[str, object]) -> None:
         time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        said = {"ts": time, "level": level, **{key: value for key, value in record.items() if value is not None}}
+        with self._lock:
+            if self._lines.qsize() >= LINES:
+                self._dropped += 1
+                return
+            said = {"ts": time, "level": level, **record, "dropped": self._dropped or None}
+            self._lines.put(self._line({key: value for key, value in said.items() if value is not None}))
+            self._dropped = 0
+
+    def _line(self, said: Mapping[str, object]) -> str:
         if self._form == "json":
-            line = json.dumps(said, default=str)
-        else:
-            line = " ".join([time, level, *(f"{key}={_word(said[key])}" for key in [*said][2:])])
-        with contextlib.suppress(OSError, ValueError):  # whoever read it has left
-            print(line, file=self._stream or sys.stderr, flush=True)
+            return json.dumps(said, default=str) + "\n"
+        time, level, *more = said
+        return " ".join([f"{said[time]}", f"{said[level]}", *(f"{key}={_word(said[key])}" for key in more)]) + "\n"
+
+    def _write_all(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):  # whoever read it has left
+                if self._stream:
+                    self._stream.write(line)
+                else:
+                    _write_out(line.encode(errors="backslashreplace"))
 
     @contextlib.contextmanager
     def hearing(self) -> Iterator[None]:
-        """Within this block the library's log and the server's come here too."""
-        handler = _Handler(self)
+        """Within this block lines are written, and the library's log and the server's come here too."""
+        handler, writer = _Handler(self), threading.Thread(target=self._write_all, name="log", daemon=True)
+        writer.start()
         before = {name: logging.getLogger(name).level for name in _HEARD}
         for name, level in _HEARD.items():
             logger = logging.getLogger(name)
             logger.setLevel(min(level, logger.level or level))
         places = [logging.getLogger(name) for name in ("landmark_onnx", "uvicorn", "asyncio")]
+        former = [place.handlers for place in places]
         for place in places:
-            place.addHandler(handler)
+            place.handlers = [handler]  # alone: what `--verbose` has would write on the loop
         try:
             yield
         finally:
-            for place in places:
-                place.removeHandler(handler)
+            for place, handlers in zip(places, former, strict=True):
+                place.handlers = handlers
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+            self._lines.put(None)
+            writer.join(LAST)
+
+
+def _write_out(line: bytes) -> None:
+    """To standard error, without the buffer of `sys.stderr`: who waits in that would abort the interpreter's end."""
+    while line:
+        line = line[os.write(STDERR, line) :]
 
 
 def _word(value: object) -> str:
@@ -72,7 +112,7 @@ class _Handler(logging.Handler):
     """Records as lines; a traceback is part of its line."""
 
     def __init__(self, log: ServiceLog) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import queue
@@ -45,7 +46,7 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(**limits):
+def child(*, log_is_read=True, **limits):
     reader, writer = os.pipe()
     command = [sys.executable, str(CHILD), json.dumps(limits), str(writer)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -60,13 +61,15 @@ def child(**limits):
             port = int(url.rstrip("/\n").rpartition(":")[2])
             coming = queue.Queue()
             thread = threading.Thread(target=lambda: [coming.put(line) for line in process.stderr])
-            thread.start()
+            if log_is_read:
+                thread.start()
             yield Child(process, Served(port, None, None, None, []), coming, [])
             assert process.wait(PATIENCE) is not None
             assert process.stdout.read() == ""
         finally:
             process.kill()
-            thread.join()
+            if log_is_read:
+                thread.join()
 
 
 def post(body=b"", **headers):
@@ -134,6 +137,17 @@ def test_a_hang_up_calls_everybody_though_one_fails():
         assert server.line("hung up")
         assert "ZeroDivisionError" in server.line("a callback of SIGHUP failed")["traceback"]
         assert server.served.ask("GET", "/ready").status == 200
+        server.signal(signal.SIGTERM)
+        assert server.code == 0
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="this system has no small pipes")
+def test_a_log_that_nobody_reads_stops_neither_an_answer_nor_the_end():
+    with child(log_is_read=False) as server:
+        fcntl.fcntl(server.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        with server.served.wire() as wire:
+            for _ in range(60):  # lines of some 200 bytes
+                assert wire.send(request("GET", "/ready")).answer().status == 200
         server.signal(signal.SIGTERM)
         assert server.code == 0
 
