@@ -42,7 +42,7 @@ def main() -> int:
     ready_fd = int(sys.argv[2])
     code = serve(Guard(app(lifecycle), rules, lifecycle, log, Metrics(lifecycle)), Binding("127.0.0.1", 0, ready_fd))
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    print(json.dumps({"event": "handlers restored"}), file=sys.stderr)
+    sys.stderr.write(json.dumps({"event": "handlers restored"}) + "\n")
     return code
 
 

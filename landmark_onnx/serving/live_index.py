@@ -152,13 +152,13 @@ class LiveIndex:
             self._asked = True
             self._wake.notify()
 
-    def close(self) -> None:
-        """End the thread, and leave a server."""
+    def close(self, timeout: float | None = None) -> None:
+        """End the thread, and leave a server. timeout: seconds to wait for it, by default as long as it takes."""
         with self._wake:
             self._closed = True
             self._wake.notify()
         if self._thread:
-            self._thread.join()
+            self._thread.join(timeout)
         self._current.index.close()
 
     def refresh(self, *, force: bool = False) -> None:

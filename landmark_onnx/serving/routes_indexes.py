@@ -20,6 +20,7 @@ from landmark_onnx.serving.schema_info import IndexFacts
 from landmark_onnx.serving.schema_search import ByIdOptions, IndexList, PictureOptions, SearchAnswer
 from landmark_onnx.serving.searching import SearchPlan, plan_of, stored_query
 from landmark_onnx.serving.service import Service
+from landmark_onnx.serving.waiting import answered
 
 PICTURE_SECONDS = 300
 """For which a client may take a picture for what it was."""
@@ -45,7 +46,6 @@ logger = logging.getLogger(__name__)
 def router(service: Service) -> APIRouter:
     """The routes of single indexes."""
     routes = APIRouter(prefix="/v1/indexes", tags=["indexes"])
-    pictures = Pictures(moved=service.moved)
 
     @routes.get("", summary="All indexes", responses=problems())
     async def indexes() -> IndexList:
@@ -74,7 +74,8 @@ def router(service: Service) -> APIRouter:
             raise ProblemError("invalid", f"side: wanted {' or '.join(map(str, SIDES))}, got {options.side}")
         snapshot = chosen(service, name)
         note(request, index=snapshot.name)
-        picture = await _picture(pictures, snapshot, exact_id(request), options.side)
+        making = asyncio.create_task(_picture(service.pictures, snapshot, exact_id(request), options.side))
+        [picture] = await answered(request, [making])
         headers = {"Cache-Control": f"private, max-age={PICTURE_SECONDS}"}
         return Response(picture, media_type="image/jpeg", headers=headers)
 

@@ -1,6 +1,7 @@
 """What the routes of a service need: models, indexes, limits, schedulers, and what is counted."""
 
 import dataclasses
+import time
 from collections.abc import Mapping
 
 from landmark_onnx.inference.scheduler import Scheduler
@@ -12,7 +13,11 @@ from landmark_onnx.serving.lifecycle import Lifecycle
 from landmark_onnx.serving.live_index import LiveIndex
 from landmark_onnx.serving.metrics import Metrics
 from landmark_onnx.serving.models import HostedModels
+from landmark_onnx.serving.pictures import Pictures
 from landmark_onnx.serving.settings import Limits
+
+GRACE = 3.0
+"""Seconds at the end for threads that are in the middle of something: a batch, a search, a new state of an index."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +51,14 @@ class Service:
     moved: tuple[tuple[str, str], ...] = ()
     recognition: RecognitionRules = RecognitionRules()
     key_required: bool = False
+    pictures: Pictures = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pictures", Pictures(moved=self.moved))
 
     def close(self) -> None:
-        """End the threads of indexes and schedulers; images that wait get no answer."""
-        for index in self.indexes.values():
-            index.close()
-        for scheduler in (self.scheduler, self.searches):
-            scheduler.close()
+        """End the threads of pictures, indexes and schedulers, of which the latter two get GRACE; what waits is dropped."""
+        self.pictures.close()
+        end = time.monotonic() + GRACE
+        for each in (*self.indexes.values(), self.scheduler, self.searches):
+            each.close(max(0.0, end - time.monotonic()))

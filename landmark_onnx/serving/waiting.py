@@ -15,8 +15,8 @@ from landmark_onnx.inference.scheduler import Scheduler
 R = TypeVar("R")
 
 
-async def answered(request: Request, futures: Sequence[concurrent.futures.Future[R]]) -> list[R]:
-    """The result of each future, in their order; the request's body must have been read.
+async def answered(request: Request, futures: Sequence[concurrent.futures.Future[R] | asyncio.Future[R]]) -> list[R]:
+    """The result of each future, in their order; the request's body must have been read, or there is none.
 
     Raises: what the first future that fails has, at once; ClientDisconnect when the client hangs up, which cancels
     futures without a result.

@@ -12,6 +12,8 @@ import hosted
 from hosted import PNG, Client, png
 from landmark_onnx.inference.admission import QueueLimits
 from landmark_onnx.inference.scheduler import Scheduler
+from landmark_onnx.serving import pictures
+from landmark_onnx.serving import service as services
 from landmark_onnx.serving.settings import Limits
 from serving_client import request, running, until
 
@@ -201,3 +203,50 @@ def test_a_service_that_ends_says_so(models):
         service.scheduler.close()
         response = Client(service).post("/v1/embed", content=png(PHOTO), headers=PNG)
     assert (response.status_code, response.json()["type"]) == (503, "urn:x-landmark-onnx:draining")
+
+
+def test_a_picture_whose_client_has_left_is_not_made(models, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    live = hosted.index_of(tmp_path / "places", models[0], [fakes.photo(seed=seed) for seed in range(4)])
+    begun, over, made = threading.Semaphore(0), threading.Event(), []
+
+    def slow(path, member, *, side):
+        made.append(path[-5])
+        begun.release()
+        assert over.wait(PATIENCE)
+        return b"x"
+
+    def get(name):
+        return request("GET", f"/v1/indexes/places/image?id={name}")
+
+    monkeypatch.setattr(pictures, "thumbnail", slow)
+    with (
+        hosted.service_of(models, indexes={"places": live}) as served_here,
+        running(Client(served_here).app) as served,
+        served.wire(get(0)) as first,
+        served.wire(get(1)) as second,
+    ):
+        try:
+            assert begun.acquire(timeout=PATIENCE)
+            assert begun.acquire(timeout=PATIENCE)
+            with served.wire(get(2)):
+                until(lambda: served_here.pictures._makers._work_queue.qsize() == 1)
+            [record] = served.access()
+            assert (record["status"], record["index"]) == (499, "places")
+        finally:
+            over.set()
+        assert (first.answer().body, second.answer().body) == (b"x", b"x")
+        assert served.ask("GET", "/v1/indexes/places/image?id=3").body == b"x"
+    assert sorted(made) == ["0", "1", "3"]
+
+
+def test_the_end_waits_no_longer_than_its_grace_for_what_is_stuck(models, monkeypatch):
+    monkeypatch.setattr(services, "GRACE", 0.05)
+    with busy(models) as (stuck, heard):
+        closing = threading.Thread(target=stuck.close, daemon=True)
+        closing.start()
+        closing.join(PATIENCE)
+        assert not closing.is_alive()
+        assert not heard.over.is_set()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            stuck.pictures._makers.submit(list)
