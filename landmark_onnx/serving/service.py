@@ -57,7 +57,7 @@ class Service:
         object.__setattr__(self, "pictures", Pictures(moved=self.moved))
 
     def close(self) -> None:
-        """End the threads of pictures, indexes and schedulers, of which the latter two get GRACE; what waits is dropped."""
+        """End all threads; what waits is dropped, and GRACE is what indexes and schedulers may take."""
         self.pictures.close()
         end = time.monotonic() + GRACE
         for each in (*self.indexes.values(), self.scheduler, self.searches):
