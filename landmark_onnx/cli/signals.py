@@ -29,6 +29,13 @@ def interruptible() -> None:
     _handle(_interrupt)
 
 
+def outlive_hangup() -> None:
+    """Let SIGHUP do nothing from now on: to a service it says to read its files again, and it may come too early."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Not SIG_IGN, which children would inherit, and which stands for a user's own wish, as nohup has it.
+        signal.signal(signal.SIGHUP, _nothing)
+
+
 def interrupted() -> bool:
     """Whether such a signal has arrived."""
     return _arrived is not None
@@ -84,6 +91,10 @@ def _importing(frame: "FrameType | None") -> bool:
             return False
         frame = frame.f_back
     return False
+
+
+def _nothing(*_: object) -> None:
+    """Handle a signal by going on."""
 
 
 def _leave(*_: object) -> "NoReturn":

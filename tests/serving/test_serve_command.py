@@ -6,9 +6,11 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -71,6 +73,21 @@ def ended(child, number=signal.SIGTERM):
     return child.returncode, err
 
 
+@contextlib.contextmanager
+def starting(folder, *before):
+    """The command in a child process that waits for the end of its file of keys, and the file. before: what runs it."""
+    os.mkfifo(folder / "keys.toml")
+    arguments = ["-m", fakes.RETRIEVAL, "--key-file", folder / "keys.toml", "--port", "0", "--provider", "cpu"]
+    command = [*before, sys.executable, "-m", "landmark_onnx", "serve", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(list(map(str, command)), **pipes) as child:
+        try:
+            with (folder / "keys.toml").open("w") as keys:  # once it reads
+                yield child, keys
+        finally:
+            child.kill()
+
+
 # --- In a process of its own ---
 
 
@@ -96,6 +113,30 @@ def test_it_answers_until_it_is_told_to_end():
     assert (asked["model"], asked["images"], asked["method"]) == (fakes.RETRIEVAL, 1, "POST")
     assert asked["queue_seconds"] >= 0
     assert records[-1]["event"] == "stopped"
+
+
+def test_a_hang_up_while_it_starts_changes_nothing(tmp_path):
+    fakes.make_retrieval(exported_path(fakes.RETRIEVAL))
+    with starting(tmp_path) as (child, keys):
+        child.send_signal(signal.SIGHUP)
+        keys.close()
+        assert child.stdout.readline().startswith("http://127.0.0.1:")
+        assert ended(child)[0] == 0
+
+
+@pytest.mark.parametrize("as_first", [False, True])
+def test_it_can_be_ended_while_it_starts(as_first, tmp_path):
+    """Also as the first process of a container, which no signal ends that it does not handle."""
+    before = ["unshare", "--map-root-user", "--fork", "--pid", "--mount-proc"] if as_first else []
+    if as_first and (not shutil.which("unshare") or subprocess.run([*before, "true"], check=False).returncode):
+        pytest.skip("no namespaces here")
+    with starting(tmp_path, *before) as (child, _):
+        number = child.pid
+        if as_first:
+            [number] = map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
+        os.kill(number, signal.SIGTERM)
+        out, err = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, out, err) == (130, "", "")
 
 
 def test_models_of_all_tasks_are_served_each_once(tmp_path):

@@ -13,6 +13,7 @@ from landmark_onnx.cli.serve_access import Access, Listening
 from landmark_onnx.cli.serve_loader import ServingLoader
 from landmark_onnx.cli.serve_options import Bounds, ServedIndexes, ServedReading
 from landmark_onnx.cli.serve_service import Served
+from landmark_onnx.cli.signals import outlive_hangup
 from landmark_onnx.cli.votes import Veto, Voting
 from landmark_onnx.extras import extra
 
@@ -47,6 +48,7 @@ def serve_models(
     Nothing is downloaded or exported. The address is printed when all is ready; after SIGTERM, what was accepted is
     answered first. GET /openapi.json describes the API.
     """
+    outlive_hangup()
     # OpenCV reads it when it is imported.
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(reading.max_pixels)
     with extra("serve"):
