@@ -60,5 +60,6 @@ class Service:
         """End all threads; what waits is dropped, and GRACE is what indexes and schedulers may take."""
         self.pictures.close()
         end = time.monotonic() + GRACE
-        for each in (*self.indexes.values(), self.scheduler, self.searches):
-            each.close(max(0.0, end - time.monotonic()))
+        threads = [each.close for each in self.indexes.values()]
+        for close in (*threads, self.scheduler.close, self.searches.close):
+            close(max(0.0, end - time.monotonic()))
