@@ -1,5 +1,6 @@
 """Options of `landmark-onnx serve`: where it listens, and who may ask."""
 
+import contextlib
 import dataclasses
 import enum
 import ipaddress
@@ -43,6 +44,15 @@ class Listening:
     log: Annotated[
         LogLines, typer.Option(help="How requests are logged on standard error.", rich_help_panel=LISTENING)
     ] = LogLines.JSON
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Move /metrics to a port of its own, where no key is asked for.",
+            rich_help_panel=LISTENING,
+        ),
+    ] = None
     ready_fd: Annotated[
         int | None,
         typer.Option(
@@ -66,6 +76,14 @@ class Listening:
         from landmark_onnx.serving.server import Binding
 
         return Binding(host=self.host, port=self.port, ready_fd=self.ready_fd)
+
+    def check_ports(self) -> None:
+        """Raises: AddressError for a port that is taken, or wanted for both."""
+        from landmark_onnx.serving.server import Binding, listening
+
+        with contextlib.closing(listening(self.binding())):
+            if self.metrics_port is not None:
+                listening(Binding(self.host, self.metrics_port), "--metrics-port").close()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Numbers for Prometheus, of this process alone; labels come from the configuration and routes, never from requests."""
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from prometheus_client import (
@@ -13,6 +14,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
+    start_http_server,
 )
 
 from landmark_onnx.inference.requests import Ending, Place
@@ -88,6 +90,17 @@ class Metrics:
     def render(self) -> bytes:
         """All of it in Prometheus's text format, whose type is `MEDIA_TYPE`."""
         return generate_latest(self._registry)
+
+    @contextlib.contextmanager
+    def answering(self, host: str, port: int) -> Iterator[None]:
+        """Within this block a port of its own answers with all of it, whoever asks. Raises: OSError if it is taken."""
+        server, thread = start_http_server(port, addr=host, registry=self._registry)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def answered(self, method: str, route: str | None, status: int, seconds: float, body: int) -> None:
         """A request has ended. route: its template; None if no route has it. body: bytes of it that were read."""

@@ -19,15 +19,6 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["service"], default_response_class=JSONResponse)
     _add_health(routes, service)
 
-    @routes.get(
-        "/metrics",
-        summary="Counts and times, as Prometheus reads them",
-        responses=problems() | {200: {"description": "All of them", "content": {"text/plain": {}}}},
-        response_class=Response,
-    )
-    async def metrics() -> Response:
-        return Response(service.metrics.render(), media_type=MEDIA_TYPE)
-
     @routes.get("/openapi.json", summary="This description", responses=problems())
     async def openapi(request: Request) -> JSONResponse:
         # Made when it is first asked for, which takes half a second.
@@ -40,6 +31,22 @@ def router(service: Service) -> APIRouter:
     )
     async def info(request: Request) -> JSONResponse:
         return JSONResponse(information(service) | {"may": sorted(state_of(request).get("may", ()))})
+
+    return routes
+
+
+def metrics_router(service: Service) -> APIRouter:
+    """The route of the metrics."""
+    routes = APIRouter(tags=["service"])
+
+    @routes.get(
+        "/metrics",
+        summary="Counts and times, as Prometheus reads them",
+        responses=problems() | {200: {"description": "All of them", "content": {"text/plain": {}}}},
+        response_class=Response,
+    )
+    async def metrics() -> Response:
+        return Response(service.metrics.render(), media_type=MEDIA_TYPE)
 
     return routes
 

@@ -64,8 +64,8 @@ def serve(guard: Guard, binding: Binding) -> int:
     return 0
 
 
-def listening(binding: Binding) -> socket.socket:
-    """A socket bound to the address. Raises: AddressError."""
+def listening(binding: Binding, option: str = "--port") -> socket.socket:
+    """A socket bound to the address. option: what chooses another port. Raises: AddressError."""
     where = f"{binding.host} port {binding.port}"
     if not 0 <= binding.port <= MAX_PORT:
         raise AddressError(f"{where}: a port is a number up to {MAX_PORT}")
@@ -84,7 +84,7 @@ def listening(binding: Binding) -> socket.socket:
     except OSError as error:
         listener.close()
         taken = error.errno == errno.EADDRINUSE
-        reason = "taken by another program: choose another --port" if taken else error.strerror or error
+        reason = f"taken by another program: choose another {option}" if taken else error.strerror or error
         raise AddressError(f"{where}: {reason}") from error
     return listener
 

@@ -8,6 +8,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -286,6 +287,25 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(run):
         done = run("serve", "-m", "nobody", "--port", port)
     assert done.code == 1
     assert f"127.0.0.1 port {port}: taken by another program: choose another --port" in done.err
+
+
+def test_metrics_on_a_port_of_their_own(run):
+    fakes.make_retrieval(exported_path(fakes.RETRIEVAL))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "-m", "nobody", "--port", 0, "--metrics-port", port)
+        assert done.code == 1
+        assert f"127.0.0.1 port {port}: taken by another program: choose another --metrics-port" in done.err
+    done = run("serve", "-m", "nobody", "--port", port, "--metrics-port", port)
+    assert done.code == 1
+    assert f"port {port}: taken" in done.err
+    key = "k" * 20
+    arguments = ("-m", fakes.RETRIEVAL, "--provider", "cpu", "--metrics-port", port)
+    with serving(*arguments, LANDMARK_ONNX_API_KEY=key) as (child, address):
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert f'landmark_onnx_model_loaded{{model="{fakes.RETRIEVAL}"}} 1.0' in text
+        assert httpx.get(f"{address}metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 404
+        assert ended(child)[0] == 0
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch, run):

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,12 @@ from landmark_onnx.cli.serve_service import Served
 from landmark_onnx.cli.signals import outlive_hangup
 from landmark_onnx.cli.votes import Veto, Voting
 from landmark_onnx.extras import extra
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from landmark_onnx.serving.guard import AccessRules
+    from landmark_onnx.serving.service import Service
 
 EXAMPLE = "landmark-onnx serve --model res152_arcmargin --index places"
 
@@ -52,26 +58,35 @@ def serve_models(
     # OpenCV reads it when it is imported.
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(reading.max_pixels)
     with extra("serve"):
-        from landmark_onnx.serving.access_log import ServiceLog
         from landmark_onnx.serving.app import build_app
-        from landmark_onnx.serving.guard import Guard
-        from landmark_onnx.serving.server import listening as bound
-        from landmark_onnx.serving.server import serve
     if access.make_key:
         return _print_key(access.make_key)
     served = Served(models=model or [], indexes=indexes, voting=voting, veto=veto)
     if served.is_empty:
         raise typer.BadParameter(f"nothing to serve: name a model or an index, as in {EXAMPLE}")
     rules = access.rules(listening, bounds.limits(reading))
-    bound(binding := listening.binding()).close()  # a port that is taken is told before models are loaded
+    listening.check_ports()  # before models are loaded
     locked = rules.keys is not None  # by a file that may have no key yet, too
     with Reporter(quiet=quiet) as report:
         service = served.start(ServingLoader(engine, reading, report), rules.limits, key_required=locked)
     with contextlib.closing(service):
-        if rules.keys is not None:
-            service.lifecycle.on_hangup.append(rules.keys.reload)
-        app, log = build_app(service, page=listening.page), ServiceLog(listening.log.value)
-        raise typer.Exit(serve(Guard(app, rules, service.lifecycle, log, service.metrics), binding))
+        app = build_app(service, page=listening.page, metrics=listening.metrics_port is None)
+        raise typer.Exit(_serve(app, service, rules, listening))
+
+
+def _serve(app: "FastAPI", service: "Service", rules: "AccessRules", listening: Listening) -> int:
+    """Answer until a signal ends it. Returns: the exit code."""
+    from landmark_onnx.serving.access_log import ServiceLog
+    from landmark_onnx.serving.guard import Guard
+    from landmark_onnx.serving.server import serve
+
+    if rules.keys is not None:
+        service.lifecycle.on_hangup.append(rules.keys.reload)
+    guard = Guard(app, rules, service.lifecycle, ServiceLog(listening.log.value), service.metrics)
+    with contextlib.ExitStack() as apart:
+        if listening.metrics_port is not None:
+            apart.enter_context(service.metrics.answering(listening.host, listening.metrics_port))
+        return serve(guard, listening.binding())
 
 
 def _print_key(name: str) -> None:
