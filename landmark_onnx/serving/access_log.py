@@ -83,14 +83,19 @@ class ServiceLog:
             logger = logging.getLogger(name)
             logger.setLevel(min(level, logger.level or level))
         places = [logging.getLogger(name) for name in ("landmark_onnx", "uvicorn", "asyncio")]
-        former = [place.handlers for place in places]
+        # What `--verbose` has would write on the loop.
+        others = [(place, each) for place in places for each in place.handlers if not isinstance(each, _Handler)]
+        for place, other in others:
+            place.removeHandler(other)
         for place in places:
-            place.handlers = [handler]  # alone: what `--verbose` has would write on the loop
+            place.addHandler(handler)
         try:
             yield
         finally:
-            for place, handlers in zip(places, former, strict=True):
-                place.handlers = handlers
+            for place in places:
+                place.removeHandler(handler)
+            for place, other in others:
+                place.addHandler(other)
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
             self._lines.put(None)
