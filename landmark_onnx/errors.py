@@ -77,7 +77,11 @@ class TooLateError(AdmissionError):
 
 
 class DeadlineError(LandmarkError):
-    """The time that was given for an answer has passed."""
+    """The time that was given for an answer has passed. place: how far the request was, None if that is not known."""
+
+    def __init__(self, text: str, place: str | None = None) -> None:
+        super().__init__(text)
+        self.place = place
 
 
 class SchedulerClosedError(LandmarkError):

@@ -23,6 +23,7 @@ from landmark_onnx.inference.requests import (
     ImageOutcome,
     InferenceRequest,
     Picture,
+    Place,
     SchedulerEvents,
     Stage,
     StageItem,
@@ -116,11 +117,12 @@ class Scheduler:
             self._sort_in(parts)
         return request.future
 
-    def withdraw(self, future: Future[Any], ending: Ending) -> None:
-        """Let go of a request as `future.cancel()` does, where it is not its client who has left."""
+    def withdraw(self, future: Future[Any], ending: Ending) -> Place | None:
+        """Let go of a request as `future.cancel()` does, where others than its client may end it; tell where it was."""
         if request := self._open.of(future):
             self._end(request, ending)
         future.cancel()
+        return request.place if request else None
 
     @property
     def waiting(self) -> int:
@@ -266,7 +268,8 @@ class Scheduler:
                 self._sooner.wait(min(left, threading.TIMEOUT_MAX))
             late = [] if self._closed else [each for each in self._open if each.deadline <= time.monotonic()]
         for request in late:
-            self._fail(request, DeadlineError(f"{request.name}: no answer within {request.timeout:g} s"), "expired")
+            text = f"{request.name}: no answer within {request.timeout:g} s"
+            self._fail(request, DeadlineError(text, request.place), "expired")
         return not self._closed
 
     def _end(self, request: InferenceRequest, ending: Ending) -> bool:

@@ -34,10 +34,12 @@ async def asked(service: Service, request: Request) -> AsyncIterator[Payload]:
     """
     limit = service.limits.queued_images
     if service.scheduler.waiting >= limit:
+        note(request, stage="admission")
         wait = service.scheduler.retry_after()
         raise ProblemError("queue-full", f"{limit} images wait, and no more may", limit=limit, retry_after=wait)
+    note(request, stage="body")
     async with reading(request, service.limits, service.memory) as payload:
-        note(request, images=len(payload.images))
+        note(request, images=len(payload.images), stage=None)
         yield payload
 
 
@@ -83,7 +85,7 @@ async def ask(
     whole = {at: source for at, source in enumerate(sources) if not isinstance(source, ProblemError)}
     futures: list[concurrent.futures.Future[ImageOutcome]] = []
     try:
-        with withdrawing(service.scheduler, futures):
+        with withdrawing(service.scheduler, request, futures):
             for at, source in whole.items():
                 region, name = _region(uploads[at]), _name(uploads[at])
                 futures.append(

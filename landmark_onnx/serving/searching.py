@@ -129,7 +129,7 @@ async def hits_of(
     # What a model has looked at has waited its turn: to refuse it now would throw that away.
     again = any(image.answers() for image, _ in found)
     futures: list[concurrent.futures.Future[Sequence[Hit] | Failure]] = []
-    with withdrawing(service.searches, futures):
+    with withdrawing(service.searches, request, futures):
         for _, vector in found:
             wanted = Wanted(plan.snapshot, vector, plan.top, plan.approximate, plan.steps)
             futures.append(service.searches.submit_ready(STAGE, wanted, client=client, timeout=left, again=again))

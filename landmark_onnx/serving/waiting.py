@@ -3,7 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from landmark_onnx.errors import AdmissionError, DeadlineError
 from landmark_onnx.inference.requests import Ending
 from landmark_onnx.inference.scheduler import Scheduler
+from landmark_onnx.serving.answering import state_of
 
 R = TypeVar("R")
 
@@ -37,14 +38,23 @@ async def answered(request: Request, futures: Sequence[concurrent.futures.Future
 
 
 @contextlib.contextmanager
-def withdrawing(scheduler: Scheduler, futures: Sequence[concurrent.futures.Future[Any]]) -> Iterator[None]:
-    """What ends this block early ends what was asked in it, too; the scheduler tells of each why."""
+def withdrawing(
+    scheduler: Scheduler, request: Request, futures: Sequence[concurrent.futures.Future[Any]]
+) -> Iterator[None]:
+    """What ends this block early ends what was asked in it, too; the scheduler tells of each why, and the log where."""
     try:
         yield
     except BaseException as error:
-        for future in futures:
-            scheduler.withdraw(future, _ending(error))
+        places = [scheduler.withdraw(future, _ending(error)) for future in futures]
+        state_of(request).setdefault("log", {})["stage"] = _stage(error, places)
         raise
+
+
+def _stage(error: BaseException, places: Iterable[str | None]) -> str | None:
+    """Where a request ended: its first image that was not answered."""
+    if isinstance(error, AdmissionError):
+        return "admission"
+    return error.place if isinstance(error, DeadlineError) else next(filter(None, places), None)
 
 
 def _ending(error: BaseException) -> Ending:

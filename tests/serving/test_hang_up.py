@@ -130,6 +130,28 @@ def test_a_connection_that_is_closed_does_too(models):
         assert [outcome for outcome, _ in heard.ends] == ["cancelled"]
         [record] = served.access()
     assert (record["status"], record["images"], record["route"]) == (499, 1, "/v1/embed")
+    assert record["stage"] in ("queue", "decode", "batch")
+
+
+def test_the_log_says_where_a_request_ended(models):
+    queue = QueueLimits(images=2, client_share=1)
+    image = {"content_type": "image/png"}
+    with busy(models, queue=queue) as (service, heard), running(Client(service).app) as served:
+        assert served.ask("POST", "/v1/embed?timeout=0.05", png(PHOTO), **image).kind == "timeout"
+        with served.wire(request("POST", "/v1/embed", b"half", **image | {"content_length": "9"})):
+            until(lambda: served.lifecycle.accepted == 2)
+        served.access(2)
+        with served.wire(request("POST", "/v1/embed", png(PHOTO), **image)):
+            until(lambda: service.scheduler.waiting == 2)
+            assert served.ask("POST", "/v1/embed", png(PHOTO), **image).kind == "queue-full"
+            heard.over.set()
+            until(lambda: service.scheduler.waiting == 0)
+        assert served.ask("POST", "/v1/embed", png(PHOTO), x_request_id="last", **image).status == 200
+        late, half, full, *others = served.access(5)
+    assert late["stage"] in ("queue", "decode", "batch")
+    assert (half["stage"], half["status"]) == ("body", 499)
+    assert (full["stage"], full["problem"]) == ("admission", "queue-full")
+    assert ["stage" in each for each in others if each["request_id"] == "last"] == [False]
 
 
 def test_who_stays_has_an_answer_when_another_leaves(models):

@@ -53,28 +53,33 @@ def test_the_first_that_fails_ends_it():
 
 
 @pytest.mark.parametrize(
-    ("error", "ending"),
+    ("error", "ending", "stage"),
     [
-        (ClientDisconnect(), "cancelled"),
-        (TooLateError("no", limit=1, retry_after=1), "refused"),
-        (DeadlineError("no"), "expired"),
-        (ValueError("no"), "failed"),
-        (asyncio.CancelledError(), "failed"),
+        (ClientDisconnect(), "cancelled", "queue"),
+        (TooLateError("no", limit=1, retry_after=1), "refused", "admission"),
+        (DeadlineError("no", "decode"), "expired", "decode"),
+        (ValueError("no"), "failed", "queue"),
+        (asyncio.CancelledError(), "failed", "queue"),
     ],
 )
-def test_what_ends_a_request_early_is_told_of_all_that_it_asked(error, ending):
-    told = []
-    scheduler = types.SimpleNamespace(withdraw=lambda future, why: told.append((future, why)))
-    futures = []
+def test_what_ends_a_request_early_is_told_of_all_that_it_asked(error, ending, stage):
+    told, places = [], iter([None, "queue"])
+
+    def withdraw(future, why):
+        told.append((future, why))
+        return next(places)
+
+    futures, request = [], request_of()
 
     def ask():
-        with withdrawing(scheduler, futures):
+        with withdrawing(types.SimpleNamespace(withdraw=withdraw), request, futures):
             futures.extend([Future(), Future()])
             raise error
 
     with pytest.raises(type(error)):
         ask()
     assert told == [(future, ending) for future in futures]
+    assert request.scope["state"]["log"] == {"stage": stage}
 
 
 def test_who_is_cancelled_cancels_the_futures():
