@@ -40,7 +40,8 @@ WINDOWS = 150
 """How many windows fit the time there is, if they are not limited by `LONGEST_WINDOW` seconds."""
 LONGEST_WINDOW = 1.0
 
-Verdict: TypeAlias = Literal["chosen", "default", "faster", "as fast", "slower", "refused"]
+Verdict: TypeAlias = Literal["chosen", "default", "faster", "as fast", "behind", "slower", "refused"]
+"""behind: so far behind the best one that it lost its turns. as fast: as the default, or not beyond noise."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +224,8 @@ class Tuning:
             return "refused"
         if standing.ratio.low > 1:
             return "slower"
+        if standing.ratio.rounds < STABLE_WINDOWS:
+            return "behind"
         return "faster" if gains(standing.ratio) else "as fast"
 
     def _choice(self, form: Contestant) -> TunedChoice:

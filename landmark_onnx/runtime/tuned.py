@@ -49,7 +49,7 @@ class TunedChoice:
 
     threads: of one op, 0 for the runtime's choice. batch_size: images that run together. ratio: its time for an image
     by the default's, median; 1 if it is the default. likeness: of its answers with the default's, in the measure of the
-    model's task; None if it is the default.
+    model's task; None if it is the default's provider and precision.
     """
 
     provider: TunedProvider
@@ -69,11 +69,12 @@ class TunedChoice:
         >>> TunedChoice(provider="cpu", precision="int8", threads=2, batch_size=8, ratio=0.5, likeness=0.99).words()
         'cpu at int8, 2 threads, batches of 8: 0.5 of the time by default, likeness to fp32 0.99'
         """
-        threads = f"{self.threads or 'as many'} threads{'' if self.threads else ' as it likes'}"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.threads else "threads by default"
         found = f"{self.provider} at {self.precision}, {threads}, batches of {self.batch_size}"
-        if self.likeness is None:
+        if self.ratio == 1:
             return f"{found}: the default"
-        return f"{found}: {self.ratio:.3g} of the time by default, likeness to fp32 {self.likeness:.5g}"
+        alike = "" if self.likeness is None else f", likeness to fp32 {self.likeness:.5g}"
+        return f"{found}: {self.ratio:.3g} of the time by default{alike}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,6 +213,21 @@ def test_the_hopeless_have_two_turns(model):
     assert turns["cpu int8, threads by default, batches of 4"] == ROUNDS
 
 
+def test_who_lost_its_turns_is_behind_and_not_as_fast(model):
+    def cost(form, target, number):
+        return {"int8": 0.3, "bf16": 0.8}.get(form.precision, 1.0)
+
+    verdicts = {(each.form.provider, each.form.precision): each.verdict for each in tune(model, Course(cost)).tried}
+    assert verdicts["openvino", "bf16"] == "behind"
+
+
+def test_a_form_of_the_defaults_precision_is_not_called_the_default(model):
+    cost = lambda form, target, number: 0.5 if form.batch_size == 8 else 1.0  # noqa: E731
+    plan = dataclasses.replace(PLAN, precisions=("fp32",), providers=("cpu",))
+    choice = tune(model, Course(cost), plan=plan, cores=1).choice
+    assert choice.words() == "cpu at fp32, threads by default, batches of 8: 0.5 of the time by default"
+
+
 def window(cost):
     return Window(images=1, seconds=cost, latencies=(cost,))
 
@@ -250,7 +265,7 @@ def test_one_form_alone_is_the_default(model):
         patch.setattr(tuned_forms, "BATCH_SIZES", (4,))
         outcome = tune(model, Course(fast("int8")), plan=plan, cores=1)
     assert [each.verdict for each in outcome.tried] == ["chosen"]
-    assert outcome.choice.words() == "cpu at fp32, as many threads as it likes, batches of 4: the default"
+    assert outcome.choice.words() == "cpu at fp32, threads by default, batches of 4: the default"
 
 
 def test_what_is_here_is_asked_without_loading_it():
