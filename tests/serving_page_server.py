@@ -17,6 +17,8 @@ import numpy as np
 from python_multipart.multipart import parse_options_header
 
 from landmark_onnx.serving.page_files import PAGE_HEADERS, page_files
+from landmark_onnx.serving.payload import crop_of
+from landmark_onnx.serving.problems import ProblemError
 
 Json = dict[str, Any]
 INFO: Json = {
@@ -124,7 +126,7 @@ def problem(status: int, kind: str, title: str, detail: str, **members: Any) -> 
 class World:
     """What the server has and does. A test sets what it wants to see.
 
-    hits: of any search, (id, score, landmark). pictures: id -> JPEG; an id that is not in it has lost its picture.
+    hits: of any search, (id, score, landmark). pictures: id -> JPEG of any size; an id that is not in it has lost it.
     before: called with each request of the API; may raise Answer, or wait. waiting: paths
     of those that wait until their client leaves. gone: paths whose client left before the answer.
     """
@@ -152,14 +154,14 @@ class World:
             return self.info
         parts = ask.path.split("/")
         if parts[2] == "indexes" and parts[4] == "image":
-            picture = self.pictures.get(ask.query["id"][0])
-            raise (
-                Answer(200, picture, "image/jpeg") if picture else problem(404, "not-found", "There is no such", "gone")
-            )
+            raise self._picture(ask.query["id"][0], int(ask.query["side"][0]))
         if parts[2] == "indexes":
             return self._found(ask, parts[3])
-        if ask.id is not None and (parts[2] not in ("search", "recognize") or "crop" in ask.options):
-            raise problem(422, "invalid", "A value is not as it must be", "an image of an index is searched for")
+        if "crop" in ask.options:
+            try:
+                crop_of(ask.options["crop"], "options", "crop")
+            except ProblemError as error:
+                raise problem(422, "invalid", "A value is not as it must be", str(error)) from error
         result: Json = {"position": 0, "image": ask.name, "size": self._size(ask)}
         if parts[2] == "search":
             return self._found(ask, ask.options["index"])
@@ -180,6 +182,14 @@ class World:
         result = {"position": 0, "image": ask.name, "neighbours": neighbours}
         facts = {key: self.row(index)[key] for key in ("name", "generation", "rows")}
         return {"index": facts, "models": [], "results": [result], "took": TOOK | {"search": 0.005}}
+
+    def _picture(self, name: str, side: int) -> Answer:
+        if name not in self.pictures:
+            return problem(404, "not-found", "There is no such", "gone")
+        image = cv2.imdecode(np.frombuffer(self.pictures[name], np.uint8), cv2.IMREAD_COLOR)
+        scale = side / max(image.shape)
+        made = jpeg(cv2.resize(image, None, fx=scale, fy=scale)) if scale < 1 else self.pictures[name]
+        return Answer(200, made, "image/jpeg")
 
     def _size(self, ask: Ask) -> list[int]:
         data = ask.image if ask.image is not None else self.pictures[str(ask.id)]

@@ -19,7 +19,7 @@ export function writeAddress({ index, id, top, steps, approximate, crop }) {
   const query = new URLSearchParams({ index, id, top });
   for (const step of steps) query.append("step", step);
   if (approximate) query.set("approximate", "true");
-  if (crop) query.set("crop", crop.join(","));
+  if (crop) query.set("crop", crop.map((share) => Number(share.toFixed(4))).join(","));
   return `?${query}`;
 }
 

@@ -59,15 +59,19 @@ export function large(index, id) {
     "aria-label": `Open the picture of ${id}`,
   });
   link.append(icon("open"));
-  if (hasKey()) {
-    link.addEventListener("click", async (event) => {
-      event.preventDefault();
-      const url = await pictureBlob(link.href).catch(() => null);
-      if (url) open(url, "_blank", "noopener");
-      setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    });
-  }
+  if (hasKey()) link.onclick = fetchLarge;
   return link;
+}
+
+async function fetchLarge(event) {
+  event.preventDefault();
+  const tab = open(); // after an await it would be a popup, which browsers stop
+  try {
+    tab.opener = null;
+    tab.location = await pictureBlob(event.currentTarget.href, AbortSignal.timeout(60_000));
+  } catch {
+    tab?.close();
+  }
 }
 
 // recognition: of /v1/recognize, or null. votes: of /v1/search, or undefined. ranks: id -> rank of a neighbour.

@@ -1,7 +1,9 @@
 // Requests to the server, and what it says when it has no answer.
 
+import { keep, kept } from "./dom.js";
+
 const KEPT = "landmark-onnx.key";
-let key = remembered();
+let key = kept("sessionStorage", KEPT);
 
 // What went wrong: the members of the server's problem details, or the page's own words in the same form.
 class Problem extends Error {
@@ -11,22 +13,9 @@ class Problem extends Error {
   }
 }
 
-function remembered() {
-  try {
-    return sessionStorage.getItem(KEPT) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-export function useKey(text, keep) {
+export function useKey(text, lasting) {
   key = text;
-  try {
-    if (keep) sessionStorage.setItem(KEPT, text);
-    else sessionStorage.removeItem(KEPT);
-  } catch {
-    // A browser that keeps nothing: the key lasts as long as the page.
-  }
+  keep("sessionStorage", KEPT, lasting && text);
 }
 
 export const hasKey = () => key !== "";
@@ -99,7 +88,7 @@ export function pictureAddress(index, id, side) {
   return addressed(`v1/indexes/${encodeURIComponent(index)}/image`, { id, side }).href;
 }
 
-const made = new Map();
+const loads = new WeakMap(); // <img> -> AbortController of its picture
 
 // Puts a picture of an index into an <img>; with a key it has to be fetched, for an <img> cannot send one.
 export async function loadPicture(image, index, id, side) {
@@ -108,23 +97,25 @@ export async function loadPicture(image, index, id, side) {
     image.src = address;
     return;
   }
+  const load = new AbortController();
+  loads.set(image, load);
   try {
-    const url = await pictureBlob(address);
-    made.set(image, url);
-    image.src = url;
+    image.src = await pictureBlob(address, load.signal);
   } catch {
-    image.dispatchEvent(new Event("error"));
+    if (!load.signal.aborted) image.dispatchEvent(new Event("error"));
   }
 }
 
-export const pictureData = async (address, signal) => (await fetched(address, { signal })).blob();
+// The signal's abort gives its memory back.
+export async function pictureBlob(address, signal) {
+  const data = await (await fetched(address, { signal })).blob();
+  signal.throwIfAborted();
+  const url = URL.createObjectURL(data);
+  signal.addEventListener("abort", () => URL.revokeObjectURL(url));
+  return url;
+}
 
-export const pictureBlob = async (address) => URL.createObjectURL(await pictureData(address));
-
-// Gives the memory of fetched pictures back when what showed them goes.
+// When what showed pictures goes, they are fetched no further, and their memory is given back.
 export function releasePictures(node) {
-  for (const image of node.querySelectorAll("img")) {
-    if (made.has(image)) URL.revokeObjectURL(made.get(image));
-    made.delete(image);
-  }
+  for (const image of node.querySelectorAll("img")) loads.get(image)?.abort();
 }

@@ -82,3 +82,22 @@ export function copyButton(words, text) {
   });
   return button;
 }
+
+// What a browser remembers in the "localStorage" or "sessionStorage"; some keep nothing.
+export function kept(storage, name) {
+  try {
+    return window[storage].getItem(name) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+// What is false or "" is forgotten.
+export function keep(storage, name, value) {
+  try {
+    if (value) window[storage].setItem(name, value);
+    else window[storage].removeItem(name);
+  } catch {
+    // It lasts as long as the page.
+  }
+}

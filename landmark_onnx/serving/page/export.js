@@ -1,5 +1,7 @@
 // What is on screen as a file.
 
+import { el } from "./dom.js";
+
 const HEAD = ["rank", "id", "score", "landmark", "index", "generation", "options"];
 
 // A spreadsheet runs a cell that begins so; an apostrophe makes it text.
@@ -17,9 +19,6 @@ export function csv(hits, { index, generation, options }) {
 
 export function save(name, text, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));
-  const link = document.createElement("a");
-  link.href = url;
-  link.download = name;
-  link.click();
+  el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

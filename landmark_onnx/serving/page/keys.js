@@ -1,13 +1,13 @@
 // Keys of one letter, which can be switched off for those whose tools type by themselves.
 
-import { $ } from "./dom.js";
+import { $, keep, kept } from "./dom.js";
 
 const OFF = "landmark-onnx.keys-off";
 
 // actions: key -> what it does.
 export function listen(actions) {
-  $("keys-on").checked = !isOff();
-  $("keys-on").addEventListener("change", () => remember(!$("keys-on").checked));
+  $("keys-on").checked = !kept("localStorage", OFF);
+  $("keys-on").onchange = () => keep("localStorage", OFF, !$("keys-on").checked);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (!$("keys-on").checked || document.querySelector("dialog[open]")) return;
@@ -17,21 +17,4 @@ export function listen(actions) {
     event.preventDefault();
     action();
   });
-}
-
-function isOff() {
-  try {
-    return localStorage.getItem(OFF) === "true";
-  } catch {
-    return false;
-  }
-}
-
-function remember(off) {
-  try {
-    if (off) localStorage.setItem(OFF, "true");
-    else localStorage.removeItem(OFF);
-  } catch {
-    // A browser that keeps nothing: the switch lasts as long as the page.
-  }
 }

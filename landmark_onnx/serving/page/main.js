@@ -74,9 +74,7 @@ function welcome() {
 function inventory() {
   const line = (term, values) =>
     el("div", {}, el("dt", {}, term), ...(values.length ? values : ["none"]).map((text) => el("dd", {}, text)));
-  const indexes = server.indexes.map(
-    ({ name, rows, generation }) => `${name}: ${plural(rows, "image")}, generation ${count(generation)}`,
-  );
+  const indexes = server.indexes.map((index) => `${index.name}: ${stateOf(index)}`);
   const kinds = { retrieval: "embeds", cls: "classifies", det: "detects" };
   const models = server.models.map(({ name, task }) => `${name} ${kinds[task] ?? task}`);
   const list = el("dl", {}, line("Indexes", indexes), line("Models", models));
@@ -254,7 +252,7 @@ async function look(query) {
   looking = new AbortController();
   const { signal } = looking;
   try {
-    const { detections } = (await detect(query, model, signal)).results[0];
+    const detections = await detect(query, model, signal);
     update({ detected: detections.sort((one, other) => other.score - one.score) }, signal);
   } catch (error) {
     query.looked = false;
@@ -300,8 +298,8 @@ function name() {
     const size = query.size ? ` · ${query.size.width} × ${query.size.height}` : "";
     $("query-name").replaceChildren(el("b", {}, query.name), `${size} · an uploaded photo has no address to share`);
   } else if (query.size || !query.placed) {
-    const link = query.size ? large(query.index, query.id) : null;
-    $("query-name").replaceChildren(el("b", {}, query.name), ` · ${query.index} `, ...(link ? [link] : []));
+    const link = query.size ? large(query.index, query.id) : "";
+    $("query-name").replaceChildren(el("b", {}, query.name), ` · ${query.index} `, link);
   }
 }
 
@@ -321,13 +319,14 @@ function renderResults(hits) {
   $("more").textContent = `Show ${Math.min(PAGE, hits.length - shown)} more of ${count(hits.length)}`;
 }
 
-function askedInWords({ asked, index, took: _, ...answer }) {
+function askedInWords({ asked, index }) {
   const { query, region } = asked;
   const part = region ? `region ${written(region)} of ` : "";
   const what = `${part}${query.name} in ${index.name}`;
-  const facts = `generation ${count(index.generation)} · ${plural(index.rows, "image")}`;
-  return `${what} · ${optionsInWords(asked.options)} · ${facts} · ${seconds(took(state.answer))}`;
+  return `${what} · ${optionsInWords(asked.options)} · ${stateOf(index)} · ${seconds(took(state.answer))}`;
 }
+
+const stateOf = ({ generation, rows }) => `generation ${count(generation)} · ${plural(rows, "image")}`;
 
 function boxes() {
   const { detected, query } = state;
@@ -398,16 +397,16 @@ async function returnTo(event) {
   boxes();
   if (!found.answer && !found.classes.length) return search();
   tell("As it was found before.");
-  compareGeneration();
+  compareIndex();
 }
 
 // Says so if the index is not what it was when the results came.
-async function compareGeneration() {
+async function compareIndex() {
   const { answer } = state;
   if (!answer || document.hidden) return;
   const now = (await info().catch(() => server)).indexes.find(({ name }) => name === answer.index.name);
-  if (state.answer !== answer || !now || now.generation === answer.index.generation) return;
-  const detail = `These results are of generation ${count(answer.index.generation)}; it is at ${count(now.generation)} now.`;
+  if (state.answer !== answer || !now || stateOf(now) === stateOf(answer.index)) return;
+  const detail = `These results are of ${stateOf(answer.index)}; it is at ${stateOf(now)} now.`;
   mention("The index has changed since", detail, button("Search again", () => search()));
 }
 
@@ -516,5 +515,5 @@ listen({
   "?": () => $("keys").showModal(),
 });
 addEventListener("popstate", returnTo);
-document.addEventListener("visibilitychange", compareGeneration);
+document.addEventListener("visibilitychange", compareIndex);
 begin();

@@ -54,9 +54,10 @@ export function scaled(box, factor) {
 export const inside = (box, point) =>
   point.x >= box.x && point.x <= box.x + box.width && point.y >= box.y && point.y <= box.y + box.height;
 
-// Shares of the photo's sides, as an address has them, and back.
-export const shares = ({ x, y, width, height }, size) =>
-  [x / size.width, y / size.height, width / size.width, height / size.height].map((share) => Number(share.toFixed(4)));
+export const sides = ({ x, y, width, height }) => [x, y, width, height];
+
+// Shares of the photo's sides, and back.
+export const shares = (box, { width, height }) => sides(box).map((side, at) => side / (at % 2 ? height : width));
 
 export const ofShares = ([x, y, width, height], size) => ({
   x: x * size.width,

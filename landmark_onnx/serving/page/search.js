@@ -1,37 +1,39 @@
 // What the page asks about a photo. A query is {file} or {index, id}, with {name, size} once its picture is there.
 
-import { ask, pictureAddress, pictureData } from "./api.js";
+import { ask } from "./api.js";
+import { shares, sides } from "./region.js";
 
-const cropOf = (region) => (region ? [region.x, region.y, region.width, region.height] : undefined);
-
-// What an image of an index is asked about beside its neighbours, its picture is sent for.
-async function sent(query, options, signal, path) {
-  query.data ??= query.file ?? (await pictureData(pictureAddress(query.index, query.id, 2048), signal));
+// A file is sent, an image of an index is named: its region is in shares, for it may be larger than its picture.
+function about(path, { query, region }, given, signal) {
+  const { file, name, id, index, size } = query;
+  const crop = region ? (file ? sides(region) : [...shares(region, size), "relative"]) : undefined;
+  const options = { ...given, crop };
+  if (!file) return ask(path, { body: { images: [{ id, index }], options }, signal });
   const body = new FormData();
-  body.append("image", query.data, query.name);
+  body.append("image", file, name);
   body.append("options", JSON.stringify(options));
   return ask(path, { body, signal });
 }
 
-const byId = ({ id, index }, options, signal, path) => ask(path, { body: { images: [{ id, index }], options }, signal });
-
-export function findNeighbours({ query, region, options }, signal) {
+export function findNeighbours(asked, signal) {
+  const { query, region, options } = asked;
   const { index, top, steps, approximate } = options;
   const given = { top, ...(steps.length && { steps }), ...(approximate && { approximate }) };
-  if (query.file || region) return sent(query, { index, ...given, crop: cropOf(region) }, signal, "v1/search");
-  if (query.index !== index) return byId(query, { index, ...given }, signal, "v1/search");
+  if (query.file || region || query.index !== index) return about("v1/search", asked, { index, ...given }, signal);
   return ask(`v1/indexes/${encodeURIComponent(index)}/search`, { query: { id: query.id, ...given }, signal });
 }
 
-export function recognise({ query, region, options: { index } }, signal) {
-  const how = query.file || region ? sent : byId;
-  return how(query, { index, crop: cropOf(region) }, signal, "v1/recognize");
+export const recognise = (asked, signal) => about("v1/recognize", asked, { index: asked.options.index }, signal);
+
+export const classify = (asked, model, signal) => about("v1/classify", asked, { model }, signal);
+
+// The boxes in pixels of the picture that is shown.
+export async function detect(query, model, signal) {
+  const { detections, size } = (await about("v1/detect", { query }, { model }, signal)).results[0];
+  const { width, height } = query.size;
+  const fit = (side, at) => (side * (at % 2 ? height : width)) / size[at % 2];
+  return detections.map((box) => ({ ...box, bbox: box.bbox.map(fit) }));
 }
-
-export const classify = ({ query, region }, model, signal) =>
-  sent(query, { model, crop: cropOf(region) }, signal, "v1/classify");
-
-export const detect = (query, model, signal) => sent(query, { model }, signal, "v1/detect");
 
 export const info = () => ask("v1/info");
 

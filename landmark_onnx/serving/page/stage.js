@@ -1,6 +1,6 @@
 // The query photo with its region and boxes. Coordinates are of the photo as it is shown upright.
 
-import { $, score, svg } from "./dom.js";
+import { $, el, score, svg } from "./dom.js";
 import { between, fitted, inside, isWhole, moved, scaled, stretched, whole, written } from "./region.js";
 
 const HANDLES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
@@ -20,12 +20,7 @@ export class Stage {
     this.image = $("photo");
     this.layer = $("layer");
     this.frame = $("region");
-    for (const handle of HANDLES) {
-      const knob = document.createElement("div");
-      knob.dataset.handle = handle;
-      knob.className = `handle ${handle}`;
-      this.frame.append(knob);
-    }
+    this.frame.append(...HANDLES.map((name) => el("div", { class: `handle ${name}`, "data-handle": name })));
     this.stage.onpointerdown = (event) => this.#down(event);
     this.stage.onpointermove = (event) => this.#move(event);
     this.stage.onpointerup = (event) => this.#up(event);

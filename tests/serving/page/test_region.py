@@ -181,20 +181,24 @@ def test_pixels_are_those_of_the_photo_upright(page, world, photo):
         near(world.of("/v1/search")[2 * count - 1].options["crop"], [x, y, 60, 70])
 
 
-def test_a_region_of_an_indexed_image_is_of_its_picture_and_has_an_address(page_of, server, world):
+def test_a_region_of_an_indexed_image_is_asked_for_by_its_id_and_has_an_address(page_of, server, world):
     page = page_of()
     page.goto(f"{server.address}?index=places&id=photos/03.jpg")
     page.wait_for_selector("#hits li")
     page.wait_for_selector("body:not(.busy)")
     drag(page, (40, 30), (120, 90))
     page.get_by_text(f"region 40, 30, {by(80, 60)} px of photos/03.jpg").wait_for()
-    (asked,) = world.of("/v1/search")
-    assert asked.image == world.pictures["photos/03.jpg"]
-    assert asked.options["crop"] == [40, 30, 80, 60]
+    page.wait_for_selector("body:not(.busy)")
+    wanted = ("photos/03.jpg", "places", None, [0.25, 0.25, 0.5, 0.5, "relative"])
+    for path in ("/v1/search", "/v1/recognize", "/v1/classify"):
+        asked = world.of(path)[-1]
+        assert (asked.id, asked.index, asked.image, asked.options["crop"]) == wanted, path
     assert "crop=0.25%2C0.25%2C0.5%2C0.5" in page.url
+    # Its picture is shown, and goes nowhere else.
+    assert [ask.query["side"] for ask in world.of("/v1/indexes/places/image")].count(["2048"]) == 1
     page.reload()
     page.get_by_text(f"region 40, 30, {by(80, 60)} px of photos/03.jpg").wait_for()
-    assert world.of("/v1/search")[-1].options["crop"] == [40, 30, 80, 60]
+    assert world.of("/v1/search")[-1].options["crop"] == wanted[-1]
 
 
 def test_another_region_ends_the_running_search_on_the_server(shown, world):

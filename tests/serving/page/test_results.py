@@ -4,9 +4,10 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 
-from serving_page_server import HITS
+from serving_page_server import HITS, jpeg
 
 pytestmark = pytest.mark.browser
 
@@ -238,6 +239,20 @@ def test_boxes_lie_on_the_photo_at_any_size_and_are_listed(page, world, give):
     page.get_by_role("button", name="Use detection 2, Tower").click()
     settled(page, "region 40, 30, 200")
     assert world.of("/v1/search")[-1].options["crop"] == [40, 30, 200, 150]
+
+
+def test_boxes_of_an_indexed_image_lie_on_its_smaller_picture(page_of, server, world):
+    world.pictures["photos/01.jpg"] = jpeg(np.zeros((1024, 4096, 3), np.uint8))
+    world.detections = [{"category_id": 1, "name": "Tower", "bbox": [400, 200, 2000, 600], "score": 0.75}]
+    page = started(page_of, server, "?index=places&id=photos/01.jpg")
+    edge = page.locator(".box .edge")
+    assert [float(edge.get_attribute(side)) for side in ("x", "y", "width", "height")] == [200, 100, 1000, 300]
+    assert world.of("/v1/detect")[0].id == "photos/01.jpg"
+    page.get_by_text("1 detection").click()
+    page.get_by_role("button", name="Use detection 1, Tower").click()
+    settled(page, "region 200, 100, 1000")
+    *shares, unit = world.of("/v1/search")[-1].options["crop"]
+    assert (shares, unit) == (pytest.approx([200 / 2048, 100 / 512, 1000 / 2048, 300 / 512]), "relative")
 
 
 # --- export ---

@@ -79,6 +79,7 @@ def test_what_was_asked_stands_above_the_results(page, give):
 def test_the_camera_of_a_phone_is_asked_for_by_the_system(page_of, server, photo):
     page = page_of(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     page.goto(server.address)
+    page.wait_for_selector("#welcome:not([hidden])")
     camera = page.locator("#camera")
     assert camera.get_attribute("capture") == "environment"
     assert camera.get_attribute("accept") == "image/jpeg,image/png,image/webp"

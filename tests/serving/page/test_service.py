@@ -27,7 +27,13 @@ pytestmark = pytest.mark.browser
 pytest.importorskip("faiss")
 
 ROWS = 24
+LARGE = "arch/large.png"
 QUERY = jpeg_with_exif(encode(".jpg", fakes.photo(300, 400, seed=50)), 6)
+
+
+def large():
+    """An image of half as much again as its picture has."""
+    return fakes.photo(240, 3072, seed=51)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,9 @@ def address(tmp_path_factory):
     photos = [str(folder / name) for name in ids]
     for number, path in enumerate(photos):
         write_image(folder / path, fakes.photo(120, 160, seed=number))
+    ids.append(LARGE)
+    photos.append(str(folder / LARGE))
+    write_image(folder / LARGE, large())
     vectors = {retriever.card.name: np.stack([answer.vector for answer in retriever(photos)])}
     ensemble = Ensemble((Member(identify(retriever)),))
     writer.build(folder / "index", ensemble, [Batch(ids, photos, vectors)])
@@ -102,6 +111,30 @@ def test_a_region_is_the_crop_of_the_command_line(page, address, tmp_path):
     assert [name for name, _ in shown(page)] == [each["id"] for each in wanted[:20]]
     scores = [float(score) for _, score in shown(page)]
     np.testing.assert_allclose(scores, [each["score"] for each in wanted[:20]], rtol=0, atol=1e-4)
+
+
+def test_of_an_indexed_image_the_original_is_asked_about_not_its_picture(page_of, address):
+    page = page_of()
+    page.goto(f"{address}?index=places&id={LARGE}")
+    page.wait_for_selector("#hits li")
+    page.wait_for_selector("body:not(.busy)")
+    page.get_by_text("Region in numbers").click()
+    for side, value in {"x": 200, "y": 20, "width": 900, "height": 120}.items():
+        page.locator(f"#region-{side}").fill(str(value))
+    page.locator("#region-height").press("Enter")
+    page.get_by_text("region 200, 20").wait_for()
+    page.wait_for_selector("body:not(.busy)")
+    assert shown(page) == told(answered(address, hosted.png(large()[30:210, 300:1650])))
+    body = {"images": [{"id": LARGE, "index": "places"}]}
+    found = httpx.post(f"{address}v1/detect", json=body).json()["results"][0]
+    assert found["size"] == [3072, 240]
+    page.locator("#boxes-score").evaluate("field => (field.value = 0, field.onchange())")
+    edges = page.locator(".box .edge").evaluate_all(
+        "nodes => nodes.map((node) => ['x', 'y', 'width', 'height'].map((side) => Number(node.getAttribute(side))))"
+    )
+    best_first = sorted(found["detections"], key=lambda each: -each["score"])
+    assert len(edges) == len(best_first) > 0
+    np.testing.assert_allclose(np.array(edges) * 1.5, [each["bbox"] for each in best_first], rtol=1e-6)
 
 
 def test_a_result_leads_on_and_its_address_shows_the_same(page, context_of):

@@ -1,5 +1,8 @@
 """Whatever a server answers, or does not: the page says what it is, and what to do about it."""
 
+import re
+import threading
+
 import pytest
 
 from serving_page_server import Answer, problem
@@ -26,8 +29,8 @@ def test_nothing_yet_says_how_to_begin(page):
     assert page.locator("#status").text_content() == "Ready."
     assert "JPEG, PNG, WebP · up to 32 MiB · 50 megapixels" in page.locator("#accepted").text_content()
     assert page.locator("#has dd").all_text_contents() == [
-        "places: 60 images, generation 7",
-        "others: 3 images, generation 1",
+        "places: generation 7 · 60 images",
+        "others: generation 1 · 3 images",
         "embedder embeds",
         "namer classifies",
         "boxer detects",
@@ -147,6 +150,79 @@ def test_a_key_is_asked_for_once_and_kept_only_if_that_is_wished(page_of, server
     page.wait_for_selector("#hits li" if keep else "#key")
 
 
+WITH_A_KEY = """
+sessionStorage.setItem("landmark-onnx.key", "secret");
+window.held = new Set();
+const { createObjectURL, revokeObjectURL } = URL;
+URL.createObjectURL = (data) => {
+  const url = createObjectURL.call(URL, data);
+  held.add(url);
+  return url;
+};
+URL.revokeObjectURL = (url) => {
+  held.delete(url);
+  revokeObjectURL.call(URL, url);
+};
+"""
+"""What a page begins with: a key, and the addresses of blobs that are not given back."""
+
+
+def picture(ask, name, side):
+    return (ask.query.get("id"), ask.query.get("side")) == ([name], [str(side)])
+
+
+def started_with_a_key(page_of, server):
+    page = page_of()
+    page.add_init_script(WITH_A_KEY)
+    page.goto(server.address + "?index=places&id=photos/01.jpg")
+    page.wait_for_selector("#hits li")
+    page.wait_for_selector("body:not(.busy)")
+    return page
+
+
+def test_pictures_that_go_are_fetched_no_further_and_give_their_memory_back(page_of, server, world):
+    first = iter([True])
+
+    def before(ask, handler):
+        if picture(ask, "photos/00.jpg", 180) and next(first, False):
+            handler.wait_until_left(ask)
+
+    world.before = before
+    page = started_with_a_key(page_of, server)
+    assert world.waiting.get(timeout=20) == "/v1/indexes/places/image"
+    page.locator("#index").select_option("others")
+    assert world.gone.get(timeout=20) == "/v1/indexes/places/image"
+    page.locator("#asked").get_by_text("in others").wait_for()
+    page.locator("#hits img[src^='blob:']").nth(19).wait_for(state="attached")
+    shown = page.locator("#photo, #hits img").evaluate_all("images => images.map((image) => image.src)")
+    assert sorted(page.evaluate("[...held]")) == sorted(shown)
+
+
+def test_with_a_key_a_large_picture_has_its_window_before_it_is_there(page_of, server, world):
+    opened = threading.Event()
+
+    def before(ask, handler):
+        if picture(ask, "photos/02.jpg", 2048):
+            opened.wait(60)
+
+    world.before = before
+    page = started_with_a_key(page_of, server)
+    with page.expect_popup() as popup:
+        page.get_by_role("link", name="Open the picture of photos/02.jpg").click()
+    opened.set()
+    popup.value.wait_for_url(re.compile("^blob:"))
+    assert popup.value.evaluate("opener") is None
+
+
+def test_with_a_key_a_large_picture_that_is_gone_leaves_no_window(page_of, server, world):
+    del world.pictures["photos/02.jpg"]
+    page = started_with_a_key(page_of, server)
+    with page.expect_popup() as popup:
+        page.get_by_role("link", name="Open the picture of photos/02.jpg").click()
+    if not popup.value.is_closed():
+        popup.value.wait_for_event("close")
+
+
 def test_a_damaged_photo_is_named(page, world, photo):
     fails_once(world, "/v1/search", problem(422, "bad-image", "The image cannot be read", "square.jpg: cut off"))
     bring(page, photo)
@@ -169,15 +245,21 @@ def test_pictures_that_are_gone_are_told_and_the_search_goes_on(page_of, server,
     assert world.of("/v1/classify") == []
 
 
-def test_a_change_of_the_index_since_is_said(page, world, give):
+@pytest.mark.parametrize(
+    ("fact", "now"),
+    [({"generation": 8}, "generation 8 · 60 images"), ({"rows": 61}, "generation 7 · 61 images")],
+    ids=["generation", "rows"],
+)
+def test_a_change_of_the_index_since_is_said(page, world, give, fact, now):
     give(page)
     page.locator(".pick").nth(2).click()
     page.get_by_text("photos/02.jpg in places").wait_for()
-    world.row("places")["generation"] = 8
+    world.row("places").update(fact)
     page.go_back()
-    page.get_by_role("alert").get_by_text("These results are of generation 7; it is at 8 now.").wait_for()
+    told = f"These results are of generation 7 · 60 images; it is at {now} now."
+    page.get_by_role("alert").get_by_text(told).wait_for()
     page.get_by_role("button", name="Search again").click()
-    page.get_by_text("generation 8").wait_for()
+    page.locator("#asked").get_by_text(now).wait_for()
 
 
 def test_an_uploaded_photo_is_gone_after_a_reload(page, give):
