@@ -148,6 +148,7 @@ def test_numbers_are_taken_as_they_are(shown, world):
 def test_fingers_tap_two_corners_and_pull_a_handle(page_of, server, world, give):
     page = page_of(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     page.goto(server.address)
+    page.wait_for_selector("#welcome:not([hidden])")
     give(page)
     page.touchscreen.tap(*at(page, 100, 75))
     page.touchscreen.tap(*at(page, 300, 225))

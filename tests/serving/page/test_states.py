@@ -278,6 +278,7 @@ def test_nothing_comes_from_elsewhere(page_of, server, give):
     elsewhere = []
     page.on("request", lambda request: elsewhere.append(request.url))
     page.goto(server.address)
+    page.wait_for_selector("#welcome:not([hidden])")
     give(page)
     page.locator(".pick").first.click()
     page.get_by_text("photos/00.jpg in places").wait_for()
