@@ -33,9 +33,15 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="names in the store, or paths")
     parser.add_argument("--seconds", type=float, default=180.0, help="as of tune")
     parser.add_argument("--rounds", type=int, default=7, help="of the contest after it")
+    parser.add_argument("--note", default="", help="what else was so, such as the load that others made")
     parser.add_argument("-o", "--output", type=Path, required=True, help="without suffix: .json and .md are written")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "machine": machine(), "models": []}
+    found: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine(),
+        "note": asked.note,
+        "models": [],
+    }
     for name in asked.models:
         found["models"].append(show(name, asked.seconds, asked.rounds))
         asked.output.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +82,7 @@ def text(found: dict[str, Any]) -> list[str]:
         "",
         "Ratios are times for an image by the default's, median and range of rounds; below 1 is faster. `after` is a",
         "contest of the choice with the default when tune had ended.",
+        *(["", found["note"]] if found["note"] else []),
     ]
     for each in found["models"]:
         after = ", ".join(f"{target} {ratio_text(ratio)}" for target, ratio in each["after"].items())

@@ -372,3 +372,14 @@ def test_a_table_has_a_line_for_each_form(quick, run, monkeypatch):
     assert len(rows) == 2
     assert "slower" in rows[1]
     assert json.loads(choice_path(exported_path("shops")).read_text())["choice"]["batch_size"] == 4
+
+
+@pytest.mark.parametrize(("load", "told"), [(9.5, True), (0.1, False), (None, False)])
+def test_a_busy_machine_is_told_of(quick, run, monkeypatch, load, told):
+    fakes.make_retrieval(exported_path("shops"))
+    monkeypatch.setattr(interleaved, "Child", Course(lambda form, *_: form.batch_size).child)
+    monkeypatch.setattr("landmark_onnx_bench.environment.load_average", lambda: load)
+    monkeypatch.setattr("landmark_onnx.runtime.cpu.available_cores", lambda: 2)
+    done = run("tune", "shops", "--format", "csv")
+    assert done.code == 0, done.err
+    assert ("this machine is busy (load 9.5, 2 cores)" in done.err) is told

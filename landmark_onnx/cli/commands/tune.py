@@ -116,7 +116,7 @@ def _tuned(name: str, photos: Measurement, floor: float | None, seconds: float, 
     report.stage("what can run here")
     providers = providers_here()
     precisions, missing = precisions_here(model, providers)
-    for text in missing:
+    for text in [*missing, *_busy()]:
         report.note(text)
     plan = TuningPlan(providers=providers, precisions=precisions, floor=floor, seconds=seconds)
     with _as_they_are(model, plan, report), temporary_folder() as folder:
@@ -126,6 +126,16 @@ def _tuned(name: str, photos: Measurement, floor: float | None, seconds: float, 
     report.note(f"{model.name}: {outcome.choice.words()}")
     report.note(f"kept in {kept}; --precision auto takes it")
     return outcome
+
+
+def _busy() -> Iterator[str]:
+    """Whether others keep this machine busy, which fewer threads suit better than they will when it is quiet."""
+    from landmark_onnx.runtime.cpu import available_cores
+    from landmark_onnx_bench.environment import load_average
+
+    load = load_average()
+    if load is not None and load > available_cores():
+        yield f"this machine is busy (load {load:g}, {available_cores()} cores): what is chosen suits such a time"
 
 
 def _check_fp32(model: "Entrant") -> None:
