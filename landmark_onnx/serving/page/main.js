@@ -23,6 +23,7 @@ let running = null; // AbortController of the search
 let looking = null; // AbortController of the detection
 const entries = new Map(); // number of a history entry -> state
 let entry = null;
+let early; // a photo that comes too soon
 
 const tell = (words) => ($("status").textContent = words);
 const options = new Options({ changed: () => (state.query ? search() : welcome()) });
@@ -48,6 +49,7 @@ async function begin() {
     $("objects").open = true;
   }
   fromAddress();
+  bring(early);
 }
 
 const modelsFor = (task) => server.models.filter((model) => model.task === task).map(({ name }) => name);
@@ -86,7 +88,11 @@ function inventory() {
 // --- a photo comes ---
 
 async function bring(file) {
-  if (!file || !server.version) return;
+  if (!file) return;
+  if (!server.version) {
+    early = file;
+    return;
+  }
   const name = file.name || "photo";
   const refused = unfit(file, server.limits);
   if (refused) {

@@ -1,6 +1,7 @@
 """A photo comes by each of its ways, and what the server found is shown in the server's order."""
 
 import base64
+import threading
 
 import pytest
 
@@ -44,6 +45,16 @@ def test_a_photo_that_is_brought_is_searched_by_as_it_is(page, world, photo, way
     assert page.get_by_role("heading", name="60 neighbours").evaluate("node => node === document.activeElement")
     assert "an uploaded photo has no address" in page.locator("#query-name").text_content()
     assert page.evaluate("location.search") == ""
+
+
+def test_a_photo_that_comes_before_the_server_has_said_what_it_has_is_not_lost(page_of, server, world, photo):
+    asked = threading.Event()
+    world.before = lambda ask, handler: asked.wait(60) if ask.path == "/v1/info" else None
+    page = page_of()
+    page.goto(server.address)
+    bring(page, "drop", photo)
+    asked.set()
+    page.wait_for_selector("#hits li")
 
 
 def test_while_a_photo_is_over_the_page_it_says_that_it_may_be_dropped(page, photo):
