@@ -9,12 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from landmark_onnx.errors import ModelFileError, SessionError, shown
 from landmark_onnx.extras import versions
-from landmark_onnx.files.atomic import atomic_write
-from landmark_onnx.files.documents import read_versioned
+from landmark_onnx.files.sealed import sealed_facts, write_sealed
 from landmark_onnx.files.structure import Count, DocumentError, Sha256, Within, structure
 from landmark_onnx.modelfile.metadata import read_seal
 from landmark_onnx.precision import Precision, precision_file
@@ -132,9 +131,7 @@ def write_choice(model: Path, choice: TunedChoice) -> Path:
     """Keep the choice for the fp32 file `model`, in place of an older one. Raises: ModelFileError, OSError."""
     path = choice_path(model)
     record = dataclasses.asdict(_TunedRecord(ground=_ground(model, choice.precision), choice=choice))
-    data = {"format": FORMAT, **record}
-    with atomic_write(path) as file:
-        file.write(json.dumps(data | {"sha256": _digest(data)}, indent=1).encode() + b"\n")
+    write_sealed(path, FORMAT, record)
     return path
 
 
@@ -178,12 +175,8 @@ def gpu_names(folder: Path = GPUS) -> tuple[str, ...]:
 
 def _record(path: Path) -> _TunedRecord:
     """Raises: OSError, DocumentError."""
-    data = read_versioned(path, "format", FORMAT)
-    seal = data.pop("sha256", None)
-    record = structure(_TunedRecord, data)
-    if seal != _digest({"format": FORMAT, **data}):
-        raise DocumentError("not what was written: its SHA-256 is of something else")
-    return record
+    with sealed_facts(path, FORMAT) as facts:
+        return structure(_TunedRecord, facts)
 
 
 def _ground(model: Path, precision: Precision) -> TuningGround:
@@ -217,7 +210,3 @@ def _change(name: str, before: object, after: object) -> str:
         keys = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
         return ", ".join(f"{key} was {before.get(key, 'not there')}, is {after.get(key, 'not there')}" for key in keys)
     return f"{name} was {before}, is {after}"
-
-
-def _digest(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from landmark_onnx.embedding.manifest import ModelIdentity
 from landmark_onnx.errors import SearchError
+from landmark_onnx.files.sealed import write_sealed
 from landmark_onnx.files.structure import DocumentError, FileName, Within, structure
-from landmark_onnx.search.sealed import read_sealed, write_sealed
+from landmark_onnx.search.sealed import read_sealed
 from landmark_onnx.search.whitening import FLOOR, Whitening, fit_whitening, load_whitening
 from landmark_onnx.types import Float32
 

@@ -13,10 +13,11 @@ from typing import Literal, Self
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files.documents import read_json
 from landmark_onnx.files.hashing import blocks
+from landmark_onnx.files.sealed import write_sealed
 from landmark_onnx.files.structure import Count, DocumentError, FileName, brief, structure
 from landmark_onnx.search.contents import EMPTY, Contents, remedy
 from landmark_onnx.search.ensemble import Ensemble
-from landmark_onnx.search.sealed import read_sealed, write_sealed
+from landmark_onnx.search.sealed import read_sealed
 from landmark_onnx.search.texts import ENDS, TEXT, text_files
 
 FILE = "index.json"

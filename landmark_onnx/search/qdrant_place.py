@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Self
 
+from landmark_onnx.files.sealed import write_sealed
 from landmark_onnx.files.structure import Count, structure
 from landmark_onnx.search.contents import remedy
 from landmark_onnx.search.ensemble import Ensemble
-from landmark_onnx.search.sealed import read_sealed, write_sealed
+from landmark_onnx.search.sealed import read_sealed
 
 FILE = "qdrant.json"
 FORMAT = 2

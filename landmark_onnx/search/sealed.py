@@ -1,42 +1,25 @@
-"""Small JSON files of ours: a format number, and a SHA-256 of all the rest, so that no edit goes unnoticed."""
+"""Sealed files of indexes and ensembles, and what is wrong with one as an error with its remedy."""
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from landmark_onnx.errors import SearchError
-from landmark_onnx.files.atomic import atomic_write
-from landmark_onnx.files.documents import VersionError, read_versioned
+from landmark_onnx.files.documents import VersionError
+from landmark_onnx.files.sealed import sealed_facts
 from landmark_onnx.files.structure import DocumentError
-
-FORMAT, SEAL = "format", "sha256"
-
-
-def write_sealed(path: Path, version: int, facts: dict[str, Any]) -> None:
-    """Write `facts`, whole or not at all."""
-    data = {FORMAT: version, **facts}
-    with atomic_write(path) as file:
-        file.write(json.dumps(data | {SEAL: _digest(data)}, indent=1).encode() + b"\n")
 
 
 @contextlib.contextmanager
 def read_sealed(path: Path, version: int, remedy: str, *, missing: str = "") -> Iterator[dict[str, Any]]:
-    """What `write_sealed` wrote, without its own two keys; its SHA-256 is compared after the block.
+    """As `sealed_facts`. remedy: against damage and other versions. missing: what is said if there is no file.
 
-    The block checks the facts one by one, which tells more than a hash of them all. remedy: against damage and other
-    versions. missing: what is said if there is no file.
     Raises: SearchError, for a DocumentError of the block too.
     """
     try:
-        facts = read_versioned(path, FORMAT, version)
-        seal = facts.pop(SEAL, None)
-        digest = _digest({FORMAT: version, **facts})
-        yield facts
-        if seal != digest:
-            raise DocumentError("not what was written: its SHA-256 is of something else")
+        with sealed_facts(path, version) as facts:
+            yield facts
     except FileNotFoundError as error:
         raise SearchError(missing or f"{path}: {error.strerror}") from error
     except OSError as error:
@@ -45,7 +28,3 @@ def read_sealed(path: Path, version: int, remedy: str, *, missing: str = "") -> 
         raise SearchError(f"{path}: {error}: of another landmark-onnx; {remedy}") from error
     except DocumentError as error:
         raise SearchError(f"{path}: damaged ({error}); {remedy}") from error
-
-
-def _digest(data: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

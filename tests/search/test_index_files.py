@@ -12,7 +12,8 @@ import pytest
 import indexed
 from landmark_onnx.errors import SearchError
 from landmark_onnx.files import hashing as blocks
-from landmark_onnx.search import change, contents, manifest, sealed, writer
+from landmark_onnx.files import sealed
+from landmark_onnx.search import change, contents, manifest, writer
 from landmark_onnx.search.hnsw import GraphOptions
 from landmark_onnx.search.index import Index
 

@@ -13,12 +13,12 @@ import pytest
 import indexed
 from landmark_onnx.cli import main
 from landmark_onnx.errors import SearchError
+from landmark_onnx.files.sealed import write_sealed
 from landmark_onnx.search import writer
 from landmark_onnx.search.qdrant import QdrantIndex, build
 from landmark_onnx.search.qdrant_place import FILE, FORMAT, Place
 from landmark_onnx.search.qdrant_server import asking, connect
 from landmark_onnx.search.queries import Queries
-from landmark_onnx.search.sealed import write_sealed
 
 qdrant_client = pytest.importorskip("qdrant_client")
 pytest.importorskip("faiss")
