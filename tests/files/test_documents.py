@@ -142,6 +142,7 @@ OWN = {
     "landmark_onnx/embedding/ray_cluster.py",
     "landmark_onnx/files/child_process.py",
     "landmark_onnx/runtime/compiled_cache.py",
+    "landmark_onnx_bench/gpu/work.py",
     "landmark_onnx_bench/worker.py",
     "landmark_onnx_bench/worker_process.py",
     "landmark_onnx_export/workers/run.py",
@@ -157,4 +158,6 @@ def test_whatever_comes_from_outside_goes_through_here():
             text = path.read_text(encoding="utf-8")
             if re.search(r"json\.loads?\(|tomllib\.|pickle\.loads?\(|_?Unpickler\b|\bpickle\b.*import", text):
                 found.add(path.relative_to(root.parent).as_posix())
-    assert found - OWN == {"landmark_onnx/files/documents.py", "landmark_onnx/files/pickles.py"}
+    # Bodies of requests have stricter limits, and other errors.
+    requests = "landmark_onnx/serving/strict_json.py"
+    assert found - OWN == {"landmark_onnx/files/documents.py", "landmark_onnx/files/pickles.py", requests}

@@ -159,7 +159,7 @@ def test_a_stop_before_the_start():
         until(lambda: server.codes)
 
 
-@pytest.mark.parametrize("moment", [1, 20, 60, *[pytest.param(at, marks=pytest.mark.slow) for at in range(2, 200, 2)]])
+@pytest.mark.parametrize("moment", [1, 20, 60, *[pytest.param(at, marks=pytest.mark.slow) for at in range(2, 200, 10)]])
 def test_under_load_everything_that_was_accepted_is_answered(moment):
     """Clients on connections of their own or kept, until the server listens no more."""
     answered = []
