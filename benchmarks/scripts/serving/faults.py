@@ -207,7 +207,7 @@ def sigterm(options: argparse.Namespace) -> None:
         with Server(options.work, "-m", str(model), "--log", "json") as server:
             rate = rate or asyncio.run(closed(server.port, requests, 16, 400)).rate
             run, sent, seconds = asyncio.run(ended(server, dice.uniform(0.3, 2.5)))
-            lost = [shot for shot in run.shots if shot.status == 0 and shot.due < sent - 0.1]
+            lost = [shot for shot in run.shots if shot.status == 0 and shot.sent < sent - 0.1]
             late = sum(shot.status == 0 for shot in run.shots) - len(lost)
             last = json.loads(server.words().strip().splitlines()[-1])
             counts = [last.get(name) for name in ("accepted", "answered", "abandoned")]
@@ -218,7 +218,7 @@ def sigterm(options: argparse.Namespace) -> None:
     equal = sum(row[6] == row[7] for row in rows)
     facts = [
         f"accepted = answered in {equal} of {len(rows)} runs, by the server's own count",
-        f"exit codes {codes}; {lost} lost of those due 0.1 s before the signal or sooner; at twice {rate:.0f}/s",
+        f"exit codes {codes}; {lost} lost of those sent whole 0.1 s before the signal or sooner; at twice {rate:.0f}/s",
         f"from the signal to the end: median {statistics.median(took)} s, longest {max(took)} s, wanted at most 30",
     ]
     columns = ("run", "exit", "seconds", "statuses (0: no answer)", "lost", "later", "accepted", "answered", "gone")

@@ -32,9 +32,10 @@ MOST_CONNECTIONS = 400
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shot:
-    """A request. due, ended: seconds of one clock; status: 0 where the connection ended without an answer."""
+    """A request. due, sent, ended: seconds of one clock; status: 0 where the connection ended without an answer."""
 
     due: float
+    sent: float
     ended: float
     status: int
 
@@ -81,7 +82,7 @@ async def fire(connection: Connection, request: bytes, due: float) -> Shot:
         status = (await connection.ask(request)).status
     except (OSError, EOFError):
         status = 0
-    return Shot(due, time.perf_counter(), status)
+    return Shot(due, connection.sent, time.perf_counter(), status)
 
 
 async def closed(port: int, requests: Sequence[bytes], clients: int, images: int) -> Run:

@@ -5,6 +5,8 @@ import base64
 import contextlib
 import dataclasses
 import json
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 HOST = "127.0.0.1"
@@ -24,21 +26,25 @@ class Answer:
 class Connection:
     """A connection that is kept alive, and opened anew where the server has closed it.
 
-    source: an address of the loopback to come from; addresses of other /24 networks are other clients.
+    source: an address of the loopback to come from; addresses of other /24 networks are other clients. sent: when the
+    last of a request was written, on the clock of `time.perf_counter`; infinity until then.
     """
 
     def __init__(self, port: int, *, source: str = HOST) -> None:
         self._port, self._source = port, source
+        self.sent = math.inf
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Write what may be any part of a request. Raises: OSError."""
+        self.sent = math.inf
         if self._streams is not None and self._streams[0].at_eof():
             self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection(HOST, self._port, local_addr=(self._source, 0))
         self._streams[1].write(data)
         await self._streams[1].drain()
+        self.sent = time.perf_counter()
         return self._streams
 
     async def ask(self, request: bytes) -> Answer:
