@@ -97,7 +97,7 @@ class Index:
     def load(self) -> None:
         """Read the approximate index now, if there is one: else the first search by it does. Raises: SearchError."""
         if self.manifest.approximate:
-            assert self._approximate
+            _ = self._approximate  # no assert, which `python -O` leaves out
 
     def check(self, *, steps: "Sequence[Step]" = (), approximate: bool = False) -> None:
         """Raises: SearchError if that needs an approximate index that is not there; MissingExtraError without FAISS."""
