@@ -119,11 +119,17 @@ def decode_metadata(strings: Mapping[str, str], origin: str) -> dict[str, Any]:
     return metadata
 
 
-def check_seal(path: Path) -> Seal:
-    """Hash the file. Raises: ModelFileError if it has no seal, or its bytes are not those that were sealed."""
+def require_seal(path: Path) -> Seal:
+    """The seal of a file, which is not hashed. Raises: ModelFileError if it is missing or has no seal."""
     seal = read_seal(path)
     if seal is None:
         raise ModelFileError(f"{path}: no seal at its end: truncated, changed, or not exported by landmark-onnx")
+    return seal
+
+
+def check_seal(path: Path) -> Seal:
+    """Hash the file. Raises: ModelFileError if it has no seal, or its bytes are not those that were sealed."""
+    seal = require_seal(path)
     with path.open("rb") as file:
         digest = _hash(file, seal.size + _SEAL_BYTES - _DIGEST)
     if digest != seal.sha256:

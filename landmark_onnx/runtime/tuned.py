@@ -15,7 +15,7 @@ from landmark_onnx.errors import ModelFileError, SessionError, shown
 from landmark_onnx.extras import versions
 from landmark_onnx.files.sealed import sealed_facts, write_sealed
 from landmark_onnx.files.structure import Count, DocumentError, Sha256, Within, structure
-from landmark_onnx.modelfile.metadata import read_seal
+from landmark_onnx.modelfile.metadata import require_seal
 from landmark_onnx.precision import Precision, precision_file
 from landmark_onnx.runtime.compiled_cache import folder_of
 from landmark_onnx.runtime.cpu import available_cores, cpu_model
@@ -183,21 +183,14 @@ def _ground(model: Path, precision: Precision) -> TuningGround:
     """What counts now. Raises: ModelFileError for a file that is missing or has no seal."""
     name, features = _cpu()
     return TuningGround(
-        model=_seal(model),
-        running=_seal(precision_file(model, precision)),
+        model=require_seal(model).sha256,
+        running=require_seal(precision_file(model, precision)).sha256,
         cpu=name,
         features=tuple(features),
         cores=available_cores(),
         gpus=gpu_names(),
         versions=versions(*PACKAGES),
     )
-
-
-def _seal(path: Path) -> str:
-    seal = read_seal(path)
-    if seal is None:
-        raise ModelFileError(f"{path}: no seal at its end: truncated, changed, or not exported by landmark-onnx")
-    return seal.sha256
 
 
 def _cpu() -> tuple[str, list[str]]:

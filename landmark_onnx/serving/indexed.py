@@ -4,10 +4,13 @@ import dataclasses
 import logging
 
 from landmark_onnx.errors import ImageError
+from landmark_onnx.search.answers import StoredRow
 from landmark_onnx.search.thumbnails import locate, located
 from landmark_onnx.serving.live_index import Snapshot
 from landmark_onnx.serving.problems import ProblemError
 from landmark_onnx.serving.service import Service
+
+GONE = "the file of this image is not where it was"
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,14 @@ def chosen(service: Service, name: str | None) -> Snapshot:
         what = f"no index is called {name!r} here" if name else "no index is served"
         raise ProblemError("not-found", f"{what}; there are: {there}")
     return live.current
+
+
+def indexed_row(snapshot: Snapshot, name: str) -> StoredRow:
+    """The row of the image with an id. Raises: ProblemError if there is none."""
+    row = snapshot.find(name)
+    if row is None:
+        raise ProblemError("not-found", f"index {snapshot.name} has no image with this id")
+    return row
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,11 +67,8 @@ def indexed_image(service: Service, name: str, index: str | None) -> str | Index
     index: None for the only one. Raises: ProblemError, which names no path, if there is no such image any more.
     """
     snapshot = chosen(service, index)
-    row = snapshot.find(name)
-    if row is None:
-        raise ProblemError("not-found", f"index {snapshot.name} has no image with this id")
-    place = locate(row.source, service.moved)
+    place = locate(indexed_row(snapshot, name).source, service.moved)
     if place is None:
-        raise ProblemError("not-found", "the file of this image is not where it was")
+        raise ProblemError("not-found", GONE)
     path, member = place
     return IndexedMember(snapshot.name, path, member) if member else path

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from landmark_onnx.errors import ImageError
 from landmark_onnx.serving.asking import note
-from landmark_onnx.serving.indexed import chosen
+from landmark_onnx.serving.indexed import GONE, chosen, indexed_row
 from landmark_onnx.serving.live_index import Snapshot
 from landmark_onnx.serving.openapi import problems
 from landmark_onnx.serving.pictures import SIDES, Pictures
@@ -94,16 +94,14 @@ def exact_id(request: Request) -> str:
 
 async def _picture(pictures: Pictures, snapshot: Snapshot, name: str, side: int) -> bytes:
     """Raises: ProblemError, not-found whatever the reason."""
-    row = await asyncio.to_thread(snapshot.find, name)
-    if row is None:
-        raise ProblemError("not-found", f"index {snapshot.name} has no image with this id")
+    row = await asyncio.to_thread(indexed_row, snapshot, name)
     try:
         made = await pictures.picture(row.source, side)
     except ImageError as error:
         logger.warning("no picture: %s", error)
         raise ProblemError("not-found", "the file of this image cannot be read any more") from error
     if made is None:
-        raise ProblemError("not-found", "the file of this image is not where it was")
+        raise ProblemError("not-found", GONE)
     return made
 
 

@@ -13,6 +13,7 @@ from landmark_onnx.search.neighbours import Neighbours
 from landmark_onnx.search.queries import Queries
 from landmark_onnx.search.rerank.state import Step
 from landmark_onnx.serving.live_index import Snapshot
+from landmark_onnx.serving.metrics import SEARCH
 from landmark_onnx.types import Float32
 
 ROOM = 256
@@ -34,7 +35,7 @@ class Wanted:
 class SearchStage:
     """What a scheduler runs for searches: each item is answered as `Index.answer` does, whatever the others ask for."""
 
-    name = "search"
+    name = SEARCH
 
     def kind(self, item: Wanted) -> Hashable:
         """Items of one kind are searched for together."""

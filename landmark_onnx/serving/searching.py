@@ -20,7 +20,7 @@ from landmark_onnx.search.index import Index
 from landmark_onnx.search.rerank.state import Step
 from landmark_onnx.serving.answering import AnsweredImage
 from landmark_onnx.serving.asking import ask, client_of, note, seconds_of
-from landmark_onnx.serving.indexed import chosen
+from landmark_onnx.serving.indexed import chosen, indexed_row
 from landmark_onnx.serving.live_index import Snapshot
 from landmark_onnx.serving.payload import Payload, Upload
 from landmark_onnx.serving.problems import ProblemError, pointer
@@ -148,10 +148,7 @@ async def hits_of(
 
 def stored_query(snapshot: Snapshot, name: str) -> SearchQuery:
     """An image of the index itself. Raises: ProblemError if it is not there."""
-    row = snapshot.find(name)
-    if row is None:
-        raise ProblemError("not-found", f"index {snapshot.name} has no image with this id")
-    return SearchQuery(_unseen(0, Upload("", id=name)), row.vector)
+    return SearchQuery(_unseen(0, Upload("", id=name)), indexed_row(snapshot, name).vector)
 
 
 def _of_index(upload: Upload, plan: SearchPlan) -> Upload:
