@@ -29,6 +29,7 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
         from landmark_onnx.cli.root import run
 
         code = run(arguments)
+        settle()  # in here, where an interrupt that comes meanwhile is caught
     except KeyboardInterrupt:
         pass
     except Exception:

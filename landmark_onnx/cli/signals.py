@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 import time
 
 TYPE_CHECKING = False
@@ -18,6 +19,10 @@ REPEATED = 1.0
 
 LATER, PATIENCE = 0.02, 2.0
 """Seconds until a signal that arrived during an import is looked at again, and after which it waits no longer."""
+
+CLEANING = 10.0
+"""Seconds for cleaning up. An interrupt can come between any two steps, also where a lock is being taken, which then
+nobody gives back: whoever waits for it would wait for ever."""
 
 _arrived: float | None = None
 
@@ -46,9 +51,10 @@ def settle() -> None:
 
     Its last part restores what the system does by default, which would make a failure of a good run: not even that.
     """
-    _forget()
     _handle(_leave)
-    atexit.register(_handle, signal.SIG_IGN)
+    if not interrupted():
+        _alarm(0)  # one that has come but was not raised
+    atexit.register(_end)
 
 
 def _handle(handler: "signal._HANDLER") -> None:
@@ -69,17 +75,30 @@ def _interrupt(number: int, frame: "FrameType | None") -> None:
     # An import that is cut off says something else: a module is damaged, or missing. A second Ctrl-C does not wait.
     patient = first or (again and now - (_arrived or now) < PATIENCE)
     if patient and _importing(frame):
-        signal.signal(signal.SIGALRM, _interrupt)
-        signal.setitimer(signal.ITIMER_REAL, LATER)
+        _alarm(LATER, _interrupt)
         return
-    _forget()
+    _alarm(0)
     raise KeyboardInterrupt
 
 
-def _forget() -> None:
-    """Look at no signal again."""
+def _not_raised(error: "sys.UnraisableHookArgs") -> None:
+    """An interrupt within a finaliser or a weak reference's callback is lost there: it is raised once more, later."""
+    if issubclass(error.exc_type, KeyboardInterrupt) and interrupted():
+        _alarm(LATER, _interrupt)
+    else:
+        sys.__unraisablehook__(error)
+
+
+def _alarm(seconds: float, handler: "signal._HANDLER" = signal.SIG_IGN) -> None:
+    """Call `handler` once, in so many seconds and in place of what was to be called; 0: call nothing."""
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _end() -> None:
+    _alarm(0)
+    _handle(signal.SIG_IGN)
 
 
 def _importing(frame: "FrameType | None") -> bool:

@@ -21,13 +21,14 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._over = False
         self._sockets: list[socket.socket] = []
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # its `with` is one step, into which no interrupt comes; a Condition's is not
+        self._changed = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._watch, name="landmark-onnx-deadline", daemon=True)
 
     def allow(self, seconds: float) -> None:
         """From now on, so many seconds."""
         end = time.monotonic() + seconds
-        with self._changed:
+        with self._lock:
             sooner = end < self._end
             self.seconds, self._end = seconds, end
             if sooner:  # else the thread sees it when it would have been over
@@ -38,7 +39,7 @@ class Deadline:
         if event.endswith("connect_tcp.complete"):
             # TLS will take the socket itself away.
             copy = info["return_value"].get_extra_info("socket").dup()
-            with self._changed:
+            with self._lock:
                 self._sockets.append(copy)
                 if self.expired:
                     _cut(copy)
@@ -48,7 +49,7 @@ class Deadline:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with self._changed:
+        with self._lock:
             self._over = True
             self._changed.notify()
         self._thread.join()
@@ -56,7 +57,7 @@ class Deadline:
             connection.close()
 
     def _watch(self) -> None:
-        with self._changed:
+        with self._lock:
             while not self._over and (left := self._end - time.monotonic()) > 0:
                 self._changed.wait(left)
             if not self._over:

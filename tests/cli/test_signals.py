@@ -40,6 +40,15 @@ def start(*arguments: str, code: str = BEGUN, **environment: str) -> "subprocess
         signal.signal(signal.SIGINT, before)
 
 
+def finish(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    """Its output, standard error's second; one that hangs is killed, and fails the test."""
+    try:
+        return process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"hangs: {process.communicate()}")
+
+
 def kills(tmp_path, moments) -> None:
     model = fakes.make_cls(tmp_path / "model.onnx")
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -49,7 +58,7 @@ def kills(tmp_path, moments) -> None:
                 assert process.stdout.readline() == b"begun\n"
                 time.sleep(moment)
                 process.send_signal(number)
-                out, err = process.communicate(timeout=60)
+                out, err = finish(process)
             told = b"no.png" in err  # it was done already
             assert process.returncode == 130 or (told and process.returncode == 1), (number, moment, err)
             assert b"Traceback" not in err
@@ -76,7 +85,7 @@ def with_module(tmp_path, name: str, number: str) -> dict[str, str]:
 def test_an_interrupted_import_is_not_called_a_missing_package(tmp_path, number):
     model = fakes.make_cls(tmp_path / "model.onnx")
     with start("cls", "-m", str(model), "no.png", **with_module(tmp_path, "onnxruntime", number)) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = finish(process)
     assert (process.returncode, out, err) == (130, b"begun\n", b"")
 
 
@@ -107,7 +116,7 @@ def test_a_second_signal_at_once_does_not_cut_the_cleaning_short():
             print("cleaned")
     """
     with start(code=code) as process:
-        assert process.communicate(timeout=60) == (b"cleaned\n", b"")
+        assert finish(process) == (b"cleaned\n", b"")
 
 
 def test_signals_that_are_ignored_stay_ignored():
@@ -121,7 +130,7 @@ def test_signals_that_are_ignored_stay_ignored():
         print("here")
     """
     with start(code=code) as process:
-        assert process.communicate(timeout=60) == (b"here\n", b"")
+        assert finish(process) == (b"here\n", b"")
 
 
 def test_a_signal_after_the_work_takes_nothing_from_its_exit_code(tmp_path):
@@ -135,6 +144,75 @@ def test_a_signal_after_the_work_takes_nothing_from_its_exit_code(tmp_path):
         main(["--version"])
     """
     with start(code=code) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = finish(process)
     assert (process.returncode, err) == (0, b"")
     assert out.startswith(b"landmark-onnx ")
+
+
+def test_a_signal_just_after_the_work_is_no_traceback():
+    code = """if True:
+        import os, signal
+        import landmark_onnx.cli
+        settle = landmark_onnx.cli.settle
+        def late():
+            os.kill(os.getpid(), signal.SIGTERM)
+            settle()
+        landmark_onnx.cli.settle = late
+        landmark_onnx.cli.main(["--version"])
+    """
+    with start(code=code) as process:
+        out, err = finish(process)
+    assert (process.returncode, err) == (0, b"")
+    assert out.startswith(b"landmark-onnx ")
+
+
+def test_cleaning_up_that_never_ends_ends():
+    code = """if True:
+        import os, signal, threading, time
+        from landmark_onnx.cli import signals
+        signals.CLEANING = 0.2
+        signals.interruptible()
+        nobody_gives_back = threading.Lock()
+        nobody_gives_back.acquire()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            with nobody_gives_back:
+                print("here")
+    """
+    with start(code=code) as process:
+        out, err = finish(process)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_an_interrupt_within_a_finaliser_is_not_lost():
+    code = """if True:
+        import os, signal, time
+        from landmark_onnx.cli import signals
+        signals.interruptible()
+        class Late:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            Late()
+            time.sleep(5)
+            print("lost")
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    with start(code=code) as process:
+        assert finish(process) == (b"interrupted\n", b"")
+
+
+def test_another_failure_of_a_finaliser_is_told():
+    code = """if True:
+        from landmark_onnx.cli import signals
+        signals.interruptible()
+        class Fails:
+            def __del__(self):
+                raise ValueError("told")
+        Fails()
+    """
+    with start(code=code) as process:
+        assert b"ValueError: told" in finish(process)[1]
