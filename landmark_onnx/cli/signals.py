@@ -32,6 +32,7 @@ def interruptible() -> None:
     global _arrived
     _arrived = None
     _handle(_interrupt)
+    sys.unraisablehook = _not_raised
 
 
 def outlive_hangup() -> None:
@@ -77,7 +78,7 @@ def _interrupt(number: int, frame: "FrameType | None") -> None:
     if patient and _importing(frame):
         _alarm(LATER, _interrupt)
         return
-    _alarm(0)
+    _alarm(CLEANING, _leave)
     raise KeyboardInterrupt
 
 
