@@ -32,7 +32,8 @@ def interruptible() -> None:
     global _arrived
     _arrived = None
     _handle(_interrupt)
-    sys.unraisablehook = _not_raised
+    if sys.unraisablehook is sys.__unraisablehook__:  # else somebody else looks after what finalisers raise
+        sys.unraisablehook = _not_raised
 
 
 def outlive_hangup() -> None:
