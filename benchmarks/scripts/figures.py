@@ -7,15 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import cv2
 from held import Bench, Figure, Held
 from made import PROGRAM, say
-from original import original_chain
 
-from landmark_onnx.cards.catalogue import card, original_cards
+from landmark_onnx.cards.catalogue import original_cards
 from landmark_onnx.errors import LandmarkError
-from landmark_onnx.images.decode import read_image
-from landmark_onnx.inference.preprocess import preprocess
 from landmark_onnx.precision import FLOORS, MEASURES
 from landmark_onnx_bench.resolve import own, peer
 from landmark_onnx_bench.statistics import Ratio, digits
@@ -43,14 +39,12 @@ Measured = tuple[list[Figure], list[dict[str, Any]]]
 def fp32(bench: Bench, name: str) -> Measured:
     """Latency at fp32 against every peer."""
     model = bench.shop.model(name)
-    peers = (BEST, "onnxruntime-raw", "openvino", "paddle")
-    held = Held(bench, model, ["fp32"], peers, bench.rules("model"))
+    held = Held(bench, model, ["fp32"], (BEST, "onnxruntime-raw", "openvino"), bench.rules("model"))
     rivals = [label for label in ("onnxruntime-raw", "openvino") if label in held]
     best = min(rivals, key=lambda label: held.cost(label), default="onnxruntime-raw")
     return [
         held.figure("fp32 / Paddle oneDNN", "<= 1.00", "fp32", BEST),
         held.figure("fp32 / best of raw export and OpenVINO", "<= 1.03", "fp32", best),
-        held.figure("fp32 / Paddle as the original ran it", "<= 0.25", "fp32", "paddle"),
     ], held.rows
 
 
@@ -103,16 +97,15 @@ def load(bench: Bench, name: str) -> Measured:
                 if turn:  # the first one fills the machine's cache, and the system's of files
                     facts[contestant.label].append(child.facts)
     found = []
-    for title, wanted, key in (
-        ("load / raw export", "<= 0.40", "session_seconds"),
-        ("peak memory of the load / raw export", "<= 0.65", "loaded_bytes"),
-        ("peak memory of the load and one run / raw export", "<= 0.65", "first_run_bytes"),
+    for title, wanted, key, unit, size in (
+        ("load / raw export", "<= 0.40", "session_seconds", "s", 1.0),
+        ("peak memory of the load / raw export", "<= 0.65", "loaded_bytes", "MB", 1e6),
+        ("peak memory of the load and one run / raw export", "<= 0.65", "first_run_bytes", "MB", 1e6),
     ):
-        values = {label: [each[key] for each in each_facts] for label, each_facts in facts.items()}
-        ratio = Ratio.of(values[ours.label], values[raw.label])
-        medians = [digits(statistics.median(values[label])) for label in (ours.label, raw.label)]
-        detail = f"{medians[0]:g} against {medians[1]:g}"
-        found.append(Figure(name=title, model=name, wanted=wanted, measured=digits(ratio.median), detail=detail))
+        values = [[each[key] / size for each in facts[label]] for label in (ours.label, raw.label)]
+        less, more = (digits(statistics.median(each)) for each in values)
+        ratio, detail = digits(Ratio.of(*values).median), f"{less:g} against {more:g} {unit}"
+        found.append(Figure(name=title, model=name, wanted=wanted, measured=ratio, detail=detail))
     return found, [{"contestant": label, "facts": [dict(each) for each in rows]} for label, rows in facts.items()]
 
 
@@ -139,36 +132,6 @@ def throughput(bench: Bench, name: str) -> Measured:
         detail=f"{digits(through)} against {digits(alone)} images/s",
     )
     return [figure], [{"target": target, **window.to_json()} for target, window in windows]
-
-
-def host(bench: Bench, name: str) -> Measured:
-    """From a JPEG of 800 x 533 to the tensor, against the original's chain; one thread of OpenCV each."""
-    rule, path = card(name).preprocess, bench.shop.photos(1)[0]
-    chains: dict[str, Callable[[], object]] = {
-        "ours": lambda: preprocess(rule, read_image(path)),
-        "original": lambda: original_chain(rule, path),
-    }
-    seconds: dict[str, list[float]] = {label: [] for label in chains}
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    for turn in range(101):
-        for label, chain in chains.items():
-            start = time.perf_counter()
-            chain()
-            if turn:
-                seconds[label].append(time.perf_counter() - start)
-    cv2.setNumThreads(threads)
-    ratio = Ratio.of(seconds["ours"], seconds["original"])
-    medians = {label: digits(1000 * statistics.median(values)) for label, values in seconds.items()}
-    detail = f"{medians['ours']} against {medians['original']} ms"
-    figure = Figure(
-        name="host preprocessing / original's chain",
-        model=name,
-        wanted="<= 0.45",
-        measured=digits(ratio.median),
-        detail=detail,
-    )
-    return [figure], [{"ms": medians, "ratio": ratio.to_json()}]
 
 
 def cold(bench: Bench, name: str) -> Measured:
@@ -207,7 +170,6 @@ class Measure:
 
 
 RUNS: Mapping[str, Measure] = {
-    "host": Measure(host, ("res152_arcmargin", "inceptionv4_arcmargin")),
     "cold": Measure(cold, CLS),
     "load": Measure(load, (*RETRIEVAL, *CLS, *DET)),
     "fp32": Measure(fp32, (*RETRIEVAL, *CLS)),

@@ -4,12 +4,16 @@
     python benchmarks/scripts/must_hold.py --only fp32 --models inceptionv4_arcmargin -o out/quick
     python benchmarks/scripts/must_hold.py --width 0.0625 --windows 3 --seconds 0.3 --photos 20 -o out/dry   # a dry run
 
-What was measured stays in DIR/parts, and is not measured again without --again; what could not be had is. Models
-(random weights), photos and caches are made once in --work. Run it on a quiet machine: the load of the others is
-written down, not taken out.
+    python benchmarks/scripts/must_hold.py --only -o benchmarks/results/MACHINE   # only writes the table
+
+The first command is the whole table, and goes on where it was stopped. MACHINE is called after the CPU. What was
+measured stays in DIR/parts, and is not measured again without --again; what could not be had is. Models (random
+weights), photos and caches are made once in --work. Run it on a quiet machine: the load of the others is written down,
+not taken out.
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -56,9 +60,9 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--only", nargs="*", choices=list(RUNS), default=list(RUNS), help="none: write the table alone")
     parser.add_argument("--models", nargs="+", help="of those that a figure is defined for")
     parser.add_argument("--work", type=Path, default=Path("out/benchmarks"), help="where models and photos are made")
     parser.add_argument("--width", type=float, default=1.0, help="of the networks, 1 as released")
@@ -113,9 +117,7 @@ def write_table(folder: Path) -> None:
 
 
 def lines(figures: Sequence[Figure], parts: Sequence[dict[str, Any]]) -> list[str]:
-    """The table for people, and what made it."""
-    facts = parts[-1]["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    """The tables for people, and what made them."""
     rows = [
         (
             figure.name,
@@ -133,15 +135,37 @@ def lines(figures: Sequence[Figure], parts: Sequence[dict[str, Any]]) -> list[st
         "",
         *(f"    {command}" for command in dict.fromkeys(" ".join(part["command"]) for part in parts)),
         "",
-        f"- {parts[0]['begun']} to {parts[-1]['begun']}; {facts['cpu']}, {facts['usable_cores']} cores",
-        f"- {', '.join(facts['flags'])}",
-        f"- {facts['system']}, Python {facts['python']}, {versions}",
-        f"- networks of width {parts[-1]['width']:g} with random weights, {parts[-1]['threads']} threads",
+        f"- {min(part['begun'] for part in parts)} to {max(part['begun'] for part in parts)}",
+        *dict.fromkeys(line for part in parts for line in ran_on(part)),
         f"- {sum(figure.holds for figure in figures)} of {len(figures)} hold",
+        "",
+        *markdown_table(["figure", "wanted", "measured", "hold"], ranges(figures)),
         "",
         *markdown_table(["figure", "model", "wanted", "measured", "holds", "by", "detail"], rows),
         "",
     ]
+
+
+def ran_on(part: dict[str, Any]) -> list[str]:
+    """What a part was measured on and with; parts of one run say the same."""
+    facts = part["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return [
+        f"- {facts['cpu']}, {facts['usable_cores']} cores; {', '.join(facts['flags'])}",
+        f"- {facts['system']}, Python {facts['python']}, {versions}",
+        f"- networks of width {part['width']:g} with random weights, {part['threads']} threads",
+    ]
+
+
+def ranges(figures: Sequence[Figure]) -> list[tuple[str, str, str, str]]:
+    """Each figure over all models, from the lowest to the highest, as texts quote it."""
+    rows = []
+    for (name, wanted), group in itertools.groupby(figures, lambda figure: (figure.name, figure.wanted)):
+        members = list(group)
+        known = sorted(figure.measured for figure in members if figure.measured is not None)
+        span = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (*known[:1], *known[-1:])))
+        rows.append((name, wanted, span or "not had", f"{sum(figure.holds for figure in members)} of {len(members)}"))
+    return rows
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
