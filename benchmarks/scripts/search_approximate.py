@@ -1,7 +1,7 @@
 """The approximate kinds of an index beside exact search of it: seconds and bytes to make, memory, time, recall.
 
-    python benchmarks/scripts/search_approximate.py sq8 --rows 762000 --output benchmarks/results/search/NAME
-    python benchmarks/scripts/search_approximate.py steps --rows 76200 --output benchmarks/results/search/NAME
+    python benchmarks/scripts/search_approximate.py sq8 --rows 762000 --output benchmarks/results/MACHINE/search/NAME
+    python benchmarks/scripts/search_approximate.py steps --rows 76200 --output benchmarks/results/MACHINE/search/NAME
 
 Rows are made up: unit vectors around a centre for each 38 of them; a query is a row moved by noise. Memory is of a
 process that does nothing but answer queries one by one: all that is resident at its end, interpreter and FAISS too,
@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from landmark_onnx.embedding.feature_folder import Batch, ModelIdentity
+from landmark_onnx.extras import versions
 from landmark_onnx.search import writer
 from landmark_onnx.search.codes import make_codes
 from landmark_onnx.search.ensemble import Ensemble, Member
@@ -34,10 +34,13 @@ from landmark_onnx.search.hnsw import GraphOptions, make_graph
 from landmark_onnx.search.index import Index
 from landmark_onnx.search.manifest import IndexManifest
 from landmark_onnx.search.rerank.chain import Chain, parse_steps
+from landmark_onnx_bench.environment import machine
 
 TOP = 100
 BLOCK = 8192
 GROUP, SPREAD, MOVED = 38, 0.8, 0.5
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Variables of which the times depend, so that they are a part of the command."""
 STEPS = ("dba:k=3", "diffusion:graph=database")
 
 
@@ -206,25 +209,29 @@ def since(begin: tuple[float, float]) -> tuple[float, float]:
     return time.perf_counter() - begin[0], time.process_time() - begin[1]
 
 
-def report(facts: dict[str, float], options: argparse.Namespace) -> None:
+def report(found: dict[str, float], options: argparse.Namespace) -> None:
     """Print a table; write it, and the numbers, where asked."""
-    command = f"python benchmarks/scripts/{Path(__file__).name} {options.what}"
-    command += "".join(f" --{key} {getattr(options, key)}" for key in ("rows", "dim", "queries", "single"))
-    load = "load of the machine {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg())
+    threads = [f"{key}={os.environ[key]}" for key in THREADS if key in os.environ]
+    command = " ".join([*threads, "python", *sys.argv])
+    facts = machine()
+    facts["versions"] = versions("landmark-onnx", "numpy", "faiss-cpu")
     lines = [
         f"# {options.what}: {options.rows:,} x {options.dim} made-up rows, top {TOP}",
         "",
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
-        f"faiss {load_faiss().__version__}; {load}; `{command}`",
+        f"    {command}",
+        "",
+        f"{facts['cpu']}, {facts['usable_cores']} cores; Python {facts['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+        + "; load of the machine {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()),
         "",
         "| figure | value |",
         "|---|---|",
-        *(f"| {key} | {value:,.4g} |" for key, value in facts.items()),
+        *(f"| {key} | {value:{',.4g' if value < 1e4 else ',.0f'}} |" for key, value in found.items()),
     ]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
-        written: dict[str, Any] = {"command": command, "load": os.getloadavg(), "cores": os.cpu_count(), **facts}
+        written: dict[str, Any] = {"command": command, "load": os.getloadavg(), "machine": facts, **found}
         options.output.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
         options.output.with_suffix(".md").write_text(text, encoding="utf-8")
 

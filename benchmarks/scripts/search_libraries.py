@@ -1,6 +1,6 @@
 """Exact search by FAISS, usearch, LanceDB and blocked NumPy on one matrix, each beside the rate of sgemm.
 
-    python benchmarks/scripts/search_libraries.py --rows 762000 --queries 1000 --output benchmarks/results/search/NAME
+    python benchmarks/scripts/search_libraries.py --rows 762000 --output benchmarks/results/MACHINE/search/NAME
 
 Each contestant runs in a process of its own: it maps the matrix, multiplies blocks of the same shapes with NumPy
 (sgemm), searches, and so on in turns; the rate of a round is given as a share of the sgemm just before it: by the
@@ -9,10 +9,8 @@ process over the matrix's size, time to start that from importing the library to
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from landmark_onnx.extras import versions
+from landmark_onnx_bench.environment import machine
 
 BLOCK = 8192
 TOP = 100
@@ -245,16 +246,18 @@ def peak() -> int:
 
 def report(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print a table; write it, and the numbers, where asked."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    facts = machine()
+    facts["versions"] = versions("landmark-onnx", *PACKAGES)
     sizes = f"{options.rows:,} x {options.dim} float32, {options.queries:,} queries, top {TOP}, {options.rounds} rounds"
-    command = f"python benchmarks/scripts/search_libraries.py --rows {options.rows} --dim {options.dim}"
-    command += f" --queries {options.queries} --rounds {options.rounds}"
+    command = " ".join(["python", *sys.argv])
     lines = [
         f"# Exact search: {sizes}",
         "",
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f"; `{command}`",
+        f"    {command}",
+        "",
+        f"{facts['cpu']}, {facts['usable_cores']} cores; Python {facts['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+        + "; load of the machine {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()),
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|---" * len(COLUMNS) + "|",
@@ -268,8 +271,8 @@ def report(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
-        facts = {"command": command, "versions": versions, "cores": os.cpu_count(), "contestants": found}
-        options.output.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        written = {"command": command, "machine": facts, "contestants": found}
+        options.output.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
         options.output.with_suffix(".md").write_text(text, encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Whether what `landmark-onnx tune` chooses is slower than the default: a contest of the two when it has ended.
 
-python benchmarks/scripts/tuned.py efficientnet_lite0 res152_arcmargin -o benchmarks/results/tune/two_cores
+python benchmarks/scripts/tuned.py efficientnet_lite0 res152_arcmargin -o benchmarks/results/MACHINE/tune/two_cores
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 FAISS' flat search runs at the rate of matrix multiplication, and reads the matrix where it is mapped. Blocked NumPy
 with a pruning threshold comes close to that, but would be ours to keep; usearch's exact search and LanceDB multiply no
-matrices, and take ten times as long and more. The figures are in benchmarks/results/search.
+matrices, and take ten times as long and more. The figures are in benchmarks/results/*/search.
 
 A float32 sum depends on the order of its terms, and that on the block a row falls into: equal rows may get unequal
 scores. So more rows than wanted are proposed, and scored again in float64 in an order that is always the same: an

@@ -1,6 +1,6 @@
 """What clients, time and signals do to `landmark-onnx serve`, one kind at a time.
 
-    python benchmarks/scripts/serving/faults.py hangups -o benchmarks/results/serving
+    python benchmarks/scripts/serving/faults.py hangups -o benchmarks/results/MACHINE/serving
     python benchmarks/scripts/serving/faults.py memory --count 4000 -o out/dry
 
 hangups: clients that leave at each stage of a request, 50 at once; what the model computes after it is counted by

@@ -1,6 +1,6 @@
 """Requests that no client should send, seeded, each with the statuses that may answer it, and a polite client beside.
 
-    python benchmarks/scripts/serving/hostile.py -o benchmarks/results/serving
+    python benchmarks/scripts/serving/hostile.py -o benchmarks/results/MACHINE/serving
 
 What must hold: each request is answered with one of its statuses, or by an end of the connection where the protocol
 leaves that open; none with 500; the server lives, its memory stays in its limits, and the polite client is answered.

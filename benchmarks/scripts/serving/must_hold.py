@@ -1,6 +1,6 @@
 """What serving may cost, in turns on one machine: the service, the same model without it, and LitServe around it.
 
-    python benchmarks/scripts/serving/must_hold.py -o benchmarks/results/serving --rival-python PATH
+    python benchmarks/scripts/serving/must_hold.py -o benchmarks/results/MACHINE/serving --rival-python PATH
     python benchmarks/scripts/serving/must_hold.py --only one --width 0.0625 --rounds 1 --images 40 -o out/dry
 
 The model in this process, fed with the same bytes, is what the service is held against; every window of one stands

@@ -221,7 +221,7 @@ def test_a_large_layer_is_ranked_among_the_others(centroids, tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_centroids_of_many_landmarks(centroids, tmp_path, provider, capsys):
-    """A quarter of a released classifier's: all of them take minutes, and are in benchmarks/results/class-head."""
+    """A quarter of a released classifier's: all of them take minutes, and are in benchmarks/results/*/class-head."""
     count = 50_000
     pytest.importorskip(provider) if provider == "openvino" else None
     classes = centroids.Classes(count)
