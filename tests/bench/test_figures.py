@@ -14,7 +14,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "scripts"
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
-    for name in ("made", "held", "figures", "must_hold"):
+    for name in ("made", "held", "figures", "must_hold", "collection", "class_head", "centroids"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -70,3 +70,38 @@ def test_what_was_measured_stays_and_what_failed_is_tried_again(scripts, tmp_pat
     monkeypatch.setattr(sys, "argv", [*sys.argv, "speed", "--models", "good"])
     must_hold.main()
     assert calls == ["good", "bad", "bad", "good"]
+
+
+def test_the_steps_of_a_collection(scripts, tmp_path, monkeypatch):
+    import collection
+
+    arguments = ["collection.py", "--rows", "5", "--dim", "4", "-o", str(tmp_path / "out" / "found")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(collection, "STEPS", {name: collection.STEPS[name] for name in ("make", "update")})
+    collection.main()
+    rows = json.loads((tmp_path / "out" / "found.json").read_text())["rows"]
+    assert [(row["images"], row["step"], row["stored_bytes"] > 0) for row in rows] == [
+        (5, "make", True),
+        (5, "update", True),
+    ]
+    assert rows[0]["stored_bytes"] == rows[1]["stored_bytes"]
+    assert f"    python {' '.join(arguments)}" in (tmp_path / "out" / "found.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_class_head_that_has_few_classes(scripts, tmp_path, monkeypatch):
+    import class_head
+
+    options = ["--classes", "40", "--views", "6", "--windows", "3", "--seconds", "0.05", "--providers", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["class_head.py", "-o", str(tmp_path / "out"), "--work", str(tmp_path), *options])
+    monkeypatch.setenv(class_head.HOME_VARIABLE, str(tmp_path))
+    class_head.main()
+    figures = json.loads((tmp_path / "out" / "must_hold.json").read_text())["figures"]
+    assert [figure["name"] for figure in figures] == [
+        "int8 like fp32, top1",
+        "int8 like fp32, top5_error",
+        "int8 / fp32, batch 1",
+        "peak memory, int8 / fp32, batch 4",
+    ]
+    assert all(figure["model"] == "cpu" and figure["measured"] > 0 for figure in figures)
+    assert (tmp_path / "out" / "cpu.md").is_file()
