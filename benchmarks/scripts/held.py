@@ -103,8 +103,9 @@ class Held:
         labels = [label for label in self if label.startswith(OWN) and label.endswith(precision)]
         known = [(self._ratio(label, rival), label) for label in labels] if rival in self else []
         if not known:
-            reasons = [reason for label, reason in self._reasons.items() if label == rival or label.endswith(precision)]
-            reason = "; ".join(filter(None, [detail, *reasons]))
+            # Where the file was refused, that it is missing says nothing more.
+            told = [label for label in self._reasons if label == rival or (label.endswith(precision) and not detail)]
+            reason = "; ".join(filter(None, [detail, *(self._reasons[label] for label in told)]))
             return Figure(name=name, model=self._model.name, wanted=wanted, measured=None, detail=reason)
         ratio, label = min(known, key=lambda pair: pair[0].median)
         others = [f"{other} {digits(each.median)}" for each, other in known if other != label]

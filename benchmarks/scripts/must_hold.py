@@ -13,6 +13,7 @@ not taken out.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
 import os
@@ -99,7 +100,11 @@ def measured(bench: Bench, name: str, model: str) -> dict[str, Any]:
         "width": bench.shop.width,
         "threads": bench.threads,
         "machine": machine(),
-        "figures": [figure.to_json() for figure in figures],
+        # A refusal names files: as they lie in --work, wherever that is.
+        "figures": [
+            dataclasses.replace(figure, detail=figure.detail.replace(f"{bench.shop.folder}{os.sep}", "")).to_json()
+            for figure in figures
+        ],
         "rows": rows,
     }
 
