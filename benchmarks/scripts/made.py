@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -84,24 +85,47 @@ class Workshop:
         return {**os.environ, HOME_VARIABLE: str(self.folder / "store")}
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """Where a cut was taken: which photo, and which of its pixels; mirrored: left is right."""
+
+    photo: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+    mirrored: bool
+
+
 def cuts(count: int) -> list[Image]:
     """Seeded cuts of scikit-learn's two photos, mirrored and brightened, so that no two are alike."""
+    return [image for _, image in framed(count)]
+
+
+def source_photos() -> list[Image]:
+    """Scikit-learn's two photos, BGR."""
     from sklearn.datasets import load_sample_images
 
-    photos = [photo[:, :, ::-1] for photo in load_sample_images().images]
-    random = np.random.default_rng(2019)
+    return [photo[:, :, ::-1] for photo in load_sample_images().images]
+
+
+def framed(count: int, seed: int = 2019) -> Iterator[tuple[Frame, Image]]:
+    """Cuts, and where each was taken."""
+    photos = source_photos()
+    random = np.random.default_rng(seed)
     height, width = PHOTO_SIZE
-    made = []
     for number in range(count):
         photo = photos[number % len(photos)]
         share = random.uniform(0.5, 1.0)
         rows, columns = int(photo.shape[0] * share), int(photo.shape[1] * share)
-        top, left = random.integers(0, photo.shape[0] - rows + 1), random.integers(0, photo.shape[1] - columns + 1)
+        top, left = (int(random.integers(0, spare + 1)) for spare in (photo.shape[0] - rows, photo.shape[1] - columns))
+        mirrored = bool(random.random() < 0.5)
+        frame = Frame(photo=number % len(photos), top=top, left=left, rows=rows, columns=columns, mirrored=mirrored)
         cut = photo[top : top + rows, left : left + columns]
-        cut = cut[:, ::-1] if random.random() < 0.5 else cut
+        cut = cut[:, ::-1] if mirrored else cut
         resized = cv2.resize(np.ascontiguousarray(cut), (width, height), interpolation=cv2.INTER_CUBIC)
-        made.append(cv2.convertScaleAbs(resized, alpha=random.uniform(0.7, 1.2)))
-    return made
+        bright = cv2.convertScaleAbs(resized, alpha=random.uniform(0.7, 1.2))
+        yield frame, np.asarray(bright, np.uint8)
 
 
 def say(text: str) -> None:

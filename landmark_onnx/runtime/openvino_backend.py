@@ -1,9 +1,11 @@
 """Models on the openvino package itself, with its compiled blobs in the machine cache."""
 
+import contextlib
+import functools
 import importlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from landmark_onnx.precision import Precision
 from landmark_onnx.runtime.backend import Port
 from landmark_onnx.runtime.compiled_cache import entry_of
 from landmark_onnx.runtime.cpu import cpu_model
+from landmark_onnx.runtime.openvino_bf16 import EXACT, spared
 from landmark_onnx.runtime.providers import OPENVINO_PACKAGE, ProviderRequest
 from landmark_onnx.types import Array, Tensors
 
@@ -26,6 +29,10 @@ KINDS: Mapping[str, str] = {"f16": "float16", "f32": "float32", "f64": "float64"
 
 BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert"})
 """CPU features, one of which bf16 needs; OpenVINO would convert without them, for no gain."""
+
+
+BLOB = "marked.blob"
+"""What a marked copy was compiled to, in the machine cache."""
 
 
 class OpenVino:
@@ -60,14 +67,23 @@ def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, ma
     facts = _facts(core, device)
     settings = properties(request, device, facts.get("OPTIMIZATION_CAPABILITIES", ()), threads)
     metadata = _strings(path)
+    source_of = functools.partial(spared, package, core, path, request.precision)
 
     def compiled(folder: Path) -> Any:
+        if (folder / BLOB).is_file():
+            return core.import_model((folder / BLOB).read_bytes(), device, settings)
         return core.compile_model(str(path), device, {**settings, "CACHE_DIR": str(folder)})
 
     def write(folder: Path) -> None:
-        compiled(folder)
+        with source_of() as source:
+            if source == path:
+                compiled(folder)
+            else:
+                # OpenVINO's own cache goes by the path, and that of a marked copy is another each time.
+                blob = core.compile_model(str(source), device, settings).export_model()
+                (folder / BLOB).write_bytes(blob.getvalue())
 
-    made = {"runtime": ["openvino", package.get_version()], "device": facts, "options": settings}
+    made = {"runtime": ["openvino", package.get_version()], "device": facts, "options": settings, "exact": EXACT}
     cacheable = machine_cache and "CACHE_DIR" not in settings
     note = ""
     if entry := entry_of(path, provider=OPENVINO_PACKAGE, **made) if cacheable else None:
@@ -78,7 +94,8 @@ def load(package: Any, path: Path, request: ProviderRequest, *, threads: int, ma
         if model is not None:
             return OpenVino(model, metadata)
         note = f"no machine cache: {note or 'what was written there cannot be used'}"
-    return OpenVino(_compile(core, path, device, settings), metadata, note)
+    with _explained(core, path, device), source_of() as source:
+        return OpenVino(core.compile_model(str(source), device, settings), metadata, note)
 
 
 def signature(package: Any, path: Path) -> tuple[Mapping[str, Port], Mapping[str, Port]]:
@@ -146,10 +163,12 @@ def _has_bf16(device: str, capabilities: Sequence[str]) -> bool:
     return "BF16" in capabilities and (device != "CPU" or not features or bool(features & BF16_FEATURES))
 
 
-def _compile(core: Any, path: Path, device: str, settings: Mapping[str, str]) -> Any:
+@contextlib.contextmanager
+def _explained(core: Any, path: Path, device: str) -> Iterator[None]:
+    """Raises: ModelFileError if the file cannot be read; SessionError if it can."""
     try:
-        return core.compile_model(str(path), device, dict(settings))
-    except (RuntimeError, TypeError) as error:
+        yield
+    except (OSError, RuntimeError, TypeError) as error:
         reason = reason_of(error)
         try:
             core.read_model(str(path))

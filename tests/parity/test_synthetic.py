@@ -131,5 +131,11 @@ def test_the_detector_finds_things(tmp_path):
     assert 0.1 < deltas.std() < 10
 
 
+def test_a_detector_takes_last_layers_that_were_fitted(tmp_path):
+    heads = {"cls_score_b": np.arange(CLASSES, dtype=np.float32)}
+    with open_source(write_release(DETECTOR, tmp_path, heads=heads)) as source:
+        np.testing.assert_array_equal(source.variables["cls_score_b"].read(), heads["cls_score_b"])
+
+
 def test_labels_are_distinct():
     assert len(set(synthetic.LABELS)) == 500

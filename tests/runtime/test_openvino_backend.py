@@ -13,10 +13,12 @@ from landmark_onnx.cards.catalogue import CARDS_VARIABLE
 from landmark_onnx.deploy.bundle import card_toml
 from landmark_onnx.errors import ModelFileError, SessionError
 from landmark_onnx.model import Detector
+from landmark_onnx.modelfile.metadata import append_metadata
 from landmark_onnx.runtime import compiled_cache as machine_cache
 from landmark_onnx.runtime import openvino_backend as openvino_runtime
 from landmark_onnx.runtime.compiled_cache import MANIFEST, CacheEntry, folder_of
-from landmark_onnx.runtime.openvino_backend import properties
+from landmark_onnx.runtime.cpu import cpu_model
+from landmark_onnx.runtime.openvino_backend import BF16_FEATURES, BLOB, properties
 from landmark_onnx.runtime.providers import OPENVINO_PACKAGE, ProviderRequest, openvino
 from landmark_onnx.runtime.session import Session
 
@@ -253,3 +255,52 @@ def test_an_environment_with_openvino_alone(openvino_alone, tmp_path, model, mon
 
 def test_auto_takes_onnx_runtime_where_both_are(model):
     assert Session(model).provider == "CPUExecutionProvider"
+
+
+def two_stage(path):
+    """Convolutions before and behind a RoIAlign, each an output."""
+    random = np.random.default_rng(3)
+    weights = [random.normal(size=(64, depth, 3, 3)).astype(np.float32) for depth in (3, 64, 64)]
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        two_stage (float[1, 3, 32, 32] image, float[R, 4] rois)
+            => (float[1, 64, 16, 16] features, float[R, 64, 7, 7] head)
+        <int64[1] zero = {0}> {
+            mapped = Conv <pads = [1, 1, 1, 1]> (image, before)
+            pooled = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (mapped)
+            features = Conv <pads = [1, 1, 1, 1]> (pooled, between)
+            shape = Shape <start = 0, end = 1> (rois)
+            batch = Expand (zero, shape)
+            crops = RoiAlign <output_height = 7, output_width = 7> (features, rois, batch)
+            head = Conv <pads = [1, 1, 1, 1]> (crops, behind)
+        }"""
+    made = onnx.parser.parse_model(text)
+    for name, values in zip(("before", "between", "behind"), weights, strict=True):
+        made.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(made, path)
+    with path.open("r+b") as file:
+        append_metadata(file, {})
+    return path
+
+
+@pytest.mark.skipif(not cpu_model()[1] & BF16_FEATURES, reason="a CPU without bf16")
+@pytest.mark.parametrize("kept", [False, True])
+def test_in_bf16_what_proposals_are_made_from_is_fp32s_bit_for_bit(kept, tmp_path, cached):
+    path = two_stage(tmp_path / "two_stage.onnx")
+    random = np.random.default_rng(4)
+    corners = random.uniform(0, 16, (5, 2))
+    feeds = {"image": random.normal(size=(1, 3, 32, 32)), "rois": np.concatenate([corners, corners + 12], axis=1)}
+    feeds = {name: values.astype(np.float32) for name, values in feeds.items()}
+    answers = []
+    for precision in ("fp32", "bf16", "bf16"):
+        request = ProviderRequest(name="openvino", precision=precision)
+        runner = openvino_runtime.load(openvino(), path, request, threads=1, machine_cache=kept)
+        assert runner.note == ""
+        answers.append(runner.run(("features", "head"), feeds))
+    wanted, *others = answers
+    for got in others:
+        np.testing.assert_array_equal(got[0], wanted[0])
+        error = np.abs(got[1] - wanted[1]).max() / np.abs(wanted[1]).max()
+        assert 1e-4 < error < 2e-2
+    marked = list(folder_of(path).glob(f"*/{BLOB}"))
+    assert len(marked) == kept

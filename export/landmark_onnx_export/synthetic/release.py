@@ -1,9 +1,11 @@
 """Small releases of our own: the layout and the programs of the real ones, seeded random weights that know nothing."""
 
+import dataclasses
 import functools
 import itertools
 import tarfile
 import tempfile
+import types
 import zlib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -13,6 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from landmark_onnx.cards.schema import ModelCard
+from landmark_onnx.types import Float32
 from landmark_onnx_export.networks.build import plan
 from landmark_onnx_export.paddle.variables import stream_head
 from landmark_onnx_export.synthetic.detectors import CLASSES, faster_rcnn_c4
@@ -45,14 +48,17 @@ def write_release(
     classes: int = 101,
     embedding: int = 512,
     seed: int = 0,
+    heads: Mapping[str, Float32] = types.MappingProxyType({}),
 ) -> Path:
     """Write `<card.name>.tar` into `folder`: the real layout, at `width` times its channels; returns its path.
 
-    classes: of a classifier; a detector always has 500 and the background. The same arguments give the same bytes.
+    classes: of a classifier; a detector always has 500 and the background. heads: parameters of a detector by their
+    names, in place of random ones: its last layers, once they were fitted to what the others see. The same arguments
+    give the same bytes.
     Memory stays near that of the largest convolution, whatever the class count.
     """
     if card.task == "det":
-        return _write_detector(card, folder, faster_rcnn_c4(Fraction(width)), seed)
+        return _write_detector(card, folder, faster_rcnn_c4(Fraction(width)), seed, heads)
     size = embedding if card.task == "retrieval" else classes
     program = plan(card.source.network, card.task, width=width, size=size)
     weights = calibrate(program, _seed(card.name, seed))
@@ -60,8 +66,10 @@ def write_release(
     return _write_tar(folder, card.name, files)
 
 
-def _write_detector(card: ModelCard, folder: Path, program: bytes, seed: int) -> Path:
+def _write_detector(card: ModelCard, folder: Path, program: bytes, seed: int, heads: Mapping[str, Float32]) -> Path:
     weights = calibrate(program, _seed(card.name, seed))
+    assert all(values.shape == weights.shapes[name] for name, values in heads.items())
+    weights = dataclasses.replace(weights, values={**weights.values, **heads})
     assert len(LABELS) == CLASSES - 1
     text = "".join(f"{label}\t{index}\n" for index, label in enumerate(LABELS, start=1))
 
