@@ -46,7 +46,7 @@ def main() -> None:
     asked = parser.parse_args()
     plain = Workshop(folder=asked.work.resolve() / f"width{asked.width:g}", width=asked.width)
     found: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(sys.argv),
         "machine": machine(),
         "load_before": load_average(),
         "width": asked.width,
@@ -58,6 +58,12 @@ def main() -> None:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
         asked.output.with_suffix(".md").write_text("\n".join(text(found)) + "\n")
+
+
+def command(given: Sequence[str]) -> str:
+    """The command line less --work, which is a place of its machine and changes no figure."""
+    at = given.index("--work") if "--work" in given else len(given)
+    return " ".join(["python", *given[:at], *given[at + 2 :]])
 
 
 def measured(path: Path, photos: Sequence[Path], threads: int) -> dict[str, Any]:
