@@ -5,10 +5,13 @@ other proposals, and other proposals are other boxes.
 """
 
 import contextlib
+import importlib
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from landmark_onnx.precision import Precision
 
@@ -28,9 +31,10 @@ def spared(package: Any, core: Any, path: Path, precision: Precision) -> Iterato
     if not head:
         yield path
         return
-    names = {node.get_friendly_name() for node in model.get_ordered_ops()}
+    exact = {node.get_friendly_name() for node in model.get_ordered_ops()} - head
+    exact |= as_convolutions(model, head)
     with tempfile.TemporaryDirectory(prefix="landmark-onnx-", ignore_cleanup_errors=True) as folder:
-        yield write_marked(package, model, names - head, Path(folder, "model.xml"))
+        yield write_marked(package, model, exact, Path(folder, "model.xml"))
 
 
 def behind_roi_align(model: Any) -> frozenset[str]:
@@ -41,6 +45,31 @@ def behind_roi_align(model: Any) -> frozenset[str]:
         if node.get_type_name() == "ROIAlign" or found & makers:
             found.add(node.get_friendly_name())
     return frozenset(found)
+
+
+def as_convolutions(model: Any, head: Collection[str]) -> frozenset[str]:
+    """Make convolutions of the head's last layers, and answer their names: a matrix product would lose its mark.
+
+    They take no time, and 8 bits of a logit of 10 are off by 0.03.
+    """
+    ops = importlib.import_module("openvino.opset13")
+    made = set()
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "MatMul" or node.get_friendly_name() not in head:
+            continue
+        weights = node.input_value(1).get_node()
+        if weights.get_type_name() != "Constant":
+            continue
+        rows = weights.get_data() if node.get_attributes()["transpose_b"] else weights.get_data().T
+        kernel = ops.constant(np.ascontiguousarray(rows)[:, :, None, None])
+        places = np.array([2, 3])
+        wide = ops.unsqueeze(node.input_value(0), places)
+        layer = ops.convolution(wide, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+        flat = ops.squeeze(layer, places)
+        for reader in list(node.output(0).get_target_inputs()):
+            reader.replace_source_output(flat.output(0))
+        made.add(layer.get_friendly_name())
+    return frozenset(made)
 
 
 def write_marked(package: Any, model: Any, exact: Collection[str], target: Path) -> Path:

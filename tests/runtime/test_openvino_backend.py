@@ -19,6 +19,7 @@ from landmark_onnx.runtime import openvino_backend as openvino_runtime
 from landmark_onnx.runtime.compiled_cache import MANIFEST, CacheEntry, folder_of
 from landmark_onnx.runtime.cpu import cpu_model
 from landmark_onnx.runtime.openvino_backend import BF16_FEATURES, BLOB, properties
+from landmark_onnx.runtime.openvino_bf16 import spared
 from landmark_onnx.runtime.providers import OPENVINO_PACKAGE, ProviderRequest, openvino
 from landmark_onnx.runtime.session import Session
 
@@ -257,14 +258,18 @@ def test_auto_takes_onnx_runtime_where_both_are(model):
     assert Session(model).provider == "CPUExecutionProvider"
 
 
+def two_stage_weights():
+    random = np.random.default_rng(3)
+    shapes = [(64, 3, 3, 3), (64, 64, 3, 3), (64, 64, 3, 3), (64 * 7 * 7, 8)]
+    return [random.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
 def two_stage(path):
     """Convolutions before and behind a RoIAlign, each an output."""
-    random = np.random.default_rng(3)
-    weights = [random.normal(size=(64, depth, 3, 3)).astype(np.float32) for depth in (3, 64, 64)]
     text = """
         <ir_version: 8, opset_import: ["" : 17]>
         two_stage (float[1, 3, 32, 32] image, float[R, 4] rois)
-            => (float[1, 64, 16, 16] features, float[R, 64, 7, 7] head)
+            => (float[1, 64, 16, 16] features, float[R, 64, 7, 7] head, float[R, 8] score)
         <int64[1] zero = {0}> {
             mapped = Conv <pads = [1, 1, 1, 1]> (image, before)
             pooled = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (mapped)
@@ -273,9 +278,11 @@ def two_stage(path):
             batch = Expand (zero, shape)
             crops = RoiAlign <output_height = 7, output_width = 7> (features, rois, batch)
             head = Conv <pads = [1, 1, 1, 1]> (crops, behind)
+            flat = Flatten (head)
+            score = MatMul (flat, last)
         }"""
     made = onnx.parser.parse_model(text)
-    for name, values in zip(("before", "between", "behind"), weights, strict=True):
+    for name, values in zip(("before", "between", "behind", "last"), two_stage_weights(), strict=True):
         made.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     onnx.save(made, path)
     with path.open("r+b") as file:
@@ -296,11 +303,24 @@ def test_in_bf16_what_proposals_are_made_from_is_fp32s_bit_for_bit(kept, tmp_pat
         request = ProviderRequest(name="openvino", precision=precision)
         runner = openvino_runtime.load(openvino(), path, request, threads=1, machine_cache=kept)
         assert runner.note == ""
-        answers.append(runner.run(("features", "head"), feeds))
+        answers.append(runner.run(("features", "head", "score"), feeds))
     wanted, *others = answers
     for got in others:
         np.testing.assert_array_equal(got[0], wanted[0])
         error = np.abs(got[1] - wanted[1]).max() / np.abs(wanted[1]).max()
         assert 1e-4 < error < 2e-2
+        error = np.abs(got[2] - wanted[2]).max() / np.abs(wanted[2]).max()
+        assert error < 2e-2
     marked = list(folder_of(path).glob(f"*/{BLOB}"))
     assert len(marked) == kept
+
+
+@pytest.mark.skipif(not cpu_model()[1] & BF16_FEATURES, reason="a CPU without bf16")
+def test_in_bf16_last_layers_are_fp32(tmp_path):
+    package = openvino()
+    core = package.Core()
+    with spared(package, core, two_stage(tmp_path / "two_stage.onnx"), "bf16") as source:
+        compiled = core.compile_model(str(source), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    layers = [each["runtimePrecision"].astype(str) for each in facts if each["layerType"].astype(str) == "Convolution"]
+    assert layers == ["f32", "f32", "bf16", "f32"]
