@@ -1,13 +1,26 @@
 """What a run of the command line leaves behind."""
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import signal
+from collections.abc import Iterator
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that the command line takes over."""
+
+
+@contextlib.contextmanager
+def hearing() -> Iterator[None]:
+    """What is started within hears these signals: a background job of a shell, or of nohup, ignores some."""
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @dataclasses.dataclass(frozen=True)

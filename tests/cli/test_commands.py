@@ -21,7 +21,7 @@ import pytest
 from typer.main import get_command
 
 import fakes
-from commands import ENDING, Done
+from commands import ENDING, Done, hearing
 from landmark_onnx import Classifier, Detector, Retriever
 from landmark_onnx.cards.catalogue import cards
 from landmark_onnx.cli.commands import COMMANDS
@@ -46,13 +46,8 @@ OFFLINE = ("paddle", "paddle2onnx", "onnx", "onnxscript", "landmark_onnx_export"
 def start(*arguments, **settings) -> subprocess.Popen:
     """The installed program."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A background job of a shell, or of nohup, ignores some of these, and so would what it starts.
-    handlers = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
-    try:
+    with hearing():
         return subprocess.Popen([PROGRAM, *map(str, arguments)], **(pipes | settings))
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def installed(*arguments, stdin: bytes = b"", **settings) -> Done:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 import fakes
+from commands import hearing
 from landmark_onnx.errors import MissingExtraError
 from landmark_onnx.runtime.providers import onnxruntime
 
@@ -28,16 +29,13 @@ except KeyboardInterrupt as error:
 
 
 def start(*arguments: str, code: str = BEGUN, **environment: str) -> "subprocess.Popen[bytes]":
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
-    try:
+    with hearing():
         return subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
         )
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def finish(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:

@@ -78,7 +78,7 @@ def finish(process: "subprocess.Popen[str]") -> str:
     """What it said of the two bad rows."""
     _, err = process.communicate(timeout=180)
     assert process.returncode == 1, err
-    assert err.count("missing.jpg: No such file or directory") == 2
+    assert err.count("missing.jpg: cannot be read: No such file or directory") == 2
     return err
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import serving_client
+from commands import hearing
 from landmark_onnx.serving.lifecycle import Lifecycle
 from serving_client import PATIENCE, Served, request, running, until
 
@@ -50,7 +51,9 @@ def child(*, log_is_read=True, **limits):
     reader, writer = os.pipe()
     command = [sys.executable, str(CHILD), json.dumps(limits), str(writer)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, pass_fds=[writer], **pipes) as process:
+    with hearing():
+        started = subprocess.Popen(command, pass_fds=[writer], **pipes)
+    with started as process:
         try:
             os.close(writer)
             assert os.read(reader, 9) == b"1"

@@ -19,6 +19,7 @@ import pytest
 
 import fakes
 import hosted
+from commands import hearing
 from hosted import PNG, png
 from landmark_onnx.model import Retriever
 from landmark_onnx.store.catalogue import exported_path
@@ -46,14 +47,15 @@ def serving(*arguments, **environment):
     """The command in a child process on a free port, once it is ready: the process and its address."""
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "landmark_onnx", "serve", "--port", "0", "--ready-fd", str(writer), *arguments]
-    child = subprocess.Popen(
-        list(map(str, command)),
-        env={**os.environ, **environment},
-        pass_fds=(writer,),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with hearing():
+        child = subprocess.Popen(
+            list(map(str, command)),
+            env={**os.environ, **environment},
+            pass_fds=(writer,),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     os.close(writer)
     try:
         ready, _, _ = select.select([reader], [], [], PATIENCE)
