@@ -69,7 +69,7 @@ def reduce_model(
     floor, bound = limits = _limits(card, wish)
     with folder_beside(output) as folder:
         on_stage("fold")
-        made = _make(card, _folded(source, folder), wish, photos.calibration, floor, on_stage)
+        made = _make(card, folded_graph(source, folder), wish, photos.calibration, floor, on_stage)
         written = save_model(made.model, folder / output.name)
         on_stage("compare with fp32")
         agreement = measure(card, photos.held_out, exact, runner(card, written.model))
@@ -118,7 +118,7 @@ def _photos(card: ModelCard, wish: QuantizationRequest, on_bad: Callable[[str], 
     return Split((), judges(wish.held_out or wish.calibrate, most[1], on_bad=on_bad))
 
 
-def _folded(source: Path, folder: Path) -> Path:
+def folded_graph(source: Path, folder: Path) -> Path:
     """The graph as ONNX Runtime folds it, without metadata, each node with a name; a file in `folder`."""
     folded = folder / "folded.onnx"
     plain = with_constants(source, folder)
