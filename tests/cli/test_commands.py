@@ -937,6 +937,8 @@ def test_a_broken_import_of_our_own_is_not_blamed_on_an_extra():
 
 def test_demo_without_its_extra_names_it(tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name in ("sklearn.datasets", "sklearn.datasets.images"):  # another test may have imported them
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     done = run("demo")
     assert done.code == 1
