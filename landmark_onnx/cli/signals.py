@@ -54,8 +54,7 @@ def settle() -> None:
     Its last part restores what the system does by default, which would make a failure of a good run: not even that.
     """
     _handle(_leave)
-    if not interrupted():
-        _alarm(0)  # one that has come but was not raised
+    _alarm(CLEANING if interrupted() else 0, _leave)  # in place of one that came during an import, to be raised later
     atexit.register(_end)
 
 

@@ -164,6 +164,27 @@ def test_a_signal_just_after_the_work_is_no_traceback():
     assert out.startswith(b"landmark-onnx ")
 
 
+def test_a_signal_within_an_import_just_before_the_end_of_the_work_is_no_traceback(tmp_path):
+    (tmp_path / "late_import.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    code = """if True:
+        import sys, time
+        import landmark_onnx.cli
+        settle = landmark_onnx.cli.settle
+        def late():
+            done = "late_import" in sys.modules
+            import late_import
+            settle()
+            if done:
+                time.sleep(0.1)  # the interrupt was to be raised in here
+        landmark_onnx.cli.settle = late
+        landmark_onnx.cli.main(["--version"])
+    """
+    with start(code=code, PYTHONPATH=str(tmp_path)) as process:
+        out, err = finish(process)
+    assert (process.returncode, err) == (0, b"")
+    assert out.startswith(b"landmark-onnx ")
+
+
 def test_cleaning_up_that_never_ends_ends():
     code = """if True:
         import os, signal, threading, time
