@@ -54,9 +54,21 @@ def document(
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """`bench.json` and `bench.md` in `folder`."""
-    for name, text in (("bench.json", json.dumps(report, indent=1) + "\n"), ("bench.md", markdown(report))):
-        with atomic_write(folder / name) as file:
-            file.write(text.encode())
+    write_both(folder / "bench", report, markdown(report))
+
+
+def write_both(path: Path, data: Mapping[str, Any], text: str) -> None:
+    """The numbers in PATH.json, the same for people in PATH.md; folders that are missing are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, content in ((".json", json.dumps(data, indent=1) + "\n"), (".md", text)):
+        with atomic_write(path.with_suffix(suffix)) as file:
+            file.write(content.encode())
+
+
+def ran_on(machine: Mapping[str, Any]) -> str:
+    """CPU, cores and versions of what `environment.machine` says, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['cpu']}, {machine['usable_cores']} cores; Python {machine['python']}, {versions}"
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ both on each provider; what has to hold is in must_hold.md. What is made stays i
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from landmark_onnx.runtime.providers import ProviderRequest
 from landmark_onnx.store.catalogue import HOME_VARIABLE
 from landmark_onnx.verification.answers import Likeness, Photo, measure, runner
 from landmark_onnx_bench.environment import load_average, machine
-from landmark_onnx_bench.report import markdown_table, read_report
+from landmark_onnx_bench.report import markdown_table, ran_on, read_report, write_both
 from landmark_onnx_bench.statistics import digits
 
 CALIBRATION = 160
@@ -128,16 +127,14 @@ def write(figures: Sequence[Figure], model: Path, path: Path) -> None:
         "",
         f"    {command}",
         "",
-        f"- {facts['cpu']}, {facts['usable_cores']} cores; load of the machine {load_average()}",
-        f"- Python {facts['python']}, " + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        f"- {ran_on(facts)}; load of the machine {load_average()}",
         f"- files: {megabytes(precision_file(model, 'int8')):g} MB in place of {megabytes(model):g}",
         "",
         *markdown_table(["figure", "provider", "wanted", "measured", "holds", "detail"], rows),
         "",
     ]
-    path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
     written = {"command": command, "machine": facts, "figures": [figure.to_json() for figure in figures]}
-    path.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    write_both(path, written, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from landmark_onnx.embedding.update import update_features
 from landmark_onnx.embedding.worklist import read_items, write_plan
 from landmark_onnx.extras import versions
 from landmark_onnx_bench.environment import load_average, machine, peak_bytes
-from landmark_onnx_bench.report import markdown_table
+from landmark_onnx_bench.report import markdown_table, ran_on, write_both
 
 PHOTO = b"no photo"
 SHARD_SIZE = 1024
@@ -164,17 +164,12 @@ def write(found: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
         "",
         f"    {command}",
         "",
-        f"{facts['cpu']}, {facts['usable_cores']} cores; Python {facts['python']}, "
-        + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        + f"; load of the machine {load_average()}",
+        f"{ran_on(facts)}; load of the machine {load_average()}",
         "",
         *markdown_table(head, rows),
         "",
     ]
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    written = {"command": command, "machine": facts, "rows": found}
-    options.output.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-    options.output.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
+    write_both(options.output, {"command": command, "machine": facts, "rows": found}, "\n".join(lines))
 
 
 if __name__ == "__main__":

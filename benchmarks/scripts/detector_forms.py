@@ -7,7 +7,6 @@ On two detectors: one with random last layers, whose scores are nearly ties, and
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -26,7 +25,7 @@ from landmark_onnx.runtime.providers import openvino
 from landmark_onnx.types import Array, Tensors
 from landmark_onnx.verification.answers import Photo, answer, compare, feeds
 from landmark_onnx_bench.environment import load_average, machine
-from landmark_onnx_bench.report import markdown_table
+from landmark_onnx_bench.report import markdown_table, ran_on, ratio_text, write_both
 from landmark_onnx_bench.statistics import Ratio, digits
 
 NAME = "res50_oid_v4_detector"
@@ -56,9 +55,7 @@ def main() -> None:
     for title, shop in (("fitted last layers", fitted(plain, NAME)), ("random last layers", plain)):
         path = shop.model(NAME).path
         found["detectors"][title] = measured(path, shop.photos(asked.photos), asked.threads)
-        asked.output.parent.mkdir(parents=True, exist_ok=True)
-        asked.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        asked.output.with_suffix(".md").write_text("\n".join(text(found)) + "\n")
+        write_both(asked.output, found, "\n".join(text(found)) + "\n")
 
 
 def command(given: Sequence[str]) -> str:
@@ -133,14 +130,12 @@ def scores(answers: Sequence[Detections], background: Sequence[float]) -> dict[s
 
 def text(found: Mapping[str, Any]) -> list[str]:
     """The same for people."""
-    facts = found["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     lines = [
         "# A detector in bf16, by part",
         "",
         f"    {found['command']}",
         "",
-        f"- {facts['cpu']}, {facts['usable_cores']} cores; {versions}",
+        f"- {ran_on(found['machine'])}",
         f"- network of width {found['width']:g}; load average before {found['load_before']}",
         "- matched: share of the boxes of OpenVINO at fp32 that are found again, same class and IoU of 0.5 and more; "
         "extra: others, as a share of them; time: by that of fp32, median and range over the photos",
@@ -162,7 +157,7 @@ def text(found: Mapping[str, Any]) -> list[str]:
                 f"{row['likeness']['matched']:.4f}",
                 f"{row['likeness']['extra']:.4f}",
                 str(row["likeness"]["boxes"]),
-                f"{row['time']['median']:.3f} ({row['time']['low']:.3f} to {row['time']['high']:.3f})",
+                ratio_text(row["time"]),
                 f"{row['seconds']:g}",
             ]
             for form, row in each["forms"].items()

@@ -8,10 +8,8 @@ of sample photos to calibrate with; 512 other views judge. Speed is that of bare
 
 import argparse
 import importlib.resources
-import json
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -32,8 +30,8 @@ from landmark_onnx.images.decode import read_image
 from landmark_onnx.types import Tensors
 from landmark_onnx.verification.answers import Photo, answers, compare, feeds, opened
 from landmark_onnx_bench.environment import load_average, machine
-from landmark_onnx_bench.report import markdown_table
-from landmark_onnx_bench.statistics import digits
+from landmark_onnx_bench.report import markdown_table, ran_on, ratio_text, write_both
+from landmark_onnx_bench.statistics import Ratio
 from landmark_onnx_export.graphs.detector import name_nodes
 from landmark_onnx_export.quantization.opset import modernise
 from landmark_onnx_export.quantization.quantize import folded_graph, fp32_metadata
@@ -183,17 +181,18 @@ def on_openvino(path: Path) -> Callable[[Tensors], object]:
 RUNTIMES = {"onnxruntime": on_onnxruntime, "openvino": on_openvino}
 
 
-def turns(runs: Mapping[str, Callable[[Tensors], object]], fed: Tensors, rounds: int) -> dict[str, list[float]]:
-    """Each one's time by that of fp32: median, least and most of the rounds."""
+def turns(runs: Mapping[str, Callable[[Tensors], object]], fed: Tensors, rounds: int) -> dict[str, dict[str, Any]]:
+    """Each one's time by that of fp32, a `Ratio`."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):  # the first warms up
+    for round_ in range(rounds + 1):
         for name, run in runs.items():
             start = time.perf_counter()
             for _ in range(10):
                 run(fed)
-            times[name].append(time.perf_counter() - start)
-    ratios = {name: [a / b for a, b in zip(own, times["fp32"], strict=True)][1:] for name, own in times.items()}
-    return {name: [statistics.median(own), min(own), max(own)] for name, own in ratios.items() if name != "fp32"}
+            if round_:  # the first warms up
+                times[name].append(time.perf_counter() - start)
+    exact = times.pop("fp32")
+    return {name: Ratio.of(own, exact).to_json() for name, own in times.items()}
 
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -205,24 +204,17 @@ def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         "",
         f"    {command}",
         "",
-        f"- {facts['cpu']}, {facts['usable_cores']} cores; load of the machine {load_average()}",
-        f"- Python {facts['python']}, " + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        f"- {ran_on(facts)}; load of the machine {load_average()}",
         f"- judged on {rows[0]['likeness']['images']} views of sample photos; of probabilities, the rows' cosine",
         "",
         *markdown_table(head, [_row(row) for row in rows]),
         "",
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
-    written = {"command": command, "machine": facts, "rows": rows}
-    path.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    write_both(path, {"command": command, "machine": facts, "rows": rows}, "\n".join(lines))
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
     top1 = row["likeness"].get("top1")
-    speed = [
-        f"{digits(middle):g} ({digits(low):g} to {digits(high):g})" for middle, low, high in map(row.get, RUNTIMES)
-    ]
     return [
         row["model"],
         row["engine"],
@@ -230,7 +222,7 @@ def _row(row: Mapping[str, Any]) -> list[str]:
         "" if top1 is None else f"{top1:.3f}",
         f"{row['seconds']:.0f}",
         f"{row['layers_in_fp32']} of {row['layers']}",
-        *speed,
+        *(ratio_text(row[runtime]) for runtime in RUNTIMES),
     ]
 
 

@@ -35,6 +35,7 @@ from landmark_onnx.search.index import Index
 from landmark_onnx.search.manifest import IndexManifest
 from landmark_onnx.search.rerank.chain import Chain, parse_steps
 from landmark_onnx_bench.environment import machine
+from landmark_onnx_bench.report import ran_on, write_both
 
 TOP = 100
 BLOCK = 8192
@@ -220,9 +221,7 @@ def report(found: dict[str, float], options: argparse.Namespace) -> None:
         "",
         f"    {command}",
         "",
-        f"{facts['cpu']}, {facts['usable_cores']} cores; Python {facts['python']}, "
-        + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        + "; load of the machine {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()),
+        ran_on(facts) + "; load of the machine {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()),
         "",
         "| figure | value |",
         "|---|---|",
@@ -232,8 +231,7 @@ def report(found: dict[str, float], options: argparse.Namespace) -> None:
     print(text)
     if options.output:
         written: dict[str, Any] = {"command": command, "load": os.getloadavg(), "machine": facts, **found}
-        options.output.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-        options.output.with_suffix(".md").write_text(text, encoding="utf-8")
+        write_both(options.output, written, text)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 
 from landmark_onnx.extras import versions
 from landmark_onnx_bench.environment import machine
+from landmark_onnx_bench.report import ran_on, write_both
 
 BLOCK = 8192
 TOP = 100
@@ -255,9 +256,7 @@ def report(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
         "",
         f"    {command}",
         "",
-        f"{facts['cpu']}, {facts['usable_cores']} cores; Python {facts['python']}, "
-        + ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        + "; load of the machine {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()),
+        ran_on(facts) + "; load of the machine {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()),
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|---" * len(COLUMNS) + "|",
@@ -272,8 +271,7 @@ def report(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     print(text)
     if options.output:
         written = {"command": command, "machine": facts, "contestants": found}
-        options.output.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-        options.output.with_suffix(".md").write_text(text, encoding="utf-8")
+        write_both(options.output, written, text)
 
 
 if __name__ == "__main__":

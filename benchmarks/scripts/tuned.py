@@ -18,7 +18,7 @@ from landmark_onnx.hub.pull import ensure
 from landmark_onnx.runtime.tuned import TunedChoice, read_choice
 from landmark_onnx_bench.environment import machine
 from landmark_onnx_bench.interleaved import Contest, ContestRules
-from landmark_onnx_bench.report import markdown_table, ratio_text
+from landmark_onnx_bench.report import markdown_table, ran_on, ratio_text, write_both
 from landmark_onnx_bench.resolve import entry, own
 from landmark_onnx_bench.sample_photos import write_photos
 from landmark_onnx_bench.targets import Workload
@@ -44,9 +44,7 @@ def main() -> None:
     }
     for name in asked.models:
         found["models"].append(show(name, asked.seconds, asked.rounds))
-        asked.output.parent.mkdir(parents=True, exist_ok=True)
-        asked.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        asked.output.with_suffix(".md").write_text("\n".join(text(found)) + "\n")
+        write_both(asked.output, found, "\n".join(text(found)) + "\n")
 
 
 def show(name: str, seconds: float, rounds: int) -> dict[str, Any]:
@@ -73,12 +71,10 @@ def ratios(name: str, choice: TunedChoice, rounds: int) -> dict[str, Any]:
 
 def text(found: dict[str, Any]) -> list[str]:
     """The same for people."""
-    facts = found["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     lines = [
         "# What tune chooses, beside the default",
         "",
-        f"{facts['usable_cores']} cores, {facts['cpu']}; {versions}; `{found['command']}`",
+        f"{ran_on(found['machine'])}; `{found['command']}`",
         "",
         "Ratios are times for an image by the default's, median and range of rounds; below 1 is faster. `after` is a",
         "contest of the choice with the default when tune had ended.",

@@ -18,8 +18,7 @@ class Fan(Generic[T]):
 
     def __init__(self, source: Iterator[T], readers: int) -> None:
         self._source = source
-        self._lock = threading.RLock()  # its `with` is one step, into which no interrupt comes; a Condition's is not
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition()
         self._reading = self._ended = False
         self._waiting: list[collections.deque[T]] = [collections.deque() for _ in range(readers)]
 
@@ -33,7 +32,7 @@ class Fan(Generic[T]):
 
     def _fill(self, waiting: collections.deque[T]) -> bool:
         """Wait until there is an element; False at the end. Raises: what the source raises, to one reader."""
-        with self._lock:
+        with self._changed:
             self._changed.wait_for(lambda: waiting or self._ended or not self._reading)
             if waiting or self._ended:
                 return bool(waiting)
@@ -43,7 +42,7 @@ class Fan(Generic[T]):
             # Without the lock: a source that is silent keeps nobody from what has come.
             read += itertools.islice(self._source, 1)
         finally:
-            with self._lock:
+            with self._changed:
                 self._reading, self._ended = False, not read
                 for each in self._waiting:
                     each.extend(read)

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from interrupts import assert_ends
 from landmark_onnx.hub.deadline import Deadline
 
 
@@ -43,3 +44,14 @@ def test_a_connection_that_comes_too_late_is_cut_off_too():
             time.sleep(0.01)
         deadline.trace("connection.connect_tcp.complete", {"return_value": Stream(here)})
         assert here.recv(1) == b""
+
+
+def connect():
+    here, there = socket.socketpair()
+    with here, there, Deadline(60) as deadline:
+        deadline.trace("connection.connect_tcp.complete", {"return_value": Stream(here)})
+        deadline.allow(30)
+
+
+def test_an_interrupt_at_any_moment_leaves_nobody_waiting(tmp_path):
+    assert_ends(tmp_path, __file__, "connect")

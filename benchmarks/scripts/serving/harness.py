@@ -24,10 +24,9 @@ from wire import HOST
 
 from landmark_onnx.cards.catalogue import card
 from landmark_onnx.extras import versions
-from landmark_onnx.files.atomic import atomic_write
 from landmark_onnx.store.catalogue import HOME_VARIABLE
 from landmark_onnx_bench.environment import load_average, machine
-from landmark_onnx_bench.report import markdown_table
+from landmark_onnx_bench.report import markdown_table, write_both
 from landmark_onnx_export.convert import export_model
 from landmark_onnx_export.synthetic.release import write_release
 
@@ -214,9 +213,7 @@ class Report:
             *markdown_table(columns, [[str(cell) for cell in row] for row in rows]),
             "",
         ]
-        for suffix, text in ((".json", json.dumps(taken, indent=1) + "\n"), (".md", "\n".join(lines))):
-            with atomic_write(self._path.with_suffix(suffix)) as file:
-                file.write(text.encode())
+        write_both(self._path, taken, "\n".join(lines))
         print("\n".join(lines))
 
 
