@@ -86,7 +86,7 @@ def in_8_bits(path):
     graph = onnx.load(path).graph
     nodes = qdq.candidates(graph)
     ranges = dict.fromkeys(qdq.tensors(graph, nodes), (-1.0, 1.0))
-    return qdq.quantise(path, ranges, nodes, {}, reduce_range=False)
+    return qdq.quantise(path, ranges, {}, nodes, {}, reduce_range=False)
 
 
 def assert_all_on_cuda(model):

@@ -1,9 +1,10 @@
 """What values a network's tensors take on real images, and where to cut them for eight bits.
 
-Extremes are exact; the rest is a histogram of every STRIDE-th row and column. Both stream: memory holds one image's
-sample and a few thousand counts per tensor, however many images there are.
+Extremes and means are exact; the rest is a histogram of every STRIDE-th row and column. Memory holds one image's
+sample, a few thousand counts per tensor and a mean per channel and image.
 """
 
+import dataclasses
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,6 +59,14 @@ class Histogram:
         return np.asarray((np.arange(BINS + 1) - BINS // 2) * self.width, np.float64)
 
 
+@dataclasses.dataclass(slots=True)
+class Observed:
+    """What a tensor held. means: for each image, the mean of each channel of a map, (C,) float32; else none."""
+
+    histogram: Histogram = dataclasses.field(default_factory=Histogram)
+    means: list[Array] = dataclasses.field(default_factory=list)
+
+
 def extremes(seen: Histogram) -> Range:
     """All that was seen."""
     return min(seen.low, 0.0), max(seen.high, 0.0)
@@ -101,34 +110,36 @@ METHODS: Mapping[str, Callable[[Histogram], Range]] = types.MappingProxyType(
 )
 
 
-def observe(model: Path, tensors: Sequence[str], runs: Iterable[Tensors]) -> dict[str, Histogram]:
+def observe(model: Path, tensors: Sequence[str], runs: Iterable[Tensors]) -> dict[str, Observed]:
     """Run the model on each image and watch `tensors`. The folder of `model` takes one more small file.
 
     Raises: ExportError if ONNX Runtime cannot run it, or a value is not finite.
     """
     graph_file = model.with_name("watched.onnx")
-    outputs = _watch(model, tensors, graph_file)
+    watched = _watch(model, tensors, graph_file)
+    outputs = [output for each in watched.values() for output in each]
     session = plain_session(graph_file)
-    found = {name: Histogram() for name in tensors}
+    found = {name: Observed() for name in tensors}
     for fed in runs:
         try:
-            values = session.run(outputs, dict(fed))
+            values = dict(zip(outputs, session.run(outputs, dict(fed)), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no public base class
             raise ExportError(f"{model}: ONNX Runtime cannot run it for calibration: {reason_of(error)}") from error
-        for position, name in enumerate(tensors):
-            low, high, sample = values[3 * position : 3 * position + 3]
+        for name, each in watched.items():
+            low, high, sample, *means = (values[output] for output in each)
             if not (np.isfinite(low) and np.isfinite(high)):
                 if np.asarray(sample).size == 0:
                     continue  # a detector that proposes nothing runs its head on nothing
                 raise ExportError(f"{model}: {name} has values that are not finite on a calibration image")
-            found[name].add(sample, float(low), float(high))
+            found[name].histogram.add(sample, float(low), float(high))
+            found[name].means += [mean.mean(axis=(0, 2, 3)) for mean in means]
     return found
 
 
-def _watch(model: Path, tensors: Sequence[str], target: Path) -> list[str]:
-    """Write the graph with least value, largest value and sample of each tensor among its outputs; their names.
+def _watch(model: Path, tensors: Sequence[str], target: Path) -> dict[str, list[str]]:
+    """Write the graph with least value, largest value, sample and, of maps, mean of each tensor among its outputs.
 
-    The weights stay in the file where they are.
+    Their names, by tensor. The weights stay in the file where they are.
     """
     watched = onnx.load(model, load_external_data=False)
     graph = watched.graph
@@ -136,19 +147,21 @@ def _watch(model: Path, tensors: Sequence[str], target: Path) -> list[str]:
     graph.initializer.extend(numpy_helper.from_array(np.array(value), f"watch.{key}") for key, value in bounds.items())
     shapes = onnx.shape_inference.infer_shapes(watched).graph
     maps = {v.name for v in [*shapes.value_info, *shapes.input] if len(v.type.tensor_type.shape.dim) == 4}
-    names = []
+    slices = [f"watch.{key}" for key in bounds]
+    names = {}
     for tensor in tensors:
-        low, high, sample = made = [f"watch.{tensor}.{what}" for what in ("low", "high", "sample")]
+        low, high, sample, mean = made = [f"watch.{tensor}.{what}" for what in ("low", "high", "sample", "mean")]
         graph.node.append(helper.make_node("ReduceMin", [tensor], [low], keepdims=0))
         graph.node.append(helper.make_node("ReduceMax", [tensor], [high], keepdims=0))
-        slices = [f"watch.{key}" for key in bounds]
-        graph.node.append(
-            helper.make_node("Slice", [tensor, *slices], [sample])
-            if tensor in maps
-            else helper.make_node("Identity", [tensor], [sample])
-        )
-        names += made
-    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+        if tensor in maps:
+            graph.node.append(helper.make_node("Slice", [tensor, *slices], [sample]))
+            graph.node.append(helper.make_node("GlobalAveragePool", [tensor], [mean]))
+        else:
+            graph.node.append(helper.make_node("Identity", [tensor], [sample]))
+            made.remove(mean)
+        names[tensor] = made
+    outputs = (name for each in names.values() for name in each)
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
     onnx.save(watched, target)
     return names
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from landmark_onnx.cards.schema import ModelCard
@@ -11,7 +12,7 @@ from landmark_onnx.errors import ExportError
 from landmark_onnx.verification.answers import Answer, Likeness, Photo, answers, compare, feeds, opened, runner
 from landmark_onnx_export.graphs.detector import rois_of
 from landmark_onnx_export.quantization import qdq
-from landmark_onnx_export.quantization.calibration import METHODS, Histogram, observe
+from landmark_onnx_export.quantization.calibration import METHODS, Observed, observe
 from landmark_onnx_export.quantization.large_layers import LargeLayer, activation, quantise_layers
 from landmark_onnx_export.quantization.reduced_network import ReducedNetwork
 from landmark_onnx_export.quantization.sensitivity import noise
@@ -67,7 +68,7 @@ class _Bench:
     nodes: Sequence[str]
     layers: Sequence[str]
     large: Mapping[str, LargeLayer]
-    seen: Mapping[str, Histogram]
+    seen: Mapping[str, Observed]
     photos: Sequence[Photo]
     exact: Sequence[Answer]
 
@@ -75,9 +76,10 @@ class _Bench:
         """Quantise all but what is excluded, with ranges cut by `method`, and compare with fp32."""
         some = f", {len(excluded)} of {len(self.layers)} layers in fp32" if excluded else ""
         self.task.on_stage(f"try {method}{some}")
-        cuts = {name: METHODS[method](histogram) for name, histogram in self.seen.items()}
+        cuts = {name: METHODS[method](seen.histogram) for name, seen in self.seen.items()}
+        means = {name: np.mean(seen.means, axis=0) for name, seen in self.seen.items() if seen.means}
         nodes = [name for name in self.nodes if name not in excluded]
-        made = qdq.quantise(self.task.model, cuts, nodes, self.large, reduce_range=self.task.reduce_range)
+        made = qdq.quantise(self.task.model, cuts, means, nodes, self.large, reduce_range=self.task.reduce_range)
         trial = self.task.model.parent / "trial.onnx"
         trial.with_name("trial.data").unlink(missing_ok=True)  # onnx appends to what is there
         copy = onnx.ModelProto()
@@ -124,12 +126,12 @@ def _prepare(task: Task) -> _Bench:
 
 
 def _large_layers(
-    task: Task, graph: onnx.GraphProto, nodes: Sequence[str], seen: Mapping[str, Histogram]
+    task: Task, graph: onnx.GraphProto, nodes: Sequence[str], seen: Mapping[str, Observed]
 ) -> dict[str, LargeLayer]:
     """Quantise the weights of large layers, once for all trials."""
     names = qdq.large_layers(graph, nodes)
     inputs = {node.input[0] for node in graph.node if node.name in names}
-    finest = {name: min(float(activation(cut(seen[name]))[0]) for cut in METHODS.values()) for name in inputs}
+    finest = {name: min(float(activation(cut(seen[name].histogram))[0]) for cut in METHODS.values()) for name in inputs}
     return quantise_layers(task.model, names, finest, reduce_range=task.reduce_range)
 
 

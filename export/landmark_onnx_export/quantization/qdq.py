@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from landmark_onnx.types import Array
 from landmark_onnx_export.graphs.detector import ROIS, descendants, geometry
+from landmark_onnx_export.quantization.biases import convolutions, correct_biases
 from landmark_onnx_export.quantization.calibration import Range
 from landmark_onnx_export.quantization.large_layers import LargeLayer, put_back, set_aside
 
@@ -78,6 +80,7 @@ def large_layers(graph: onnx.GraphProto, nodes: Collection[str]) -> tuple[str, .
 def quantise(
     model: Path,
     ranges: Mapping[str, Range],
+    means: Mapping[str, Array],
     nodes: Collection[str],
     large: Mapping[str, LargeLayer],
     *,
@@ -85,6 +88,7 @@ def quantise(
 ) -> onnx.ModelProto:
     """The model with `nodes` in 8 bits; weights of large layers stay in files beside `model`.
 
+    means: of the maps that convolutions read, the mean of each channel, (C,) float32.
     large: the large layers among all that may be in `nodes`.
     reduce_range: weights of 7 bits, for CPUs without VNNI, whose 16-bit sums of two products may overflow.
     """
@@ -94,7 +98,7 @@ def quantise(
     aside = set_aside(given.graph, large)
     onnx.load_external_data_for_model(given, str(model.parent))
     small = [name for name in nodes if name not in large]
-    made = _quantised(given, ranges, small, reduce_range=reduce_range) if small else given
+    made = _quantised(given, ranges, means, small, reduce_range=reduce_range) if small else given
     put_back(made.graph, aside, {name: layer for name, layer in large.items() if name in nodes}, ranges)
     # The quantiser appends its nodes, and ONNX wants each behind what it reads.
     ONNXModel(made).topological_sort()
@@ -102,7 +106,12 @@ def quantise(
 
 
 def _quantised(
-    given: onnx.ModelProto, ranges: Mapping[str, Range], nodes: Collection[str], *, reduce_range: bool
+    given: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    means: Mapping[str, Array],
+    nodes: Collection[str],
+    *,
+    reduce_range: bool,
 ) -> onnx.ModelProto:
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData
@@ -111,9 +120,11 @@ def _quantised(
     bounds = {name: TensorData(lowest=np.float32(a), highest=np.float32(b)) for name, (a, b) in known.items()}
     kinds = sorted({node.op_type for node in given.graph.node if node.name in nodes})
     weights, activations = QuantType.QInt8, QuantType.QUInt8
+    exact = convolutions(given.graph, nodes)
     options: dict[str, Any] = {}
     quantizer = QDQQuantizer(given, True, reduce_range, weights, activations, bounds, sorted(nodes), [], kinds, options)
     made: onnx.ModelProto = quantizer.quantize_model()
+    correct_biases(made.graph, exact, means)
     return made
 
 

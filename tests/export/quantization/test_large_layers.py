@@ -91,7 +91,7 @@ def layer(folder, op, *, alpha=1.0, bias=None, transposed=False, nothing=False):
 def in_eight_bits(path, nodes=("last",)):
     """The file's large layer quantised, in a file beside it."""
     large = quantise_layers(path, ["last"], {"x": 4 / 255}, reduce_range=False)
-    made = qdq.quantise(path, {"x": (0.0, 4.0)}, nodes, large, reduce_range=False)
+    made = qdq.quantise(path, {"x": (0.0, 4.0)}, {}, nodes, large, reduce_range=False)
     written = saving.save_model(made, path.with_name("made.onnx"))
     onnx.checker.check_model(onnx.load(written.model))
     return written.model
