@@ -120,7 +120,7 @@ class Victim:
         """Run; if it lives on after so many seconds, kill it, and `children` too, who else work on."""
         assert self.nursery.stdin
         assert self.nursery.stdout
-        self.nursery.stdin.write(json.dumps([unmeasured(), *self.arguments]).encode() + b"\n")
+        self.nursery.stdin.write(json.dumps([dict(os.environ), *self.arguments]).encode() + b"\n")
         pid = int(self.nursery.stdout.readline())
         self.groups.append(pid)
         if not select.select([self.nursery.stdout], [], [], moment)[0]:
@@ -164,17 +164,10 @@ class Victim:
         shutil.rmtree(self.store)
 
 
-def unmeasured() -> dict[str, str]:
-    """The environment without coverage's part: who is killed would leave it half-written data."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-
-
 @pytest.fixture(scope="module")
 def nursery(release, tmp_path_factory) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-c", NURSERY, str(tmp_path_factory.mktemp("remembered"))]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=unmeasured()
-    ) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         yield process
         process.kill()
 

@@ -82,8 +82,6 @@ def test_help_comes_at_once(monkeypatch, tmp_path):
     """In processor time beyond a bare Python's: other programs take their share of the clock's."""
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
-    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
-        monkeypatch.delenv(name)  # measuring coverage takes its own time to start
 
     def seconds(*command: str) -> float:
         before = os.times()

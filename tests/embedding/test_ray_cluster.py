@@ -63,7 +63,7 @@ def command(tmp_path) -> list[str]:
 
 
 def start(command: list[str], folder: Path, *options: str) -> "subprocess.Popen[str]":
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "RAY_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
         [PROGRAM, *command, folder.name, *options],
         cwd=folder.parent,
