@@ -7,9 +7,9 @@
     python benchmarks/scripts/must_hold.py --only -o benchmarks/results/MACHINE   # only writes the table
 
 The first command is the whole table, and goes on where it was stopped. MACHINE is called after the CPU. What was
-measured stays in DIR/parts, and is not measured again without --again; what could not be had is. Models (random
-weights), photos and caches are made once in --work. Run it on a quiet machine: the load of the others is written down,
-not taken out.
+measured stays in DIR/parts, and is not measured again without --again, unless with other options, on another CPU or
+with other versions; what could not be had is. Models (random weights), photos and caches are made once in --work. Run
+it on a quiet machine: the load of the others is written down, not taken out.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
         measure = RUNS[name]
         for model in measure.models:
             path = options.output / "parts" / f"{name}.{model}.json"
-            if (not options.models or model in options.models) and (options.again or not done(path)):
+            if (not options.models or model in options.models) and (options.again or not done(path, bench)):
                 say(f"== {name} {model}")
                 write_json(path, measured(bench, name, model))
                 write_table(options.output)
@@ -64,7 +64,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--only", nargs="*", choices=list(RUNS), default=list(RUNS), help="none: write the table alone")
-    parser.add_argument("--models", nargs="+", help="of those that a figure is defined for")
+    models = sorted({model for measure in RUNS.values() for model in measure.models})
+    parser.add_argument("--models", nargs="+", choices=models, metavar="NAME", help=", ".join(models))
     parser.add_argument("--work", type=Path, default=Path("out/benchmarks"), help="where models and photos are made")
     parser.add_argument("--width", type=float, default=1.0, help="of the networks, 1 as released")
     parser.add_argument("--providers", nargs="+", default=["cpu", "openvino"], help="of which the best counts")
@@ -77,9 +78,28 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def done(path: Path) -> bool:
-    """Whether a part is there and has all of its figures; what could not be had is tried again."""
-    return path.is_file() and all(figure.measured is not None for figure in read_part(path)[0])
+def done(path: Path, bench: Bench) -> bool:
+    """Whether a part is there, was measured as it would be now, and has all of its figures."""
+    if not path.is_file():
+        return False
+    figures, part = read_part(path)
+    here, there = machine(), part["machine"]
+    same = all(part.get(key) == value for key, value in settings(bench).items())
+    same &= all(there[key] == here[key] for key in ("cpu", "usable_cores", "python", "versions"))
+    return same and all(figure.measured is not None for figure in figures)
+
+
+def settings(bench: Bench) -> dict[str, Any]:
+    """What of the command's options a figure depends on; JSON-ready."""
+    return {
+        "width": bench.shop.width,
+        "providers": list(bench.providers),
+        "threads": bench.threads,
+        "windows": bench.windows,
+        "seconds": bench.seconds,
+        "batch_size": bench.batch_size,
+        "photos": bench.photos,
+    }
 
 
 def measured(bench: Bench, name: str, model: str) -> dict[str, Any]:
@@ -97,8 +117,7 @@ def measured(bench: Bench, name: str, model: str) -> dict[str, Any]:
         "command": ["python", *sys.argv],
         "begun": begun,
         "load_before": load,
-        "width": bench.shop.width,
-        "threads": bench.threads,
+        **settings(bench),
         "machine": machine(),
         # A refusal names files: as they lie in --work, wherever that is.
         "figures": [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from landmark_onnx_bench.environment import machine
 from landmark_onnx_bench.statistics import Window
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "scripts"
@@ -72,6 +73,18 @@ def test_what_was_measured_stays_and_what_failed_is_tried_again(scripts, tmp_pat
     monkeypatch.setattr(sys, "argv", [*sys.argv, "speed", "--models", "good"])
     must_hold.main()
     assert calls == ["good", "bad", "bad", "good"]
+    monkeypatch.setattr(sys, "argv", [word for word in sys.argv if word != "--again"])
+    must_hold.main()
+    assert calls == ["good", "bad", "bad", "good"]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--windows", "3"])
+    must_hold.main()
+    assert calls == ["good", "bad", "bad", "good", "good"], "other settings are another measurement"
+    monkeypatch.setattr(must_hold, "machine", lambda: {**machine(), "cpu": "another one"})
+    must_hold.main()
+    assert calls == ["good", "bad", "bad", "good", "good", "good"], "so is another machine"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--models", "gut"])
+    with pytest.raises(SystemExit):
+        must_hold.main()
 
 
 def test_the_steps_of_a_collection(scripts, tmp_path, monkeypatch):
