@@ -10,10 +10,11 @@ import argparse
 import importlib.resources
 import logging
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from end_to_end import PHOTOS, views
 from made import PROGRAM, say
 
 from landmark_onnx.cards.schema import ModelCard
+from landmark_onnx.extras import versions
 from landmark_onnx.files.workfolders import temporary_folder
 from landmark_onnx.hub.pull import ensure
 from landmark_onnx.images.decode import read_image
-from landmark_onnx.types import Tensors
+from landmark_onnx.types import Array, Tensors
 from landmark_onnx.verification.answers import Photo, answers, compare, feeds, opened
 from landmark_onnx_bench.environment import load_average, machine
 from landmark_onnx_bench.report import markdown_table, ran_on, ratio_text, write_both
@@ -48,6 +50,7 @@ def main() -> None:
     """Have every engine make its file of every model; then let all of them take turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="names in the store, or paths: embeddings and classifiers")
+    parser.add_argument("--engines", nargs="*", choices=list(ENGINES), default=list(ENGINES), help="beside our own")
     parser.add_argument("--judges", type=int, default=JUDGING, help="views of each photo that judge")
     parser.add_argument("--rounds", type=int, default=9, help="of the turns")
     parser.add_argument("-o", "--output", type=Path, required=True, help="without suffix: .json and .md are written")
@@ -57,8 +60,9 @@ def main() -> None:
         calibration = write_views(folder / "calibration", CALIBRATING, seed=0)
         judges = write_views(folder / "judges", asked.judges, seed=1)
         for name in asked.models:
-            rows += contest(ensure(name), folder, calibration, judges, asked.rounds)
-    write(rows, asked.output)
+            engines = {engine: ENGINES[engine] for engine in asked.engines}
+            rows += contest(ensure(name), engines, folder, calibration, judges, asked.rounds)
+            write(rows, asked.output)
 
 
 def write_views(folder: Path, each: int, seed: int) -> list[Photo]:
@@ -75,7 +79,12 @@ def write_views(folder: Path, each: int, seed: int) -> list[Photo]:
 
 
 def contest(
-    model: Path, folder: Path, calibration: Sequence[Photo], judges: Sequence[Photo], rounds: int
+    model: Path,
+    engines: Mapping[str, Make],
+    folder: Path,
+    calibration: Sequence[Photo],
+    judges: Sequence[Photo],
+    rounds: int,
 ) -> Iterator[dict[str, Any]]:
     """A row for each engine. folder: takes the files."""
     card = ModelCard.from_dict(fp32_metadata(model)["card"], str(model))
@@ -88,7 +97,7 @@ def contest(
     fed = [session.file_feeds(tensors) for tensors in feeds(card, calibration)]
     files, rows = {"fp32": place / "fp32.onnx"}, {}
     onnx.save(graph, files["fp32"])
-    for engine, make in {"landmark-onnx": quantize(model, calibration[0].path.parent), **ENGINES}.items():
+    for engine, make in {"landmark-onnx": quantize(model, calibration[0].path.parent), **engines}.items():
         say(f"{card.name}: {engine}")
         files[engine], start = place / f"{engine.replace(' ', '_')}.onnx", time.perf_counter()
         copy = onnx.ModelProto()
@@ -125,6 +134,26 @@ def by_nncf(graph: onnx.ModelProto, fed: Sequence[Tensors], path: Path) -> None:
     onnx.save(nncf.quantize(graph, nncf.Dataset(list(fed)), subset_size=len(fed)), path)
 
 
+def by_accuracy_control(graph: onnx.ModelProto, fed: Sequence[Tensors], path: Path) -> None:
+    """NNCF's `quantize_with_accuracy_control`: the cosine with fp32 of what calibrates, 1 at first, may lose 0.01."""
+    import nncf
+    import onnxruntime
+
+    def answers_of(model: onnx.ModelProto, inputs: Iterable[Tensors]) -> list[Array]:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return [session.run(None, dict(each))[0].reshape(-1) for each in inputs]
+
+    def likeness(model: onnx.ModelProto, judged: Iterable[tuple[Tensors, Array]]) -> tuple[float, None]:
+        inputs, exact = zip(*judged, strict=True)
+        pairs = zip(answers_of(model, inputs), exact, strict=True)
+        return statistics.mean(float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in pairs), None
+
+    nncf.set_log_level(logging.ERROR)
+    judged = nncf.Dataset(list(zip(fed, answers_of(graph, fed), strict=True)))
+    views = nncf.Dataset(list(fed))
+    onnx.save(nncf.quantize_with_accuracy_control(graph, views, judged, likeness, subset_size=len(fed)), path)
+
+
 def by_onnxruntime(method: str) -> Make:
     """ONNX Runtime's `quantize_static`, weights per channel, with ranges by `method`."""
 
@@ -148,6 +177,7 @@ def by_onnxruntime(method: str) -> Make:
 
 ENGINES: Mapping[str, Make] = {
     "NNCF": by_nncf,
+    "NNCF accuracy control": by_accuracy_control,
     "ONNX Runtime MinMax": by_onnxruntime("MinMax"),
     "ONNX Runtime Percentile": by_onnxruntime("Percentile"),
 }
@@ -198,6 +228,7 @@ def turns(runs: Mapping[str, Callable[[Tensors], object]], fed: Tensors, rounds:
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The table, and its numbers."""
     facts, command = machine(), " ".join(["python", *sys.argv])
+    facts["versions"] |= versions("nncf")
     head = ["model", "engine", "cosine", "top-1", "seconds", "layers in fp32", *(f"{name} / fp32" for name in RUNTIMES)]
     lines = [
         "# 8 bits by several engines",

@@ -191,7 +191,7 @@ class Session:
             chain=chain,
             threads=threads,
             fixed=bool(workload and workload.card.task != "det"),
-            packed=request.precision == "int8",
+            packed=precision_of(read_metadata(self.path) or {}, self.path) == "int8",
         )
         automatic = request.name.lower() == "auto"
         try:

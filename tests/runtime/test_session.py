@@ -298,12 +298,14 @@ def test_a_damaged_file(model, tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.parametrize("old", [b"embedding", b"retrieval"])
-def test_bytes_that_are_no_text(old, model, tmp_path):
+def test_bytes_that_are_no_text(model, tmp_path):
     """Of a tensor's name, or of the metadata."""
     damaged = tmp_path / "damaged.onnx"
-    damaged.write_bytes(model.read_bytes().replace(old, b"\xff" * len(old)))
+    damaged.write_bytes(fakes.unsealed(model).SerializeToString().replace(b"embedding", b"\xff" * 9))
     with pytest.raises(ModelFileError, match=r"damaged\.onnx: a name or its metadata are not UTF-8 text"):
+        Session(damaged)
+    damaged.write_bytes(model.read_bytes().replace(b"retrieval", b"\xff" * 9))
+    with pytest.raises(ModelFileError, match=r"damaged\.onnx: its metadata are damaged: 'utf-8'"):
         Session(damaged)
 
 
@@ -440,7 +442,8 @@ def test_int8_keeps_packed_weights(runtime, model):
     fakes.make_reduced(model)
     fake = runtime([CPU], works=[CPU])
     Session(model, ProviderRequest(name="cpu", precision="int8"))
-    assert fake.options[0].entries == {"session.disable_prepacking": "0"}
+    Session(model.with_name("model.int8.onnx"), ProviderRequest(name="cpu"))
+    assert [each.entries for each in fake.options] == [{"session.disable_prepacking": "0"}] * 2
 
 
 def test_a_gpu_is_set_up_for_what_the_card_says(runtime, model, tmp_path):
