@@ -68,11 +68,10 @@ def test_full_width(name, tmp_path):
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize("classes", [203_094, 250_000])
-def test_every_landmark_as_a_class(classes, tmp_path):
-    """About as many classes as Google Landmarks v2 has, and a model over 2 GB."""
+def test_every_landmark_as_a_class(tmp_path):
+    """More classes than Google Landmarks v2 has, so that the model is over 2 GB."""
     name = "res152_softmax_v2"
-    figures = export(name, tmp_path, classes)
+    figures = export(name, tmp_path, classes=250_000)
     assert figures["peak"] < 3 * figures["size"]
     assert any(path.suffix == ".data" for path in tmp_path.iterdir())
     run(VERIFY, tmp_path / f"{name}.onnx")
