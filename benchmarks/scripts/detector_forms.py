@@ -1,13 +1,15 @@
-"""How a detector does in bf16 by which of its parts are: boxes found again, and time, against OpenVINO at fp32.
+"""How a detector does in bf16, by which of its parts are, and in int8: boxes found again, time, by OpenVINO at fp32.
 
-    python benchmarks/scripts/detector_forms.py -o benchmarks/results/MACHINE/detector/bf16
+    python benchmarks/scripts/detector_forms.py -o benchmarks/results/MACHINE/detector/forms
 
 On two detectors: one with random last layers, whose scores are nearly ties, and one with fitted ones, see
 `trained_heads`. The forms take turns, photo by photo, so that other load on the machine falls on all of them.
 """
 
 import argparse
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made import Workshop, say
+from made import PROGRAM, Workshop, say
 from trained_heads import fitted
 
 from landmark_onnx.cards.catalogue import card
+from landmark_onnx.files.workfolders import temporary_folder
 from landmark_onnx.results import Detections
 from landmark_onnx.runtime.openvino_bf16 import as_convolutions, behind_roi_align, write_marked
 from landmark_onnx.runtime.providers import openvino
@@ -32,7 +35,8 @@ NAME = "res50_oid_v4_detector"
 CARD = card(NAME)
 EXACT = "fp32"
 SHIPPED = "bf16 behind RoIAlign, last layers fp32"
-FORMS = (EXACT, "bf16 everywhere", "bf16 before RoIAlign", "bf16 behind RoIAlign", SHIPPED)
+INT8 = "int8 behind RoIAlign, last layers fp32"
+FORMS = (EXACT, "bf16 everywhere", "bf16 before RoIAlign", "bf16 behind RoIAlign", SHIPPED, INT8)
 
 
 def main() -> None:
@@ -41,6 +45,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/benchmarks"), help="where models and photos are made")
     parser.add_argument("--width", type=float, default=1.0, help="of the networks, 1 as released")
     parser.add_argument("--photos", type=int, default=6, help="that are judged by")
+    parser.add_argument("--calibrating", type=int, default=12, help="photos that int8 is calibrated with")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, required=True, help="without suffix: .json and .md are written")
     asked = parser.parse_args()
@@ -54,7 +59,9 @@ def main() -> None:
     }
     for title, shop in (("fitted last layers", fitted(plain, NAME)), ("random last layers", plain)):
         path = shop.model(NAME).path
-        found["detectors"][title] = measured(path, shop.photos(asked.photos), asked.threads)
+        photos = shop.photos(asked.photos + asked.calibrating)
+        reduced = in_eight_bits(path, photos[asked.photos :])
+        found["detectors"][title] = measured(path, reduced, photos[: asked.photos], asked.threads)
         write_both(asked.output, found, "\n".join(text(found)) + "\n")
 
 
@@ -64,9 +71,22 @@ def command(given: Sequence[str]) -> str:
     return " ".join(["python", *given[:at], *given[at + 2 :]])
 
 
-def measured(path: Path, photos: Sequence[Path], threads: int) -> dict[str, Any]:
-    """Boxes found again and time of each form, and what fp32 finds."""
-    forms = {form: compiled(path, form, threads) for form in FORMS}
+def in_eight_bits(path: Path, photos: Sequence[Path]) -> Path:
+    """What `landmark-onnx quantize` makes of it, below the floor too: others judge it here."""
+    with temporary_folder() as folder:
+        for place in ("calibration", "judge"):
+            (folder / place).mkdir()
+        for photo in photos:
+            shutil.copy(photo, folder / ("calibration" if photo != photos[0] else "judge"))
+        made = path.with_name(f"{path.stem}.forms.onnx")
+        options = ["--calibrate", folder / "calibration", "--held-out", folder / "judge", "--force", "-o", made]
+        subprocess.run([PROGRAM, "quantize", path, *options], check=True, stdout=subprocess.DEVNULL)
+    return made
+
+
+def measured(path: Path, reduced: Path, photos: Sequence[Path], threads: int) -> dict[str, Any]:
+    """Boxes found again and time of each form, and what fp32 finds. reduced: the file in int8."""
+    forms = {form: compiled(reduced if form == INT8 else path, form, threads) for form in FORMS}
     seconds: dict[str, list[float]] = {form: [] for form in FORMS}
     answers: dict[str, list[Any]] = {form: [] for form in FORMS}
     background: list[float] = []
@@ -106,7 +126,7 @@ def compiled(path: Path, form: str, threads: int) -> Any:
     write_marked(package, model, exact.get(form, ()), file)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32" if form == EXACT else "bf16",
+        "INFERENCE_PRECISION_HINT": "f32" if form in (EXACT, INT8) else "bf16",
         "INFERENCE_NUM_THREADS": str(threads),
     }
     return core.compile_model(str(file), "CPU", settings).create_infer_request()
@@ -131,7 +151,7 @@ def scores(answers: Sequence[Detections], background: Sequence[float]) -> dict[s
 def text(found: Mapping[str, Any]) -> list[str]:
     """The same for people."""
     lines = [
-        "# A detector in bf16, by part",
+        "# A detector in bf16 by part, and in int8",
         "",
         f"    {found['command']}",
         "",
