@@ -173,7 +173,7 @@ RUNS: Mapping[str, Measure] = {
     "cold": Measure(cold, CLS),
     "load": Measure(load, (*RETRIEVAL, *CLS, *DET)),
     "fp32": Measure(fp32, (*RETRIEVAL, *CLS)),
-    "reduced": Measure(reduced, (*RETRIEVAL, *CLS)),
+    "reduced": Measure(reduced, RETRIEVAL),  # of classifiers class_head.py: a random head's best class means nothing
     "detector": Measure(detector, DET),
     "throughput": Measure(throughput, RETRIEVAL),
 }
