@@ -228,7 +228,7 @@ def test_an_export_that_is_killed(nursery, store, release):
 @pytest.mark.parametrize("inline", [True, False])
 def test_a_pull_that_is_killed_at_many_moments(inline, nursery, store, release, pulling):
     victim = Victim(nursery, store, release, *pulling, inline=inline)
-    slay(victim, 50, each_completes=True)
+    slay(victim, 16, each_completes=True)
     assert victim.seen == {"temporary", "part", "sources", "models"}
 
 
@@ -236,5 +236,5 @@ def test_a_pull_that_is_killed_at_many_moments(inline, nursery, store, release, 
 @pytest.mark.parametrize("inline", [True, False])
 def test_an_export_that_is_killed_at_many_moments(inline, nursery, store, release):
     victim = Victim(nursery, store, release, *exporting(release), "--no-parity", inline=inline)
-    slay(victim, 50, each_completes=True)
+    slay(victim, 16, each_completes=True)
     assert victim.seen == {"temporary", "models"}
