@@ -7,6 +7,7 @@ On two detectors: one with random last layers, whose scores are nearly ties, and
 """
 
 import argparse
+import functools
 import shutil
 import statistics
 import subprocess
@@ -26,7 +27,7 @@ from landmark_onnx.results import Detections
 from landmark_onnx.runtime.openvino_bf16 import as_convolutions, behind_roi_align, write_marked
 from landmark_onnx.runtime.providers import openvino
 from landmark_onnx.types import Array, Tensors
-from landmark_onnx.verification.answers import Photo, answer, compare, feeds
+from landmark_onnx.verification.answers import Photo, answer, compare, feeds, runner
 from landmark_onnx_bench.environment import load_average, machine
 from landmark_onnx_bench.report import markdown_table, ran_on, ratio_text, write_both
 from landmark_onnx_bench.statistics import Ratio, digits
@@ -35,7 +36,8 @@ NAME = "res50_oid_v4_detector"
 CARD = card(NAME)
 EXACT = "fp32"
 SHIPPED = "bf16 behind RoIAlign, last layers fp32"
-INT8 = "int8 behind RoIAlign, last layers fp32"
+INT8 = "int8 behind RoIAlign, last layers fp32, ONNX Runtime"
+"""OpenVINO 2026.4 cannot compile that file: it loses the shape of what its RoIAlign reads."""
 FORMS = (EXACT, "bf16 everywhere", "bf16 before RoIAlign", "bf16 behind RoIAlign", SHIPPED, INT8)
 
 
@@ -86,15 +88,16 @@ def in_eight_bits(path: Path, photos: Sequence[Path]) -> Path:
 
 def measured(path: Path, reduced: Path, photos: Sequence[Path], threads: int) -> dict[str, Any]:
     """Boxes found again and time of each form, and what fp32 finds. reduced: the file in int8."""
-    forms = {form: compiled(reduced if form == INT8 else path, form, threads) for form in FORMS}
+    runs = {form: functools.partial(run, compiled(path, form, threads)) for form in FORMS if form != INT8}
+    runs[INT8] = runner(CARD, reduced, threads=threads)
     seconds: dict[str, list[float]] = {form: [] for form in FORMS}
     answers: dict[str, list[Any]] = {form: [] for form in FORMS}
     background: list[float] = []
     for number, fed in enumerate(feeds(CARD, [Photo(photo, "") for photo in photos])):
         say(f"photo {number + 1} of {len(photos)}")
-        for form, request in forms.items():
+        for form, ask in runs.items():
             start = time.perf_counter()
-            outputs = run(request, fed)
+            outputs = ask(fed)
             seconds[form].append(time.perf_counter() - start)
             answers[form].append(answer(CARD, fed, outputs))
             if form == EXACT:
@@ -126,7 +129,7 @@ def compiled(path: Path, form: str, threads: int) -> Any:
     write_marked(package, model, exact.get(form, ()), file)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32" if form in (EXACT, INT8) else "bf16",
+        "INFERENCE_PRECISION_HINT": "f32" if form == EXACT else "bf16",
         "INFERENCE_NUM_THREADS": str(threads),
     }
     return core.compile_model(str(file), "CPU", settings).create_infer_request()

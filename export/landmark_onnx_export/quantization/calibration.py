@@ -1,7 +1,7 @@
 """What values a network's tensors take on real images, and where to cut them for eight bits.
 
-Extremes and means are exact; the rest is a histogram of every STRIDE-th row and column. Memory holds one image's
-sample, a few thousand counts per tensor and a mean per channel and image.
+Extremes and means are exact; the rest is a histogram of every STRIDE-th row and column. All stream: memory holds one
+image's sample, a few thousand counts per tensor and a sum per channel, however many images there are.
 """
 
 import dataclasses
@@ -61,10 +61,16 @@ class Histogram:
 
 @dataclasses.dataclass(slots=True)
 class Observed:
-    """What a tensor held. means: for each image, the mean of each channel of a map, (C,) float32; else none."""
+    """What a tensor held. total: of a map, the sum over `images` of the mean of each channel, (C,) float64."""
 
     histogram: Histogram = dataclasses.field(default_factory=Histogram)
-    means: list[Array] = dataclasses.field(default_factory=list)
+    total: npt.NDArray[np.float64] | None = None
+    images: int = 0
+
+    def add_means(self, means: Array) -> None:
+        """Of one more image: (N, C, 1, 1) float32, N regions of it or 1."""
+        self.total = means.mean(axis=(0, 2, 3), dtype=np.float64) + (0 if self.total is None else self.total)
+        self.images += 1
 
 
 def extremes(seen: Histogram) -> Range:
@@ -132,7 +138,8 @@ def observe(model: Path, tensors: Sequence[str], runs: Iterable[Tensors]) -> dic
                     continue  # a detector that proposes nothing runs its head on nothing
                 raise ExportError(f"{model}: {name} has values that are not finite on a calibration image")
             found[name].histogram.add(sample, float(low), float(high))
-            found[name].means += [mean.mean(axis=(0, 2, 3)) for mean in means]
+            if means:
+                found[name].add_means(*means)
     return found
 
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from landmark_onnx.cards.schema import ModelCard
@@ -77,7 +76,7 @@ class _Bench:
         some = f", {len(excluded)} of {len(self.layers)} layers in fp32" if excluded else ""
         self.task.on_stage(f"try {method}{some}")
         cuts = {name: METHODS[method](seen.histogram) for name, seen in self.seen.items()}
-        means = {name: np.mean(seen.means, axis=0) for name, seen in self.seen.items() if seen.means}
+        means = {name: seen.total / seen.images for name, seen in self.seen.items() if seen.total is not None}
         nodes = [name for name in self.nodes if name not in excluded]
         made = qdq.quantise(self.task.model, cuts, means, nodes, self.large, reduce_range=self.task.reduce_range)
         trial = self.task.model.parent / "trial.onnx"

@@ -88,7 +88,7 @@ def quantise(
 ) -> onnx.ModelProto:
     """The model with `nodes` in 8 bits; weights of large layers stay in files beside `model`.
 
-    means: of the maps that convolutions read, the mean of each channel, (C,) float32.
+    means: of the maps that convolutions read, the mean of each channel, (C,) float64.
     large: the large layers among all that may be in `nodes`.
     reduce_range: weights of 7 bits, for CPUs without VNNI, whose 16-bit sums of two products may overflow.
     """
