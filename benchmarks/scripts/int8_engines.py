@@ -10,6 +10,7 @@ import argparse
 import importlib.resources
 import logging
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def turns(runs: Mapping[str, Callable[[Tensors], object]], fed: Tensors, rounds:
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The table, and its numbers."""
-    facts, command = machine(), " ".join(["python", *sys.argv])
+    facts, command = machine(), shlex.join(["python", *sys.argv])
     facts["versions"] |= versions("nncf")
     head = ["model", "engine", "cosine", "top-1", "seconds", "layers in fp32", *(f"{name} / fp32" for name in RUNTIMES)]
     lines = [

@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "scripts"
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
-    for name in ("made", "held", "figures", "must_hold", "collection", "class_head", "centroids"):
+    for name in ("made", "held", "figures", "must_hold", "collection", "class_head", "centroids", "answers_at_size"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -101,6 +101,22 @@ def test_the_steps_of_a_collection(scripts, tmp_path, monkeypatch):
     ]
     assert rows[0]["stored_bytes"] == rows[1]["stored_bytes"]
     assert f"    python {' '.join(arguments)}" in (tmp_path / "out" / "found.md").read_text()
+
+
+@pytest.mark.slow
+def test_answers_at_a_small_size(scripts, tmp_path, monkeypatch):
+    import answers_at_size
+
+    sizes = ["--images", "40", "--queries", "300", "--shown", "8"]
+    monkeypatch.setattr(answers_at_size, "TOP", 20)
+    monkeypatch.setattr(sys, "argv", ["answers_at_size.py", *sizes, "-o", str(tmp_path / "out")])
+    answers_at_size.main()
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    commands = ["evaluate retrieval", "evaluate recognition"] * 2 + ["search", "search --html"] * 2
+    assert [(row["command"], row["queries"]) for row in rows] == list(
+        zip(commands, [75, 75, 300, 300, 2, 2, 8, 8], strict=True)
+    )
+    assert all(row["peak_bytes"] > 1e7 and row["processor_s"] > 0 for row in rows)
 
 
 @pytest.mark.slow
