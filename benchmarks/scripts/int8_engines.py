@@ -2,8 +2,10 @@
 
     python benchmarks/scripts/int8_engines.py efficientnet_lite0 -o benchmarks/results/MACHINE/int8-engines
 
-Besides what the tests need: `pip install nncf`. Each engine gets the graph as `quantize` folds it and the same views
-of sample photos to calibrate with; 512 other views judge. Speed is that of bare sessions in turns, one image at a time.
+Besides what the tests need: `pip install nncf`. Small models beside the starter are page_turn, line_turn_v2 and modesty
+of tests/test_real_weights.py, which shows how they are added. Each engine gets the graph as `quantize` folds it and the
+same views of sample photos to calibrate with; other views judge. Speed is that of bare sessions in turns, one image at
+a time.
 """
 
 import argparse
