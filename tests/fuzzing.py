@@ -1,7 +1,7 @@
 """Use mutated releases and images of one kind: `python fuzzing.py KIND COUNT FOLDER`.
 
 Run by test_fuzz.py, in a process of its own.
-The alarm kills the process after ten seconds on one file; a file that crashed it is `current` in the folder.
+A timer kills the process after ten seconds of the processor on one file; what crashed it is `current` in the folder.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Use mutated files of one kind by the command line: `python fuzzing_commands.py KIND COUNT FOLDER`.
 
-Run by test_fuzz.py, in a process of its own. The alarm kills the process after ten seconds on one file; what crashed it
-is `current` in the folder. A command may answer, or say in one line what is wrong; with a list or a tar it may also
-list the rows that failed.
+Run by test_fuzz.py, in a process of its own. A timer kills it after ten seconds of the processor on one file; what
+crashed it is `current` in the folder. A command may answer, or say in one line what is wrong; with a list or a tar it
+may also list the rows that failed.
 """
 
 import contextlib
