@@ -9,6 +9,7 @@ from typing import Any
 from landmark_onnx.errors import LandmarkError
 from landmark_onnx.files.atomic import atomic_write
 from landmark_onnx.files.documents import read_json
+from landmark_onnx_bench.environment import load_average
 
 SCHEMA = 1
 """Of the JSON document; a reader refuses any other."""
@@ -69,6 +70,14 @@ def ran_on(machine: Mapping[str, Any]) -> str:
     """CPU, cores and versions of what `environment.machine` says, in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"{machine['cpu']}, {machine['usable_cores']} cores; Python {machine['python']}, {versions}"
+
+
+def table_page(
+    title: str, command: str, machine: Mapping[str, Any], columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> str:
+    """A page of one table, below what made it and on what."""
+    lines = [f"# {title}", "", f"    {command}", "", f"{ran_on(machine)}; load of the machine {load_average()}", ""]
+    return "\n".join([*lines, *markdown_table(columns, rows), ""])
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from landmark_onnx.embedding.listing import list_items
 from landmark_onnx.extras import versions
 from landmark_onnx.search import writer
 from landmark_onnx.search.ensemble import Ensemble, Member
-from landmark_onnx_bench.environment import load_average, machine
-from landmark_onnx_bench.report import markdown_table, ran_on, write_both
+from landmark_onnx_bench.environment import machine
+from landmark_onnx_bench.report import table_page, write_both
 
 DIM, BLOCK, PICTURES, TOP = 64, 8192, 512, 100
 LAUNCH = """
@@ -113,21 +113,21 @@ def write_csvs(folder: Path, count: int, ids: Sequence[str]) -> None:
     for file, head in zip(files, ("id,images", "id,images,Usage", "id,landmarks", "id,landmarks,Usage"), strict=True):
         file.write(f"{head}\n")
     for number in range(count):
-        answers = [ids[at] for at in random.integers(0, len(ids), TOP)]
-        usage = ("Public", "Private")[number % 2] if number % COUNTED < 2 and number % 3 else "Ignored"
-        query = image_id(len(ids) + number)
-        for file, line in zip(
-            files,
-            (
-                f"{query},{' '.join(dict.fromkeys(answers))}",
-                f"{query},{' '.join(dict.fromkeys(answers[::3]))},{usage}"
-                if usage != "Ignored"
-                else f"{query},,Ignored",
-                f"{query},{number % 5000} 0.{number % 997:03}",
-                f"{query},{number % 4999},{usage}" if usage != "Ignored" else f"{query},,Ignored",
-            ),
-            strict=True,
-        ):
+        answers = list(dict.fromkeys(ids[at] for at in random.integers(0, len(ids), TOP)))
+        query, usage, images, landmark = image_id(len(ids) + number), "Ignored", "", ""
+        if number % COUNTED == 0:
+            usage, images, landmark = (
+                ("Public", "Private")[number // COUNTED % 2],
+                " ".join(answers[::3]),
+                str(number % 4999),
+            )
+        lines = (
+            f"{query},{' '.join(answers)}",
+            f"{query},{images},{usage}",
+            f"{query},{number % 5000} 0.{number % 997:03}",
+            f"{query},{landmark},{usage}",
+        )
+        for file, line in zip(files, lines, strict=True):
             file.write(f"{line}\n")
     for file in files:
         file.close()
@@ -149,17 +149,9 @@ def write(found: Sequence[dict[str, Any]], output: Path) -> None:
         (row["command"], f"{row['queries']:,}", f"{row['processor_s']:.1f}", f"{row['peak_bytes'] / 1e6:.0f}")
         for row in found
     ]
-    lines = [
-        "# Searching and scoring at the size of Google Landmarks v2",
-        "",
-        f"    {command}",
-        "",
-        f"{ran_on(facts)}; load of the machine {load_average()}",
-        "",
-        *markdown_table(["command", "queries", "processor s", "peak MB"], rows),
-        "",
-    ]
-    write_both(output, {"command": command, "machine": facts, "rows": found}, "\n".join(lines))
+    title = "Searching and scoring at the size of Google Landmarks v2"
+    text = table_page(title, command, facts, ["command", "queries", "processor s", "peak MB"], rows)
+    write_both(output, {"command": command, "machine": facts, "rows": found}, text)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from landmark_onnx.embedding.shards import Shard, shard_path, write_shard
 from landmark_onnx.embedding.update import update_features
 from landmark_onnx.embedding.worklist import read_items, write_plan
 from landmark_onnx.extras import versions
-from landmark_onnx_bench.environment import load_average, machine, peak_bytes
-from landmark_onnx_bench.report import markdown_table, ran_on, write_both
+from landmark_onnx_bench.environment import machine, peak_bytes
+from landmark_onnx_bench.report import table_page, write_both
 
 PHOTO = b"no photo"
 SHARD_SIZE = 1024
@@ -159,17 +159,8 @@ def write(found: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
         for row in found
     ]
     head = ["images", "step", "images a second", "processor s", "peak MB", "bytes an image"]
-    lines = [
-        f"# A folder of features of {options.dim} values, without the model",
-        "",
-        f"    {command}",
-        "",
-        f"{ran_on(facts)}; load of the machine {load_average()}",
-        "",
-        *markdown_table(head, rows),
-        "",
-    ]
-    write_both(options.output, {"command": command, "machine": facts, "rows": found}, "\n".join(lines))
+    text = table_page(f"A folder of features of {options.dim} values, without the model", command, facts, head, rows)
+    write_both(options.output, {"command": command, "machine": facts, "rows": found}, text)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from landmark_onnx.files.atomic import atomic_write
 from landmark_onnx.runtime.cpu import available_cores
 from landmark_onnx.store.catalogue import HOME_VARIABLE
 from landmark_onnx_bench.environment import load_average, machine
-from landmark_onnx_bench.report import markdown_table
+from landmark_onnx_bench.report import markdown_table, write_both
 
 
 def main() -> None:
@@ -135,9 +135,8 @@ def write_table(folder: Path) -> None:
     figures.sort(key=lambda pair: pair[0].name)
     if not figures:
         return
-    write_json(folder / "must_hold.json", {"figures": [figure.to_json() for figure, _ in figures]})
-    with atomic_write(folder / "must_hold.md") as file:
-        file.write("\n".join(lines([figure for figure, _ in figures], [part for _, part in parts])).encode())
+    text = "\n".join(lines([figure for figure, _ in figures], [part for _, part in parts]))
+    write_both(folder / "must_hold", {"figures": [figure.to_json() for figure, _ in figures]}, text)
 
 
 def lines(figures: Sequence[Figure], parts: Sequence[dict[str, Any]]) -> list[str]:

@@ -36,9 +36,9 @@ def correct_biases(graph: onnx.GraphProto, exact: Mapping[str, tuple[str, Array]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     unpacked = {node.output[0]: node.input for node in graph.node if node.op_type == "DequantizeLinear"}
     for node in graph.node:
-        source, weights = exact.get(node.name, ("", np.empty(0)))
-        if source not in means:
+        if node.name not in exact or exact[node.name][0] not in means:
             continue
+        source, weights = exact[node.name]
         rounded, scale = (numpy_helper.to_array(tensors[name]) for name in unpacked[node.input[1]][:2])
         lost = (weights - rounded * scale.reshape(-1, *[1] * (weights.ndim - 1))).sum(
             axis=tuple(range(2, weights.ndim))
