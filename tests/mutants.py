@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import signal
 import sys
 import tarfile
@@ -13,6 +12,7 @@ from random import Random
 from typing import Any
 
 from landmark_onnx.errors import LandmarkError
+from landmark_onnx_bench.environment import peak_bytes
 
 MAX_GROWTH = 1024
 """MB."""
@@ -266,7 +266,7 @@ def run(
     """Use `count` mutants; says how many were accepted, how many refused, what memory and what time they cost."""
     for seed in seeds:
         use(seed)  # whatever is imported or allocated once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes() or 0
     accepted = 0
     slowest = 0.0
     refusals = set()
@@ -284,7 +284,7 @@ def run(
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         slowest = max(slowest, time.monotonic() - begun)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grown = ((peak_bytes() or 0) - before) / 2**20
     assert grown < MAX_GROWTH, f"{grown:.0f} MB more"
     assert refusals, "no mutant was refused"
     assert all(len(reason.splitlines()) == 1 for reason in refusals), refusals

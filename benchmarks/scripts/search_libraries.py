@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from landmark_onnx.extras import versions
-from landmark_onnx_bench.environment import machine
+from landmark_onnx_bench.environment import machine, peak_bytes
 from landmark_onnx_bench.report import ran_on, write_both
 
 BLOCK = 8192
@@ -210,7 +210,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         rounds.append([own[0], gemm[0], *(there / here * work for here, there in zip(own, gemm, strict=True))])
     seconds, gemm_seconds, share, cpu_share = (statistics.median(column) for column in zip(*rounds, strict=True))
     found = search(queries[:10])
-    share_of_matrix = peak() / (options.rows * options.dim * 4)
+    share_of_matrix = (peak_bytes() or 0) / (options.rows * options.dim * 4)
     return {
         "contestant": options.contestant,
         "queries": count,
@@ -237,12 +237,6 @@ def sgemm(database: np.ndarray, queries: np.ndarray) -> None:
     out = np.empty((len(queries), BLOCK), np.float32)
     for start in range(0, len(database) - BLOCK + 1, BLOCK):
         np.matmul(queries, database[start : start + BLOCK].T, out=out)
-
-
-def peak() -> int:
-    """The most bytes that this process had resident, mapped files included."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def report(found: list[dict[str, Any]], options: argparse.Namespace) -> None:

@@ -13,17 +13,16 @@ from landmark_onnx.cards.catalogue import original_cards
 
 pytestmark = [pytest.mark.paddle, pytest.mark.slow]
 
-EXPORT = r"""
-import json, re, resource, sys
+EXPORT = """
+import json, resource, sys
 from pathlib import Path
 from landmark_onnx.cards.catalogue import card
+from landmark_onnx_bench.environment import peak_bytes
 from landmark_onnx_export.convert import export_model
 name, source, output = sys.argv[1:]
 report = export_model(card(name), Path(source), Path(output))
-# Children run one after the other, so this bounds what the whole tree ever had. This process' own ru_maxrss would begin
-# with what the tests' process had when it started this one.
-own = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
-peak = (own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
+# Children run one after the other, so this bounds what the whole tree ever had.
+peak = peak_bytes() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 print(json.dumps({"seconds": report.seconds, "peak": peak, "agreement": report.agreement.to_json()}))
 """
 
