@@ -60,6 +60,21 @@ def layers(graph: onnx.GraphProto, nodes: Collection[str]) -> tuple[str, ...]:
     return tuple(node.name for node in graph.node if node.name in nodes and node.op_type in ("Conv", "MatMul", "Gemm"))
 
 
+def without(graph: onnx.GraphProto, nodes: Collection[str], excluded: Collection[str]) -> list[str]:
+    """`nodes` less the excluded layers and less what works on their outputs: these are not rounded for an addition."""
+    exact: set[str] = set()
+    left = []
+    for node in graph.node:
+        if node.name in excluded:
+            exact.update(node.output)
+        elif node.name in nodes:
+            if node.op_type in PARTS - {"Conv"} and not exact.isdisjoint(node.input):
+                exact.update(node.output if node.op_type in ("Relu", "Clip", "MaxPool") else ())
+            else:
+                left.append(node.name)
+    return left
+
+
 def tensors(graph: onnx.GraphProto, nodes: Collection[str]) -> tuple[str, ...]:
     """The activations that `nodes` read and write: each needs a range."""
     weights = {tensor.name for tensor in graph.initializer}

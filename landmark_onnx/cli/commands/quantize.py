@@ -130,7 +130,8 @@ def reduce_precision(
 ) -> None:
     """Make a file of reduced precision beside an exported one, and measure on photos held out how far it agrees.
 
-    int8 calibrates with photos, keeps in fp32 what suffers most, and of a detector all that decides where boxes are.
+    int8 calibrates with photos, keeps in fp32 what answers lose most by, and of a detector all that decides where
+    boxes are.
     Below the floor nothing is written (exit code 1). bf16 is a setting, not a file: it is measured with OpenVINO.
     """
     with extra("quantize"):
