@@ -5,11 +5,13 @@
 Besides what the tests need: `pip install nncf`. Small models beside the starter are page_turn, line_turn_v2 and modesty
 of tests/test_real_weights.py, which shows how they are added. Each engine gets the graph as `quantize` folds it and the
 same views of sample photos to calibrate with; other views judge. Speed is that of bare sessions in turns, one image at
-a time.
+a time. What the output has of other models, of the same machine and versions, stays.
 """
 
 import argparse
 import importlib.resources
+import inspect
+import json
 import logging
 import os
 import shlex
@@ -39,6 +41,7 @@ from landmark_onnx_bench.report import markdown_table, ran_on, ratio_text, write
 from landmark_onnx_bench.statistics import Ratio
 from landmark_onnx_export.graphs.detector import name_nodes
 from landmark_onnx_export.quantization.opset import modernise
+from landmark_onnx_export.quantization.qdq import quantise
 from landmark_onnx_export.quantization.quantize import folded_graph, fp32_metadata
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -58,7 +61,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="of the turns")
     parser.add_argument("-o", "--output", type=Path, required=True, help="without suffix: .json and .md are written")
     asked = parser.parse_args()
-    rows = []
+    rows = kept(asked.output, asked.models)
     with temporary_folder() as folder:
         calibration = write_views(folder / "calibration", CALIBRATING, seed=0)
         judges = write_views(folder / "judges", asked.judges, seed=1)
@@ -66,6 +69,21 @@ def main() -> None:
             engines = {engine: ENGINES[engine] for engine in asked.engines}
             rows += contest(ensure(name), engines, folder, calibration, judges, asked.rounds)
             write(rows, asked.output)
+
+
+def facts() -> dict[str, Any]:
+    """Of the machine and what runs on it."""
+    found = machine()
+    return {**found, "versions": found["versions"] | versions("nncf")}
+
+
+def kept(output: Path, models: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of other models that were made by the same on the same."""
+    path = output.with_suffix(".json")
+    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if any(found.get("machine", {}).get(key) != facts()[key] for key in ("cpu", "usable_cores", "versions")):
+        return []
+    return [row for row in found["rows"] if row["model"] not in models]
 
 
 def write_views(folder: Path, each: int, seed: int) -> list[Photo]:
@@ -110,7 +128,8 @@ def contest(
         likeness = compare(card, exact, answers(card, judges, opened(card, files[engine]).run))
         left, layers = plain_layers(files[engine])
         rows[engine] = {"model": card.name, "engine": engine, "likeness": likeness.to_json(), "seconds": seconds}
-        rows[engine] |= {"layers_in_fp32": left, "layers": layers}
+        rows[engine] |= {"layers_in_fp32": left, "layers": layers, "lines": lines_of_code(engine)}
+        rows[engine] |= {"command": shlex.join(["python", *sys.argv]), "load": load_average()}
     for runtime, opener in RUNTIMES.items():
         say(f"{card.name}: turns on {runtime}")
         for engine, ratio in turns({name: opener(path) for name, path in files.items()}, fed[0], rounds).items():
@@ -186,6 +205,14 @@ ENGINES: Mapping[str, Make] = {
 }
 
 
+def lines_of_code(engine: str) -> int:
+    """Of this project: what an engine is, or what calls it."""
+    if engine in ENGINES:
+        return len(inspect.getsource(ENGINES[engine]).splitlines())
+    parts = Path(inspect.getfile(quantise)).parent.glob("*.py")
+    return sum(len(part.read_text("utf-8").splitlines()) for part in parts)
+
+
 def plain_layers(path: Path) -> tuple[int, int]:
     """Layers that read no 8 bits, and all of them."""
     graph = onnx.load(path, load_external_data=False).graph
@@ -230,21 +257,21 @@ def turns(runs: Mapping[str, Callable[[Tensors], object]], fed: Tensors, rounds:
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The table, and its numbers."""
-    facts, command = machine(), shlex.join(["python", *sys.argv])
-    facts["versions"] |= versions("nncf")
-    head = ["model", "engine", "cosine", "top-1", "seconds", "layers in fp32", *(f"{name} / fp32" for name in RUNTIMES)]
+    head = ["model", "engine", "views", "cosine", "top-1", "seconds", "layers in fp32"]
+    head += [*(f"{name} / fp32" for name in RUNTIMES), "lines of code here"]
+    loads = sorted(row["load"] or 0.0 for row in rows)
     lines = [
         "# 8 bits by several engines",
         "",
-        f"    {command}",
+        *(f"    {command}" for command in dict.fromkeys(row["command"] for row in rows)),
         "",
-        f"- {ran_on(facts)}; load of the machine {load_average()}",
-        f"- judged on {rows[0]['likeness']['images']} views of sample photos; of probabilities, the rows' cosine",
+        f"- {ran_on(facts())}; load of the machine {loads[0]} to {loads[-1]}",
+        "- judged on views of sample photos; of probabilities, the rows' cosine",
         "",
         *markdown_table(head, [_row(row) for row in rows]),
         "",
     ]
-    write_both(path, {"command": command, "machine": facts, "rows": rows}, "\n".join(lines))
+    write_both(path, {"machine": facts(), "rows": rows}, "\n".join(lines))
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
@@ -252,11 +279,13 @@ def _row(row: Mapping[str, Any]) -> list[str]:
     return [
         row["model"],
         row["engine"],
+        str(row["likeness"]["images"]),
         f"{row['likeness']['cosine']:.4f}",
         "" if top1 is None else f"{top1:.3f}",
         f"{row['seconds']:.0f}",
         f"{row['layers_in_fp32']} of {row['layers']}",
         *(ratio_text(row[runtime]) for runtime in RUNTIMES),
+        f"{row['lines']:,}",
     ]
 
 
